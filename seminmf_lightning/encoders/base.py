@@ -1,0 +1,36 @@
+"""What every encoder is: factor a dictionary once, then encode many batches.
+
+Legend:  A (n, d) activations   Z (n, k) codes   D (k, d) dictionary
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import ClassVar
+
+from torch import Tensor
+
+Encode = Callable[[Tensor], Tensor]
+"""``A (n, d) -> Z (n, k)``, for one dictionary; any n, zero included."""
+Effort = tuple[float, ...]
+
+
+class Encoder(ABC):
+    """Codes Z with A ~ Z D, for a dictionary given once."""
+
+    sparse: ClassVar[bool]
+    """Whether most codes are exactly zero, so that they are worth storing as a sparse matrix."""
+
+    def settle(self, D: Tensor, sample: Tensor) -> Effort:
+        """How much work a row needs in training, found on a sample (m, d); plain numbers, kept in checkpoints."""
+        return ()
+
+    @abstractmethod
+    def training(self, D: Tensor, effort: Effort) -> Encode:
+        """For a step of training: the same work for every row, whatever batch the row is in, so that any split of a
+        batch over processes gives the same codes."""
+
+    @abstractmethod
+    def precise(self, D: Tensor) -> Encode:
+        """For validation and for users: each row to the accuracy asked for."""

@@ -1,0 +1,182 @@
+"""What every learner is: sums over rows in, a better dictionary out.
+
+The estimator (one process, rows in memory) and the Lightning module (many processes, rows from disk) drive the same
+object:
+
+    D = learner.start(sample)
+    for A in batches:
+        learner.observe(A, D)       # adds this process's rows to learner.pending
+        ...                         # many processes: pending <- its sum over processes
+        learner.absorb()            # pending moves into the totals
+        D = learner.improve(D)      # one solver step, from the totals alone
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from seminmf_lightning.checks import one_of, real_number, whole_number
+from seminmf_lightning.encoders import Encoder
+from seminmf_lightning.init import Init
+from seminmf_lightning.normalize import MODES, Normalizer
+from seminmf_lightning.plugins import available, build
+from seminmf_lightning.solvers import Solver
+from seminmf_lightning.statistics import Sums
+
+STATISTICS = ("auto", "second_moment", "codes")
+AFFORDABLE_FEATURES = 8192
+"""Widest d for which ``statistics=auto`` keeps C (d, d): 0.5 GB in float64."""
+
+Spec = str | Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Every choice that is not the data, checked; the problem and the algorithms that solve it."""
+
+    nb_concepts: int = 64
+    """Atoms of the dictionary, k."""
+    l1_penalty: float = 0.0
+    """Weight of ``||z||_1`` in the objective, in normalised units (rows of mean norm 1)."""
+    solver: Spec | Solver = "hals"
+    init: Spec | Init = "data"
+    encoder: Spec | Encoder = "auto"
+    """``auto``: least squares where l1_penalty = 0, else lasso."""
+    statistics: str = "auto"
+    """``second_moment`` (exact, one pass, l1_penalty = 0 only), ``codes`` (online), or ``auto``."""
+    normalize: str = "scale"
+    """``scale`` rows to a mean norm of 1, ``center`` and scale them, or ``none``."""
+    tol: float = 1e-4
+    """Relative decrease of the objective below which training stops: over ten solver steps, or over a pass."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        whole_number("nb_concepts", self.nb_concepts, 1)
+        whole_number("seed", self.seed, 0)
+        real_number("l1_penalty", self.l1_penalty, 0)
+        real_number("tol", self.tol, 0)
+        one_of("statistics", self.statistics, STATISTICS)
+        one_of("normalize", self.normalize, MODES)
+        solver = build(Solver, self.solver)
+        object.__setattr__(self, "solver", solver)
+        object.__setattr__(self, "init", build(Init, self.init))
+        object.__setattr__(self, "encoder", self._build_encoder())
+        if self.l1_penalty > 0 and not solver.supports_penalty:
+            able = [name for name, kind in available(Solver).items() if kind.supports_penalty]
+            raise ValueError(
+                f"solver={_name(solver)} cannot keep the atoms bounded, which l1_penalty={self.l1_penalty:g} needs "
+                f"(else D grows, Z shrinks and nothing gets sparse): use solver={' or solver='.join(able)}"
+            )
+        if self.l1_penalty > 0 and self.statistics == "second_moment":
+            raise ValueError("statistics=second_moment is exact only for l1_penalty=0; use statistics=codes or auto")
+
+    def _build_encoder(self) -> Encoder:
+        if isinstance(self.encoder, Encoder):
+            return self.encoder
+        spec = {"name": self.encoder} if isinstance(self.encoder, str) else dict(self.encoder)
+        if spec.get("name") == "auto":
+            spec = {"name": "lasso" if self.l1_penalty > 0 else "least_squares"}
+        if spec.get("name") == "lasso":
+            spec.setdefault("l1_penalty", self.l1_penalty)
+        return build(Encoder, spec)
+
+    def statistics_for(self, features: int) -> str:
+        """``second_moment`` or ``codes``: what ``auto`` means for d features."""
+        if self.statistics != "auto":
+            return self.statistics
+        exact = self.l1_penalty == 0 and _name(self.encoder) == "least_squares"
+        return "second_moment" if exact and features <= AFFORDABLE_FEATURES else "codes"
+
+
+def _name(algorithm: object) -> str:
+    return type(algorithm).__module__.rpartition(".")[2]
+
+
+class Learner(ABC):
+    """Holds the sums over the data; never the dictionary, which the caller owns."""
+
+    order_matters: ClassVar[bool]
+    """Whether rows should come shuffled."""
+    one_pass: ClassVar[bool]
+    """Whether one pass over the data is all that is of use."""
+    dictionary_dtype: ClassVar[torch.dtype]
+
+    pending: Sums
+    """This process's rows since the last :meth:`absorb`."""
+
+    def __init__(self, recipe: Recipe, features: int) -> None:
+        self.recipe = recipe
+        self.features = features
+        self.normalizer = Normalizer()
+        self.rows_seen = 0
+
+    def start(self, sample: Tensor) -> Tensor:
+        """Settle the normaliser on a sample of raw rows (m, d) and return the starting dictionary."""
+        self.attach_sample(sample)
+        generator = torch.Generator().manual_seed(self.recipe.seed)
+        positive = self.recipe.solver.needs_positive_start
+        D = self.recipe.init.start(self.normalizer.apply(sample), self.recipe.nb_concepts, generator, positive=positive)
+        return D.to(self.dictionary_dtype)
+
+    def attach_sample(self, sample: Tensor, normalizer: Normalizer | None = None) -> None:
+        """Keep what is needed of the sample; after a resume, with the normaliser of the checkpoint."""
+        self.normalizer = normalizer or Normalizer.fit(sample, self.recipe.normalize)
+
+    def to_(self, device: torch.device) -> None:
+        """Move every sum to ``device``."""
+        self.pending.to_(device)
+        self.normalizer = self.normalizer.to(device)
+
+    @abstractmethod
+    def observe(self, A: Tensor, D: Tensor) -> None:
+        """Add raw rows ``A`` (n, d), n >= 0, to :attr:`pending`.
+
+        Raises:
+            FloatingPointError: a row holds NaN or Inf, or is too large; :attr:`pending` is as before.
+        """
+
+    @abstractmethod
+    def absorb(self) -> None:
+        """Move :attr:`pending`, by now summed over all processes, into the totals."""
+
+    @abstractmethod
+    def improve(self, D: Tensor) -> Tensor:
+        """One solver step from the totals."""
+
+    @abstractmethod
+    def mean_squared_error(self, D: Tensor) -> float:
+        """Training reconstruction loss, mean squared error an element, in data units."""
+
+    @abstractmethod
+    def optimality_gap(self, D: Tensor) -> float | None:
+        """``loss / bound - 1`` on the rows seen; None where no bound is known."""
+
+    @abstractmethod
+    def converged(self) -> bool:
+        """Whether the last look at the objective found it lower by less than ``tol``, relatively."""
+
+    @abstractmethod
+    def end_pass(self, D: Tensor) -> Tensor:
+        """All rows have been seen once more: whatever the method does then, a better dictionary perhaps."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain numbers that :meth:`load_state_dict` continues from, bit for bit."""
+
+    @abstractmethod
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from ``state``."""
+
+
+def make_learner(recipe: Recipe, features: int) -> Learner:
+    """The learner that the recipe asks for, for rows of ``features`` numbers."""
+    from seminmf_lightning.learners.online import Online
+    from seminmf_lightning.learners.second_moment import FullBatch
+
+    return {"second_moment": FullBatch, "codes": Online}[recipe.statistics_for(features)](recipe, features)

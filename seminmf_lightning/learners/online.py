@@ -1,0 +1,159 @@
+"""Codes first, then the dictionary from two sums over them.
+
+Mairal, Bach, Ponce & Sapiro, "Online learning for matrix factorization and sparse coding", JMLR 11, 2010, Algorithm 1,
+with the forgetting of section 3.4.3.  Deviations: sums are weighted by rows, not batches, so that the batch size does not
+change the optimum; D is nonnegative; atoms that stay silent are replaced.
+
+Legend:  A (n, d)   Z (n, k)   D (k, d)   S = Z^T Z (k, k)   P = Z^T A (k, d)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from seminmf_lightning.encoders import Effort, Encode
+from seminmf_lightning.learners.base import Learner, Recipe
+from seminmf_lightning.linalg import unit_atoms
+from seminmf_lightning.normalize import Normalizer
+from seminmf_lightning.statistics import CodeStatistics
+
+FORGETTING = 2.0
+"""Exponent r of the weight (1 - n / N)^r that old sums get when n rows make N in all (Mairal, section 3.4.3)."""
+SAMPLE_ROWS = 2048
+"""Rows of the sample on which silent atoms look for a new direction."""
+SETTLE_ROWS = 256
+"""Rows of the sample on which the encoder settles how much work a row needs in training."""
+SETTLE_EVERY = 32
+"""Updates of D between two such looks."""
+SILENT_ROWS = 10_000
+"""An atom is dead when so many rows in succession leave it at exactly zero."""
+
+
+class Online(Learner):
+    """Sparse (or least-squares) codes for each batch, then solver steps on (S, P)."""
+
+    order_matters: ClassVar[bool] = True
+    one_pass: ClassVar[bool] = False
+    dictionary_dtype: ClassVar[torch.dtype] = torch.float32
+
+    def __init__(self, recipe: Recipe, features: int) -> None:
+        super().__init__(recipe, features)
+        self.pending = CodeStatistics.empty(recipe.nb_concepts, features)
+        self.total = CodeStatistics.empty(recipe.nb_concepts, features)
+        self.replaced = 0
+        """Silent atoms given a new direction so far."""
+        self._encode: Encode | None = None
+        self._effort: Effort = ()
+        self._updates = 0
+        self._silent = torch.zeros(recipe.nb_concepts, dtype=torch.float64)  # rows since each atom last fired
+        self._error = float("nan")
+        self._pass_rows, self._pass_objective = 0.0, 0.0
+        self._previous_objective: float | None = None
+        self._converged = False
+
+    def attach_sample(self, sample: Tensor, normalizer: Normalizer | None = None) -> None:
+        super().attach_sample(sample, normalizer)
+        self.sample = self.normalizer.apply(sample[:SAMPLE_ROWS]).to(self.dictionary_dtype)
+
+    def to_(self, device: torch.device) -> None:
+        super().to_(device)
+        self.total.to_(device)
+        self._silent = self._silent.to(device)
+
+    def observe(self, A: Tensor, D: Tensor) -> None:
+        assert isinstance(self.pending, CodeStatistics)
+        A = self.normalizer.apply(A).to(D.dtype)
+        if self._encode is None:
+            self._encode = self._training_encode(D)
+        self.pending.add_rows_(A, self._encode(A), D)
+
+    def absorb(self) -> None:
+        assert isinstance(self.pending, CodeStatistics)
+        rows = float(self.pending.rows)
+        if not rows:
+            return
+        self.rows_seen += int(rows)
+        self.total.add_(self.pending, keep=(1 - rows / self.rows_seen) ** FORGETTING)
+        squared_error = float(self.pending.squared_error)
+        self._error = squared_error / rows
+        self._pass_rows += rows
+        self._pass_objective += 0.5 * squared_error + self.recipe.l1_penalty * float(self.pending.l1_norm)
+        self._silent = torch.where(self.pending.fired > 0, 0.0, self._silent + rows)
+        self.pending.zero_()
+
+    def improve(self, D: Tensor) -> Tensor:
+        rows = float(self.total.rows)
+        if not rows:
+            return D
+        S, P = ((sums / rows).to(D.dtype) for sums in (self.total.gram, self.total.cross))
+        D = self.recipe.solver.step(D, S, P, bounded=self.recipe.l1_penalty > 0)
+        self._updates += 1
+        self._encode = None
+        return self._revive(D, (self._silent >= SILENT_ROWS).nonzero()[:, 0])
+
+    def mean_squared_error(self, D: Tensor) -> float:
+        """Of the rows absorbed last, at the dictionary their codes were computed with."""
+        return self._error / self.features * self.normalizer.scale**2
+
+    def optimality_gap(self, D: Tensor) -> float | None:
+        return None
+
+    def converged(self) -> bool:
+        return self._converged
+
+    def end_pass(self, D: Tensor) -> Tensor:
+        if self._pass_rows:
+            objective, previous = self._pass_objective / self._pass_rows, self._previous_objective
+            self._converged = previous is not None and previous - objective <= self.recipe.tol * previous
+            self._previous_objective = objective
+            self._pass_rows, self._pass_objective = 0.0, 0.0
+        return D
+
+    def state_dict(self) -> dict[str, Any]:
+        plain = {name: getattr(self, name) for name in PLAIN_STATE}
+        return plain | {"total": self.total.tensors(), "pending": self.pending.tensors(), "silent": self._silent}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for name in PLAIN_STATE:
+            setattr(self, name, state[name])
+        self.total.load_(state["total"])
+        self.pending.load_(state["pending"])
+        self._silent = state["silent"].to(self._silent.device)
+        self._encode = None
+
+    def _training_encode(self, D: Tensor) -> Encode:
+        encoder = self.recipe.encoder
+        # At powers of two first, because the dictionary changes most in the beginning.
+        if self._updates & (self._updates - 1) == 0 or self._updates % SETTLE_EVERY == 0:
+            self._effort = encoder.settle(D, self.sample[:SETTLE_ROWS])
+        return encoder.training(D, self._effort)
+
+    def _revive(self, D: Tensor, dead: Tensor) -> Tensor:
+        """Point dead atoms at what badly reconstructed rows of the sample lack: the same choice on every process."""
+        if not len(dead):
+            return D
+        residual = self.sample - self._training_encode(D)(self.sample) @ D
+        error = residual.square().sum(dim=1).double().cpu()
+        count = min(len(dead), int((error > 0).sum()))
+        if not count:
+            return D
+        generator = torch.Generator().manual_seed(self.recipe.seed + self._updates)
+        rows = residual[torch.multinomial(error, count, generator=generator).to(D.device)]
+        positive, negative = rows.clamp(min=0), (-rows).clamp(min=0)
+        larger = positive.norm(dim=1) >= negative.norm(dim=1)
+        D, dead = D.clone(), dead[:count]
+        D[dead] = unit_atoms(torch.where(larger[:, None], positive, negative))
+        self.total.gram[dead], self.total.gram[:, dead], self.total.cross[dead] = 0.0, 0.0, 0.0
+        self._silent[dead] = 0.0
+        self.replaced += count
+        return D
+
+
+PLAIN_STATE = (
+    "rows_seen", "replaced", "_effort", "_updates", "_error",
+    "_pass_rows", "_pass_objective", "_previous_objective", "_converged",
+)  # fmt: skip

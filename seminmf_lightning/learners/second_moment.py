@@ -1,0 +1,187 @@
+"""l1_penalty = 0: the data enters through its second moment alone, so that one pass is exact.
+
+For given D the best codes are Z = A D^+, hence Z^T Z = X^T Q^T C Q X and Z^T A = X^T Q^T C with D^+ = Q X: every solver
+step is full-batch semi-NMF at a cost that does not depend on n.
+
+Legend:  C = A^T A (d, d)   D (k, d)   Q (d, r)   X (r, k)   S = Z^T Z (k, k)   P = Z^T A (k, d)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from seminmf_lightning.learners.base import Learner, Recipe
+from seminmf_lightning.linalg import RowSpace, row_space, unit_atoms
+from seminmf_lightning.normalize import Normalizer
+from seminmf_lightning.objective import eckart_young_bound, optimality_gap
+from seminmf_lightning.statistics import SecondMoment
+
+STEPS_BETWEEN_CHECKS = 10
+PLAIN_SCALES = (1e-8, 1e8)
+"""Scales at which squares of raw rows stay in the range of float32: no scaled copy of the rows is needed."""
+
+
+class Reduced(NamedTuple):
+    """The problem with the codes eliminated, at one dictionary."""
+
+    D: Tensor
+    error: float  # ||A - Z D||_F^2, normalised
+    space: RowSpace
+    projected: Tensor  # Q^T C (r, d)
+
+    def statistics(self) -> tuple[Tensor, Tensor]:
+        """S (k, k) and P (k, d) of the best codes for D."""
+        P = self.space.to_codes.T @ self.projected
+        S = (P @ self.space.basis) @ self.space.to_codes
+        return (S + S.T) / 2, P
+
+
+class FullBatch(Learner):
+    """Exact semi-NMF on C.  While few rows have been seen, the sample's C stands in for that of the whole."""
+
+    order_matters: ClassVar[bool] = False
+    one_pass: ClassVar[bool] = True
+    dictionary_dtype: ClassVar[torch.dtype] = torch.float64
+
+    def __init__(self, recipe: Recipe, features: int) -> None:
+        super().__init__(recipe, features)
+        self.pending = SecondMoment.empty(features)
+        self.total = SecondMoment.empty(features)
+        self.preview = SecondMoment.empty(features)
+        self._reduced: Reduced | None = None
+        self._bound: float | None = None
+        self._steps = 0
+        self._checked_error: float | None = None
+        self._converged = False
+
+    def attach_sample(self, sample: Tensor, normalizer: Normalizer | None = None) -> None:
+        super().attach_sample(sample, normalizer)
+        self.preview = SecondMoment.empty(self.features, sample.device)
+        self.preview.add_rows_(self.normalizer.apply(sample).double())
+        self._forget()
+
+    def to_(self, device: torch.device) -> None:
+        super().to_(device)
+        self.total.to_(device)
+        self.preview.to_(device)
+        self._forget()
+
+    def observe(self, A: Tensor, D: Tensor) -> None:
+        low, high = PLAIN_SCALES
+        assert isinstance(self.pending, SecondMoment)
+        if self.normalizer.mean is None and low < self.normalizer.scale < high:
+            self.pending.add_rows_(A, factor=1 / self.normalizer.scale)
+        else:
+            self.pending.add_rows_(self.normalizer.apply(A))
+
+    def absorb(self) -> None:
+        assert isinstance(self.pending, SecondMoment)
+        before = self.moment
+        self.rows_seen += int(self.pending.rows)
+        self.total.add_(self.pending)
+        if self.moment is not before or (before is self.total and self.pending.rows > 0):
+            self._forget()
+        self.pending.zero_()
+
+    @property
+    def moment(self) -> SecondMoment:
+        """The better of the two estimates of C there are: the one from more rows."""
+        return self.total if self.total.rows >= self.preview.rows else self.preview
+
+    def improve(self, D: Tensor) -> Tensor:
+        before = self._reduce(D)
+        D = before.D
+        if before.error <= 1e-14 * float(self.moment.gram.trace()):  # exact to the last digit: k >= rank A
+            self._note(before.error)
+            return before.D
+        D = revive(D, self.moment.gram)
+        S, P = (before if D is before.D else self._compute(D)).statistics()
+        after = self._compute(self.recipe.solver.step(D, S, P, bounded=False))
+        # Nearly collinear atoms magnify rounding, so a step counts only if the objective, taken anew, did not rise.
+        self._reduced = after if after.error <= before.error else before
+        self._note(self._reduced.error)
+        return self._reduced.D
+
+    def end_pass(self, D: Tensor) -> Tensor:
+        refined = self.recipe.init.refine(self.moment.gram, self.recipe.nb_concepts)
+        if refined is None or refined.shape != D.shape:
+            return D
+        candidate, current = self._compute(refined.to(D)), self._reduce(D)
+        self._reduced = candidate if candidate.error < current.error else current
+        return self._reduced.D
+
+    def mean_squared_error(self, D: Tensor) -> float:
+        rows = max(1.0, float(self.moment.rows))
+        return self._reduce(D).error / (rows * self.features) * self.normalizer.scale**2
+
+    def optimality_gap(self, D: Tensor) -> float | None:
+        if self._bound is None:
+            self._bound = float(eckart_young_bound(self.moment.gram, self.recipe.nb_concepts))
+        return optimality_gap(self._reduce(D).error, self._bound, float(self.moment.gram.trace()))
+
+    def converged(self) -> bool:
+        return self._converged
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "total": self.total.tensors(),
+            "pending": self.pending.tensors(),
+            "rows_seen": self.rows_seen,
+            "steps": self._steps,
+            "checked_error": self._checked_error,
+            "converged": self._converged,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._forget()
+        self.total.load_(state["total"])
+        self.pending.load_(state["pending"])
+        self.rows_seen = state["rows_seen"]
+        self._steps = state["steps"]
+        self._checked_error = state["checked_error"]
+        self._converged = state["converged"]
+
+    def _forget(self) -> None:
+        self._reduced, self._bound = None, None
+        # Convergence is a statement about one C.
+        self._steps, self._checked_error, self._converged = 0, None, False
+
+    def _note(self, error: float) -> None:
+        self._steps += 1
+        if self._steps % STEPS_BETWEEN_CHECKS == 0:
+            previous, self._checked_error = self._checked_error, error
+            self._converged = previous is not None and previous - error <= self.recipe.tol * previous
+
+    def _reduce(self, D: Tensor) -> Reduced:
+        if self._reduced is None or not torch.equal(self._reduced.D, D):
+            self._reduced = self._compute(D)
+        return self._reduced
+
+    def _compute(self, D: Tensor) -> Reduced:
+        C = self.moment.gram
+        space = row_space(D)
+        projected = space.basis.T @ C
+        error = float((C.trace() - (projected * space.basis.T).sum()).clamp(min=0))
+        return Reduced(D, error, space, projected)
+
+
+def revive(D: Tensor, C: Tensor) -> Tensor:
+    """Give atoms that are zero a direction the dictionary misses, so that the objective can only fall.
+
+    The columns of the residual's second moment ``(I - Q Q^T) C (I - Q Q^T)`` with the largest diagonal, positive part.
+    """
+    zero = (D.norm(dim=1) == 0).nonzero()[:, 0]
+    if not len(zero):
+        return D
+    basis = row_space(D).basis
+    left = C - basis @ (basis.T @ C)
+    residual = left - (left @ basis) @ basis.T
+    count = min(len(zero), C.shape[0])
+    worst = residual.diagonal().topk(count).indices
+    D = D.clone()
+    D[zero[:count]] = unit_atoms(residual[worst].clamp(min=0)).to(D)
+    return D

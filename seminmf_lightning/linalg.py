@@ -1,0 +1,62 @@
+"""Dense linear algebra that survives nearly collinear and zero atoms.
+
+Legend:  A (n, d) activations   Z (n, k) codes   D (k, d) dictionary   C = A^T A (d, d)
+         Q (d, r) orthonormal basis of the row space of D   X (r, k)   least-squares codes Z = A Q X
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+RANK_TOLERANCE = 1e-12  # a direction is lost when its singular value is below this share of the largest
+
+
+class RowSpace(NamedTuple):
+    """Row space of a dictionary and the map to least-squares codes, in float64."""
+
+    basis: Tensor  # Q (d, r), Q^T Q = I
+    to_codes: Tensor  # X (r, k): the minimum-norm minimiser of ||A - Z D||_F is Z = A Q X
+
+
+def row_space(D: Tensor) -> RowSpace:
+    """Factor D once, in float64, so that ``Z = A D^+ = A Q X``.
+
+    Householder QR of the unit-norm atoms where they are independent (k <= d): the normal equations would square
+    their condition number.  SVD where they are not, eigenvectors of D^T D (d, d) where k > d.
+    """
+    norms = D.double().norm(dim=1)
+    inverse_norms = torch.where(norms > 0, 1 / norms, 0.0)
+    unit = D.double() * inverse_norms[:, None]
+    k, d = D.shape
+    if k > d:
+        # Weighting atoms by their norms would change the minimum-norm codes, so unit atoms are not used here.
+        weight = norms.max().clamp(min=torch.finfo(torch.float64).tiny)
+        scaled = D.double() / weight
+        values, vectors = torch.linalg.eigh(scaled.T @ scaled)
+        kept = values > values[-1] * RANK_TOLERANCE
+        basis = vectors[:, kept]
+        return RowSpace(basis, (basis.T @ scaled.T) / values[kept, None] / weight)
+    basis, R = torch.linalg.qr(unit.T)
+    diagonal = R.diagonal().abs()
+    if diagonal.min() > diagonal.max() * RANK_TOLERANCE:
+        to_codes = torch.linalg.solve_triangular(R, torch.eye(k, dtype=R.dtype, device=R.device), upper=True).T
+        if R.norm() * to_codes.norm() < 1 / RANK_TOLERANCE:
+            return RowSpace(basis, to_codes * inverse_norms)
+    U, values, Vh = torch.linalg.svd(unit, full_matrices=False)
+    kept = values > values[0] * RANK_TOLERANCE
+    return RowSpace(Vh[kept].T, (U[:, kept] / values[kept]).T * inverse_norms)
+
+
+def project_atoms(D: Tensor, bounded: bool) -> Tensor:
+    """Nearest dictionary with ``D >= 0`` and, if ``bounded``, ``||D_j||_2 <= 1``: the exact projection, row by row."""
+    D = D.clamp(min=0)
+    return D / D.norm(dim=1, keepdim=True).clamp(min=1) if bounded else D
+
+
+def unit_atoms(D: Tensor) -> Tensor:
+    """Scale every atom that is not zero to length 1."""
+    norms = D.norm(dim=1, keepdim=True)
+    return D / torch.where(norms > 0, norms, 1.0)

@@ -1,0 +1,52 @@
+"""One scalar for the whole data set, so that a penalty means the same on every layer of every network.
+
+``normalised = (a - mean) / scale``, with ``scale`` the mean row norm of ``a - mean`` and ``mean`` zero unless centring
+was asked for.  Both travel with the dictionary; ``decode`` undoes them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Normalize = Literal["none", "scale", "center"]
+MODES: tuple[str, ...] = ("none", "scale", "center")
+
+
+@dataclass(frozen=True)
+class Normalizer:
+    """``scale`` > 0 in data units, and ``mean`` (d,) in data units or None where nothing is centred."""
+
+    scale: float = 1.0
+    mean: Tensor | None = None
+
+    @classmethod
+    def fit(cls, A: Tensor, mode: str) -> Normalizer:
+        """From rows ``A`` (n, d): ``none``; ``scale`` to a mean row norm of 1; ``center``, then scale."""
+        if mode == "none":
+            return cls()
+        A = A.double()
+        mean = A.mean(dim=0) if mode == "center" else None
+        if mean is not None:
+            A = A - mean
+        # Through the largest entry, because squares of very small or very large ones leave the range of a float.
+        largest = float(A.abs().max()) if A.numel() else 0.0
+        norm = float((A / largest).norm(dim=1).mean()) * largest if largest > 0 else 1.0
+        return cls(norm, mean)
+
+    def apply(self, A: Tensor) -> Tensor:
+        """To normalised units, in A's own precision."""
+        if self.mean is not None:
+            A = A - self.mean.to(A)
+        return A if self.scale == 1.0 else A * (1.0 / self.scale)
+
+    def undo(self, A: Tensor) -> Tensor:
+        """Back to data units."""
+        A = A if self.scale == 1.0 else A * self.scale
+        return A if self.mean is None else A + self.mean.to(A)
+
+    def to(self, device: torch.device) -> Normalizer:
+        return self if self.mean is None else Normalizer(self.scale, self.mean.to(device))

@@ -1,0 +1,43 @@
+"""What every dictionary solver is: descent on one quadratic over nonnegative atoms.
+
+Legend:  D (k, d) dictionary   S = Z^T Z (k, k)   P = Z^T A (k, d)
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from seminmf_lightning.checks import whole_number
+
+
+@dataclass(frozen=True, kw_only=True)
+class Solver(ABC):
+    """Minimises ``1/2 <D, S D> - <P, D>`` over ``D >= 0`` (and ``||D_j|| <= 1`` if bounded), never raising it.
+
+    The fields below say when a training loop calls :meth:`step`; each solver adds the fields of its own method.
+    """
+
+    steps_per_batch: int = 1
+    """Solver steps after a batch."""
+    update_every: int = 1
+    """Batches between updates; sums of the batches between are kept, none is lost."""
+    max_iter: int = 500
+    """l1_penalty = 0: most solver steps on the complete second moment, after the pass over the data."""
+
+    supports_penalty: ClassVar[bool] = True
+    """Whether the method can keep atoms in the unit ball, which l1_penalty > 0 needs."""
+    needs_positive_start: ClassVar[bool] = False
+    """Whether an entry that is zero stays zero, so that the starting dictionary must have none."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps_per_batch", "update_every"):
+            whole_number(f"solver.{name}", getattr(self, name), 1)
+        whole_number("solver.max_iter", self.max_iter, 0)
+
+    @abstractmethod
+    def step(self, D: Tensor, S: Tensor, P: Tensor, *, bounded: bool) -> Tensor:
+        """A better dictionary, as a new tensor; ``D`` is left as it was."""

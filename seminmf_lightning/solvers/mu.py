@@ -1,0 +1,42 @@
+"""Multiplicative updates with the square-root rule.
+
+Ding, Li & Jordan, "Convex and Semi-Nonnegative Matrix Factorizations", TPAMI 32(1), 2010, eq. (7) with G = D^T, F = Z.
+Deviation: several updates of D for each refresh of the codes, because the codes are the dear part.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from seminmf_lightning.checks import whole_number
+from seminmf_lightning.solvers.base import Solver
+
+
+@dataclass(frozen=True, kw_only=True)
+class MultiplicativeUpdate(Solver):
+    """``D <- D * sqrt((P+ + S- D) / (P- + S+ D))``, with ``x+ = max(x, 0)`` and ``x- = max(-x, 0)``."""
+
+    inner_steps: int = 10
+    """Updates of D a step, at fixed codes."""
+
+    supports_penalty: ClassVar[bool] = False
+    needs_positive_start: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        whole_number("solver.inner_steps", self.inner_steps, 1)
+
+    def step(self, D: Tensor, S: Tensor, P: Tensor, *, bounded: bool) -> Tensor:
+        if bounded:
+            raise ValueError("mu cannot bound the atoms; use pgd or hals")
+        S_plus, S_minus = S.clamp(min=0), S.clamp(max=0).neg()
+        P_plus, P_minus = P.clamp(min=0), P.clamp(max=0).neg()
+        tiny = torch.finfo(D.dtype).tiny
+        for _ in range(self.inner_steps):
+            ratio = (P_plus + S_minus @ D) / (P_minus + S_plus @ D).clamp(min=tiny)
+            D = D * ratio.sqrt_()
+        return D

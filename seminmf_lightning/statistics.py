@@ -1,0 +1,115 @@
+"""Everything a dictionary step needs from the data is a sum: over rows, batches, processes, machines.
+
+Legend:  A (n, d)   Z (n, k)   C = A^T A (d, d)   S = Z^T Z (k, k)   P = Z^T A (k, d)
+
+Sums are float64.  A float32 product of one batch carries 24 bits, so that adding such products in float64 is exact or
+nearly so, whatever their order: one process and many arrive at the same statistics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Sums:
+    """Additive float64 tensors; reduced over processes as one flat buffer."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def flat(self) -> Tensor:
+        return torch.cat([tensor.reshape(-1) for tensor in self.tensors().values()])
+
+    def set_flat_(self, flat: Tensor) -> None:
+        sizes = [tensor.numel() for tensor in self.tensors().values()]
+        for tensor, part in zip(self.tensors().values(), flat.split(sizes), strict=True):
+            tensor.copy_(part.view_as(tensor))
+
+    def add_(self, other: Sums, keep: float = 1.0) -> None:
+        """``self <- keep * self + other``."""
+        for mine, theirs in zip(self.tensors().values(), other.tensors().values(), strict=True):
+            if keep != 1.0:
+                mine.mul_(keep)
+            mine.add_(theirs)
+
+    def zero_(self) -> None:
+        for tensor in self.tensors().values():
+            tensor.zero_()
+
+    def load_(self, state: Mapping[str, Tensor]) -> None:
+        for name, tensor in self.tensors().items():
+            tensor.copy_(state[name])
+
+    def to_(self, device: torch.device) -> None:
+        for name, tensor in self.tensors().items():
+            setattr(self, name, tensor.to(device))
+
+
+def _zeros(*shape: int, device: torch.device | str | None = None) -> Tensor:
+    return torch.zeros(shape, dtype=torch.float64, device=device)
+
+
+@dataclass
+class SecondMoment(Sums):
+    """``C = A^T A`` and the number of rows: all that l1_penalty = 0 ever needs of the data."""
+
+    gram: Tensor  # C (d, d)
+    rows: Tensor  # ()
+
+    @classmethod
+    def empty(cls, features: int, device: torch.device | str | None = None) -> SecondMoment:
+        return cls(_zeros(features, features, device=device), _zeros(device=device))
+
+    def add_rows_(self, A: Tensor, factor: float = 1.0) -> None:
+        """Add ``factor^2 A^T A``.  The product is taken in A's own precision, the sum in float64.
+
+        Raises:
+            FloatingPointError: a square overflowed, or A holds NaN or Inf; nothing was added.
+        """
+        product = A.T @ A
+        if not product.diagonal().sum().isfinite():
+            raise FloatingPointError("A^T A is not finite")
+        self.gram.add_(product, alpha=factor * factor)
+        self.rows += A.shape[0]
+
+
+@dataclass
+class CodeStatistics(Sums):
+    """``S = Z^T Z``, ``P = Z^T A`` and the figures of the codes, for the online algorithm of Mairal et al. (2010)."""
+
+    gram: Tensor  # S (k, k)
+    cross: Tensor  # P (k, d)
+    rows: Tensor  # ()
+    squared_error: Tensor  # () sum of ||a - z D||^2
+    l1_norm: Tensor  # () sum of |z|
+    fired: Tensor  # (k,) rows in which |z_j| > 0
+
+    @classmethod
+    def empty(cls, concepts: int, features: int, device: torch.device | str | None = None) -> CodeStatistics:
+        return cls(
+            _zeros(concepts, concepts, device=device),
+            _zeros(concepts, features, device=device),
+            *(_zeros(device=device) for _ in range(3)),
+            _zeros(concepts, device=device),
+        )
+
+    def add_rows_(self, A: Tensor, Z: Tensor, D: Tensor) -> None:
+        """Add the sums of one batch of rows, their codes, and the dictionary the codes were computed with.
+
+        Raises:
+            FloatingPointError: the error is NaN or Inf; nothing was added.
+        """
+        squared_error = (A - Z @ D).square().sum(dtype=torch.float64)
+        if not squared_error.isfinite():
+            raise FloatingPointError("the reconstruction error is not finite")
+        self.squared_error += squared_error
+        self.gram += Z.T @ Z
+        self.cross += Z.T @ A
+        self.rows += A.shape[0]
+        self.l1_norm += Z.abs().sum(dtype=torch.float64)
+        self.fired += (Z != 0).sum(dim=0)
