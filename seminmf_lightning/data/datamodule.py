@@ -1,0 +1,166 @@
+"""The LightningDataModule: any source, split, ordered and streamed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from torch import Tensor
+
+from seminmf_lightning.checks import one_of, real_number, whole_number
+from seminmf_lightning.data.npy import NpyRows
+from seminmf_lightning.data.rows import RowSet, hold_out, shuffled
+from seminmf_lightning.data.safetensors import SafetensorsRows
+from seminmf_lightning.data.source import Source
+from seminmf_lightning.data.stream import BatchStream
+from seminmf_lightning.data.tensor import TensorRows
+
+SAMPLE_BYTES = 256 * 2**20
+BLOCK_BYTES = 32 * 2**20  # where order does not matter: blocks large enough for the matrix product to run at full speed
+SHUFFLED_ROWS = 1024
+LEAST_BATCHES = 8  # a pass: enough to see the loss fall
+
+
+class ActivationDataModule(lightning.LightningDataModule):
+    """Streams activations (n, d) to any number of processes.
+
+    Args:
+        source: a :class:`Source`; or a tensor, an array, or the path(s) or glob of ``.npy`` or ``.safetensors`` files.
+        batch_size: rows a step, of all processes together.  None: 1,024 where the order of rows matters to the module,
+            else blocks of about 32 MB.
+        val_fraction: share of rows held out, in [0, 1); 0 evaluates on the training rows.
+        val_split: ``group`` holds out whole images or documents, ``block`` contiguous rows; ``auto`` takes groups where
+            the source knows them.
+        order: ``shuffled`` or ``sequential``; ``auto`` asks the module whether order matters to it.
+        sample_rows: rows of the training set that the normaliser and the starting dictionary are made from.
+        seed: of the split, the order and the sample.
+
+    Raises:
+        TypeError, ValueError: a bad argument; on setup, bad data, naming the file or the row.
+
+    The module may have ``order_matters`` (bool) and ``extra_batches`` (int, empty batches after each pass).
+    """
+
+    def __init__(
+        self,
+        source: Source | Tensor | np.ndarray | str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        *,
+        batch_size: int | None = None,
+        val_fraction: float = 0.1,
+        val_split: str = "auto",
+        order: str = "auto",
+        sample_rows: int = 16_384,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.source = as_source(source)
+        self.batch_size = None if batch_size is None else whole_number("data.batch_size", batch_size, 1)
+        self.val_fraction = real_number("data.val_fraction", val_fraction, 0, below=1)
+        self.val_split = one_of("data.val_split", val_split, ("auto", "block", "group"))
+        self.order = one_of("data.order", order, ("auto", "shuffled", "sequential"))
+        self.sample_rows = whole_number("data.sample_rows", sample_rows, 1)
+        self.seed = whole_number("data.seed", seed, 0)
+        self.train_rows: RowSet | None = None
+        self.val_rows: RowSet | None = None
+
+    def prepare_data(self) -> None:
+        self.source.prepare()
+
+    def setup(self, stage: str | None = None) -> None:
+        if self.train_rows is None:
+            n = len(self.source)
+            self.train_rows, self.val_rows = hold_out(n, self.val_fraction, self.seed, self._groups(n))
+
+    @property
+    def features(self) -> int:
+        """d."""
+        return self.source.features
+
+    def train_dataloader(self) -> BatchStream:
+        assert self.train_rows is not None
+        module = self._module()
+        order_matters = getattr(module, "order_matters", True)
+        shuffle = self.order == "shuffled" or (self.order == "auto" and order_matters)
+        size = self.batch_size or self._usual_batch_size(order_matters)
+        extra = getattr(module, "extra_batches", 0)
+        return self._stream(self.train_rows, size, shuffle=shuffle, extra=extra)
+
+    def val_dataloader(self) -> BatchStream:
+        assert self.val_rows is not None
+        return self._stream(self.val_rows, self.batch_size or 4 * SHUFFLED_ROWS, shuffle=False)
+
+    def predict_dataloader(self) -> BatchStream:
+        """All rows, in order."""
+        return self._stream(RowSet.all(len(self.source)), self.batch_size or 4 * SHUFFLED_ROWS, shuffle=False)
+
+    def sample(self) -> Tensor:
+        """Training rows, the same on every process: all if they are few, else a random set in order of row number.
+
+        Raises:
+            ValueError: a row with NaN or Inf, naming its file and number.
+        """
+        assert self.train_rows is not None
+        n = len(self.train_rows)
+        count = max(1, min(self.sample_rows, SAMPLE_BYTES // (4 * self.features)))
+        positions = np.arange(n) if n <= count else np.sort(shuffled(np.arange(count), n, self.seed, epoch=2**31))
+        numbers = self.train_rows.rows(positions)
+        A = self.source.read(numbers)
+        if not A.isfinite().all():
+            raise ValueError(self.explain(A, torch.from_numpy(numbers)))
+        return A
+
+    def explain(self, A: Tensor, numbers: Tensor) -> str:
+        """What is wrong with a batch that cannot be used, in words that lead to the row."""
+        bad = (~A.isfinite()).any(dim=1).nonzero()[:, 0].cpu()
+        if not len(bad):
+            return (
+                f"rows {int(numbers.min())} to {int(numbers.max())} hold finite numbers up to {float(A.abs().max()):.3g}, "
+                "whose squares leave the range of their type; scale the data, or store it as float64"
+            )
+        row = int(numbers.cpu()[bad].min())
+        values = A.cpu()[bad[int(numbers.cpu()[bad].argmin())]]
+        feature = int((~values.isfinite()).nonzero()[0])
+        found = float(values[feature])
+        return f"{self.source.where(row)}: feature {feature} is {found}; every number must be finite ({len(bad)} such rows in this batch)"
+
+    def _module(self) -> Any:
+        return self.trainer.lightning_module if self.trainer is not None else None
+
+    def _usual_batch_size(self, order_matters: bool) -> int:
+        if order_matters:
+            return SHUFFLED_ROWS
+        assert self.train_rows is not None
+        block = min(65_536, BLOCK_BYTES // (4 * self.features))
+        return max(SHUFFLED_ROWS, min(block, -(-len(self.train_rows) // LEAST_BATCHES)))
+
+    def _stream(self, rows: RowSet, size: int, *, shuffle: bool, extra: int = 0) -> BatchStream:
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+        return BatchStream(
+            self.source, rows, size, shuffle=shuffle, seed=self.seed, rank=rank, world=world, extra=extra
+        )
+
+    def _groups(self, n: int) -> np.ndarray | None:
+        if self.val_split == "block" or self.val_fraction == 0:
+            return None
+        groups = self.source.open_groups()
+        if groups is None and self.val_split == "group":
+            raise ValueError("data.val_split=group, but this source has no groups: give data.groups, or use val_split=block")
+        if groups is not None and groups.shape != (n,):
+            raise ValueError(f"groups have shape {groups.shape}, but there are {n} rows: one group number a row is needed")
+        return groups
+
+
+def as_source(source: Any) -> Source:
+    """A :class:`Source` as it is; arrays and paths wrapped in theirs."""
+    if isinstance(source, Source):
+        return source
+    if isinstance(source, Tensor | np.ndarray):
+        return TensorRows(source)
+    paths = [source] if isinstance(source, str | os.PathLike) else source
+    if not isinstance(paths, Sequence) or not paths or not all(isinstance(path, str | os.PathLike) for path in paths):
+        raise TypeError(f"source must be a Source, a tensor, an array, or paths; got {type(source).__name__}")
+    return SafetensorsRows(paths) if str(paths[0]).endswith(".safetensors") else NpyRows(paths)
