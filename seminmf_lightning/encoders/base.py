@@ -32,5 +32,10 @@ class Encoder(ABC):
         batch over processes gives the same codes."""
 
     @abstractmethod
-    def precise(self, D: Tensor) -> Encode:
-        """For validation and for users: each row to the accuracy asked for."""
+    def precise(self, D: Tensor, effort: Effort = ()) -> Encode:
+        """For validation and for users: each row to the accuracy asked for.  Without the ``effort`` that training
+        settled on, the first rows encoded settle it."""
+
+    def with_limits(self, max_iter: int | None, tol: float | None) -> Encoder:
+        """The same encoder stopped earlier or later, where it iterates at all; None leaves a limit as it is."""
+        return self

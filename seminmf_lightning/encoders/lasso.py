@@ -11,7 +11,7 @@ Legend:  A (n, d)   Z (n, k)   D (k, d)   G = D D^T (k, k)   R = rho (G + rho I)
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -76,17 +76,22 @@ class Lasso(Encoder):
 
         return encode
 
-    def precise(self, D: Tensor) -> Encode:
-        chosen: list[float] = []
+    def precise(self, D: Tensor, effort: Effort = ()) -> Encode:
+        settled = list(effort)
 
         def encode(A: Tensor) -> Tensor:
+            atoms = D.to(A)
             if not len(A):
-                return A.new_zeros(0, D.shape[0])
-            if not chosen:  # by the first rows this dictionary meets
-                chosen.append(self.settle(D.to(A), A[:SETTLE_ROWS])[0])
-            return torch.cat([self.to_gap(rows, D.to(A), chosen[0]) for rows in A.split(ROWS_AT_ONCE)])
+                return A.new_zeros(0, len(D))
+            if not settled:
+                settled.extend(self.settle(atoms, A[:SETTLE_ROWS]))
+            return torch.cat([self.to_gap(rows, atoms, settled[0]) for rows in A.split(ROWS_AT_ONCE)])
 
         return encode
+
+    def with_limits(self, max_iter: int | None, tol: float | None) -> Lasso:
+        limits = {"max_iter": max_iter, "precise_gap": tol}
+        return replace(self, **{name: limit for name, limit in limits.items() if limit is not None})
 
     def to_gap(self, A: Tensor, D: Tensor, rho: float) -> Tensor:
         """Iterate until each row is within ``precise_gap``; finished rows leave the batch."""

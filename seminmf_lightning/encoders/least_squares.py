@@ -23,7 +23,7 @@ class LeastSquares(Encoder):
     def training(self, D: Tensor, effort: Effort) -> Encode:
         return self.precise(D)
 
-    def precise(self, D: Tensor) -> Encode:
+    def precise(self, D: Tensor, effort: Effort = ()) -> Encode:
         space = row_space(D)
         W = space.basis @ space.to_codes  # float64
         return lambda A: A @ W.to(A)

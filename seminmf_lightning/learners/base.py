@@ -13,19 +13,20 @@ object:
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from seminmf_lightning.checks import one_of, real_number, whole_number
-from seminmf_lightning.encoders import Encoder
+from seminmf_lightning.encoders import Effort, Encoder
 from seminmf_lightning.init import Init
 from seminmf_lightning.normalize import MODES, Normalizer
-from seminmf_lightning.plugins import available, build
+from seminmf_lightning.plugins import available, build, spec_of
 from seminmf_lightning.solvers import Solver
 from seminmf_lightning.statistics import Sums
 
@@ -86,6 +87,11 @@ class Recipe:
             spec.setdefault("l1_penalty", self.l1_penalty)
         return build(Encoder, spec)
 
+    def plain(self) -> dict[str, Any]:
+        """Numbers, strings and mappings of them, from which ``Recipe(**plain)`` makes an equal recipe."""
+        made = {name: spec_of(getattr(self, name)) for name in ("solver", "init", "encoder")}
+        return {field.name: getattr(self, field.name) for field in fields(self)} | made
+
     def statistics_for(self, features: int) -> str:
         """``second_moment`` or ``codes``: what ``auto`` means for d features."""
         if self.statistics != "auto":
@@ -115,6 +121,10 @@ class Learner(ABC):
         self.features = features
         self.normalizer = Normalizer()
         self.rows_seen = 0
+        self.effort: Effort = ()
+        """What the encoder settled on; :meth:`Encoder.precise` takes it up."""
+        self.replaced: int | None = None
+        """Dead atoms given a new direction so far, where the method looks for any."""
 
     def start(self, sample: Tensor) -> Tensor:
         """Settle the normaliser on a sample of raw rows (m, d) and return the starting dictionary."""
@@ -176,6 +186,12 @@ class Learner(ABC):
 
 def make_learner(recipe: Recipe, features: int) -> Learner:
     """The learner that the recipe asks for, for rows of ``features`` numbers."""
+    if recipe.l1_penalty == 0 and recipe.nb_concepts >= features:
+        warnings.warn(
+            f"nb_concepts={recipe.nb_concepts} is not less than the {features} features: with l1_penalty=0 such a "
+            "dictionary fits anything exactly, the identity does; lower nb_concepts or set l1_penalty",
+            stacklevel=2,
+        )
     from seminmf_lightning.learners.online import Online
     from seminmf_lightning.learners.second_moment import FullBatch
 

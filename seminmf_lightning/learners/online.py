@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from seminmf_lightning.encoders import Effort, Encode
+from seminmf_lightning.encoders import Encode
 from seminmf_lightning.learners.base import Learner, Recipe
 from seminmf_lightning.linalg import unit_atoms
 from seminmf_lightning.normalize import Normalizer
@@ -45,9 +45,7 @@ class Online(Learner):
         self.pending = CodeStatistics.empty(recipe.nb_concepts, features)
         self.total = CodeStatistics.empty(recipe.nb_concepts, features)
         self.replaced = 0
-        """Silent atoms given a new direction so far."""
         self._encode: Encode | None = None
-        self._effort: Effort = ()
         self._updates = 0
         self._silent = torch.zeros(recipe.nb_concepts, dtype=torch.float64)  # rows since each atom last fired
         self._error = float("nan")
@@ -120,6 +118,7 @@ class Online(Learner):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         for name in PLAIN_STATE:
             setattr(self, name, state[name])
+        self.effort = tuple(self.effort)
         self.total.load_(state["total"])
         self.pending.load_(state["pending"])
         self._silent = state["silent"].to(self._silent.device)
@@ -129,8 +128,8 @@ class Online(Learner):
         encoder = self.recipe.encoder
         # At powers of two first, because the dictionary changes most in the beginning.
         if self._updates & (self._updates - 1) == 0 or self._updates % SETTLE_EVERY == 0:
-            self._effort = encoder.settle(D, self.sample[:SETTLE_ROWS])
-        return encoder.training(D, self._effort)
+            self.effort = encoder.settle(D, self.sample[:SETTLE_ROWS])
+        return encoder.training(D, self.effort)
 
     def _revive(self, D: Tensor, dead: Tensor) -> Tensor:
         """Point dead atoms at what badly reconstructed rows of the sample lack: the same choice on every process."""
@@ -149,11 +148,11 @@ class Online(Learner):
         D[dead] = unit_atoms(torch.where(larger[:, None], positive, negative))
         self.total.gram[dead], self.total.gram[:, dead], self.total.cross[dead] = 0.0, 0.0, 0.0
         self._silent[dead] = 0.0
-        self.replaced += count
+        self.replaced = (self.replaced or 0) + count
         return D
 
 
 PLAIN_STATE = (
-    "rows_seen", "replaced", "_effort", "_updates", "_error",
+    "rows_seen", "replaced", "effort", "_updates", "_error",
     "_pass_rows", "_pass_objective", "_previous_objective", "_converged",
 )  # fmt: skip

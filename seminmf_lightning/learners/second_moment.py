@@ -71,12 +71,17 @@ class FullBatch(Learner):
         self._forget()
 
     def observe(self, A: Tensor, D: Tensor) -> None:
-        low, high = PLAIN_SCALES
         assert isinstance(self.pending, SecondMoment)
+        low, high = PLAIN_SCALES
+        factor = 1.0
         if self.normalizer.mean is None and low < self.normalizer.scale < high:
-            self.pending.add_rows_(A, factor=1 / self.normalizer.scale)
+            factor = 1 / self.normalizer.scale
         else:
-            self.pending.add_rows_(self.normalizer.apply(A))
+            A = self.normalizer.apply(A)
+        try:
+            self.pending.add_rows_(A, factor)
+        except FloatingPointError:  # a square beyond the range of A's type, unless the rows themselves are to blame
+            self.pending.add_rows_(A.double(), factor)
 
     def absorb(self) -> None:
         assert isinstance(self.pending, SecondMoment)

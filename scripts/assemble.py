@@ -1,0 +1,90 @@
+"""From a composed config to objects.  Config objects end here: what is built gets plain types."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+import warnings
+from datetime import datetime
+from typing import Any
+
+import torch
+from hydra.core.config_store import ConfigStore
+from hydra.utils import instantiate
+from lightning import Callback, Trainer
+from omegaconf import DictConfig, OmegaConf
+
+from seminmf_lightning import ActivationDataModule, SemiNMFModule
+from seminmf_lightning.config import EncodeConfig, TrainConfig
+
+RECIPE_KEYS = (
+    "nb_concepts", "l1_penalty", "solver", "init", "encoder", "statistics", "normalize", "tol", "seed",
+)  # fmt: skip
+
+
+def register_schemas() -> None:
+    """Make the typed roots known to Hydra."""
+    store = ConfigStore.instance()
+    store.store(name="train_schema", node=TrainConfig)
+    store.store(name="encode_schema", node=EncodeConfig)
+
+
+def set_run_id() -> None:
+    """One name for a run in all its processes, children of ddp and of torchrun included, before Hydra reads it."""
+    launched = _start_of_parent() if "TORCHELASTIC_RUN_ID" in os.environ else None
+    now = launched or datetime.now()
+    os.environ.setdefault("SEMINMF_RUN_ID", now.strftime("%Y-%m-%d/%H-%M-%S-") + f"{now.microsecond // 1000:03d}")
+
+
+def _start_of_parent() -> datetime | None:
+    """When the torchrun agent started, which all its workers agree on (Linux)."""
+    try:
+        with open(f"/proc/{os.getppid()}/stat") as file:
+            ticks = int(file.read().rpartition(")")[2].split()[19])
+        with open("/proc/stat") as file:
+            boot = next(int(line.split()[1]) for line in file if line.startswith("btime"))
+        return datetime.fromtimestamp(boot + ticks / os.sysconf("SC_CLK_TCK"))
+    except (OSError, StopIteration, ValueError):
+        return None
+
+
+def plain(node: Any) -> Any:
+    """Containers, strings and numbers instead of config objects."""
+    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+
+
+def build_module(cfg: DictConfig) -> SemiNMFModule:
+    return SemiNMFModule(**{key: plain(cfg[key]) for key in RECIPE_KEYS})
+
+
+def build_data(node: DictConfig) -> ActivationDataModule:
+    """The keys that the data module knows go to it, the others to the source."""
+    stream_keys = inspect.signature(ActivationDataModule).parameters
+    options: dict[str, Any] = plain(node)
+    stream = {key: value for key, value in options.items() if key in stream_keys}
+    source = instantiate({key: value for key, value in options.items() if key not in stream_keys}, _convert_="all")
+    return ActivationDataModule(source, **stream)
+
+
+def build_trainer(cfg: DictConfig, callbacks: list[Callback], loggers: list[Any] | bool) -> Trainer:
+    quieten()
+    trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, _convert_="all")
+    if trainer.strategy.root_device.type == "cpu" and trainer.num_devices > 1:
+        # Processes that share cores and each take all of them stall one another.
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // trainer.num_devices))
+    return trainer
+
+
+def build_each(node: DictConfig | None) -> list[Any]:
+    """Every object of a group of named ones."""
+    return [instantiate(item, _convert_="all") for item in (node or {}).values()]
+
+
+def quieten() -> None:
+    """Hide notes on things that this project decides on purpose."""
+    warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
+    warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")
+    warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
+    warnings.filterwarnings("ignore", ".*dirpath has changed.*")
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "Tip:" not in record.getMessage())

@@ -1,0 +1,115 @@
+"""Train a nonnegative dictionary:  python scripts/train.py solver=pgd l1_penalty=0.1
+
+Every key is in configs/train.yaml and the groups beside it; ``--help`` lists them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import hydra
+from assemble import build_data, build_each, build_module, build_trainer, plain, register_schemas, set_run_id
+from lightning import Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from seminmf_lightning import SemiNMFModule
+from seminmf_lightning.callbacks import SaveDictionary
+from seminmf_lightning.export import FILE_NAME
+
+set_run_id()
+register_schemas()
+
+
+@hydra.main(version_base="1.3", config_path="../configs", config_name="train")
+def main(cfg: DictConfig) -> float:
+    return train(cfg)
+
+
+def train(cfg: DictConfig) -> float:
+    """Train, write the run directory, and return the validation reconstruction loss (data units), for sweepers."""
+    began = time.monotonic()
+    run_dir = Path(cfg.run_dir)
+    refuse_to_overwrite(run_dir, cfg.ckpt_path)
+    module, data = build_module(cfg), build_data(cfg.data)
+    saver = SaveDictionary(str(run_dir / FILE_NAME), config=plain(cfg))
+    trainer = build_trainer(cfg, [*build_each(cfg.callbacks), saver], build_each(cfg.logger) or False)
+
+    trainer.fit(module, data, ckpt_path=cfg.ckpt_path, weights_only=True)
+    trainer.validate(module, data, verbose=False)
+
+    figures: dict[str, Any] = module.figures | {
+        "optimality_gap": module.optimality_gap(),
+        "rows_seen": module.rows_seen,
+        "seconds": round(time.monotonic() - began, 3),
+    }
+    if trainer.is_global_zero:
+        write_results(run_dir, figures, module, trainer)
+    return figures["reconstruction_loss"]
+
+
+def refuse_to_overwrite(run_dir: Path, ckpt_path: str | None) -> None:
+    """Raise FileExistsError if the directory holds a run, unless it is that run which goes on."""
+    if int(os.environ.get("LOCAL_RANK", 0)) > 0 or int(os.environ.get("RANK", 0)) > 0:
+        return  # the first process has looked, and may have begun to write
+    if ckpt_path is not None:
+        if not Path(ckpt_path).is_file():
+            raise FileNotFoundError(
+                f"ckpt_path={ckpt_path!r} is not a file; a run keeps its own in <run>/checkpoints/last.ckpt"
+            )
+        if Path(ckpt_path).resolve().is_relative_to(run_dir.resolve()):
+            return
+    found = [name for name in ("checkpoints", FILE_NAME, "metrics.json") if (run_dir / name).exists()]
+    if found:
+        raise FileExistsError(
+            f"{run_dir} holds a run already ({', '.join(found)}); choose another hydra.run.dir, "
+            f"or resume it with ckpt_path={run_dir / 'checkpoints' / 'last.ckpt'}"
+        )
+
+
+def write_results(run_dir: Path, figures: dict[str, Any], module: SemiNMFModule, trainer: Trainer) -> None:
+    """``metrics.json``, the hyperparameters tab, the table, and what to type next."""
+    partial = run_dir / "metrics.json.partial"
+    partial.write_text(json.dumps(figures, indent=2) + "\n")
+    os.replace(partial, run_dir / "metrics.json")
+    numbers = {f"final/{name}": value for name, value in figures.items() if value is not None}
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.log_hyperparams(dict(module.hparams), numbers)
+        logger.finalize("success")
+
+    concepts, features = module.dictionary.shape
+    table = Table("figure", "value", "meaning", title=f"{concepts} concepts x {features} features")
+    for name, value in figures.items():
+        shown = "-" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
+        table.add_row(name, shown, MEANINGS[name])
+    console = Console()
+    console.print(table)
+    for line in (
+        f"run   {run_dir}",
+        f"next  tensorboard --logdir {run_dir}",
+        f"      python scripts/encode.py run={run_dir} data=npy data.path=<new rows>.npy",
+    ):
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+
+MEANINGS = {
+    "reconstruction_loss": "held-out mean squared error an element, data units",
+    "objective": "held-out 1/2 ||a - z D||^2 + l1_penalty ||z||_1, mean a row, normalised units",
+    "r2": "held-out share of variance explained, per-feature means",
+    "l0": "held-out mean number of codes not zero, a row",
+    "dead_fraction": "concepts that no held-out row uses",
+    "optimality_gap": "training loss over the global lower bound, less 1",
+    "rows_seen": "training rows, once for each time they came by",
+    "seconds": "wall time of this command",
+}
+
+
+if __name__ == "__main__":
+    main()

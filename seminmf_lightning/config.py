@@ -1,0 +1,40 @@
+"""Types of the root keys, checked before anything is built.  The YAML files hold the values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Optional
+
+
+@dataclass
+class TrainConfig:
+    """Root of ``configs/train.yaml``.  Groups are checked by the constructors they go to."""
+
+    nb_concepts: int
+    l1_penalty: float
+    tol: float
+    seed: int
+    normalize: str
+    statistics: str
+    ckpt_path: Optional[str]  # noqa: UP045  (OmegaConf does not know `str | None` in every version we accept)
+    run_dir: str
+    solver: Any
+    init: Any
+    encoder: Any
+    data: Any
+    trainer: Any
+    logger: Any
+    callbacks: Any
+
+
+@dataclass
+class EncodeConfig:
+    """Root of ``configs/encode.yaml``."""
+
+    run: str
+    output: Optional[str]  # noqa: UP045
+    overwrite: bool
+    seed: int
+    encoder: Any
+    data: Any
+    trainer: Any

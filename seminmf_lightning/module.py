@@ -1,0 +1,424 @@
+"""The LightningModule: a nonnegative dictionary, and batches that make it better.
+
+Legend:  A (n, d) activations   Z (n, k) codes   D (k, d) dictionary
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor, nn
+
+from seminmf_lightning.distributed import SolverOptimizer, all_reduce_, gather_rows, rank, world_size
+from seminmf_lightning.encoders import Effort, Encode
+from seminmf_lightning.export import load_dictionary
+from seminmf_lightning.learners import Learner, Recipe, make_learner
+from seminmf_lightning.metrics import ReconstructionMetrics
+from seminmf_lightning.normalize import Normalizer
+
+STEPS_A_BATCH_AFTER_PASS = 10
+"""Solver steps between two looks at convergence once the data has been seen."""
+
+SAMPLE_ROWS = 16_384
+"""Rows looked at before training where no data module gives a sample."""
+PROGRESS = {"loss": "train/reconstruction_loss", "gap": "train/optimality_gap", "rows/s": "train/rows_per_second"}
+"""What the progress bar shows."""
+
+
+class SemiNMFModule(lightning.LightningModule):
+    """Semi-NMF ``A ~ Z D``, ``D >= 0``, on a stream of activation batches.
+
+    ``min over D >= 0 of (1/n) sum_i min_z 1/2 ||a_i - z D||^2 + l1_penalty ||z||_1``, and ``||D_j||_2 <= 1`` for every
+    atom when l1_penalty > 0; ``a`` is normalised by one scalar first.  The arguments are those of
+    :class:`~seminmf_lightning.learners.Recipe`; ``solver``, ``init`` and ``encoder`` are a name, or a mapping with a
+    ``name`` and the algorithm's own settings.
+
+    Batches are rows (n, d), or a tuple that begins with them; n may differ and may be 0.  With
+    :class:`~seminmf_lightning.ActivationDataModule` the second element holds row numbers, which errors then name.
+
+    Attributes:
+        dictionary: D (k, d), float64 while the second moment is kept, else float32.
+        figures: of the last validation, by name.
+
+    Raises:
+        TypeError, ValueError: a bad argument; on fit, bad data.
+    """
+
+    scale: Tensor
+    mean: Tensor
+
+    def __init__(
+        self,
+        nb_concepts: int = 64,
+        *,
+        solver: str | Mapping[str, Any] = "hals",
+        l1_penalty: float = 0.0,
+        init: str | Mapping[str, Any] = "data",
+        encoder: str | Mapping[str, Any] = "auto",
+        statistics: str = "auto",
+        normalize: str = "scale",
+        tol: float = 1e-4,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.recipe = Recipe(
+            nb_concepts=nb_concepts, l1_penalty=l1_penalty, solver=solver, init=init, encoder=encoder,
+            statistics=statistics, normalize=normalize, tol=tol, seed=seed,
+        )  # fmt: skip
+        plain = self.recipe.plain()
+        self.save_hyperparameters(plain, logger=False)
+        self.automatic_optimization = False
+        # D must want a gradient or DDP refuses the module; none is ever computed.
+        self.dictionary = nn.Parameter(torch.zeros(nb_concepts, 0))
+        self.register_buffer("scale", torch.ones((), dtype=torch.float64))
+        self.register_buffer("mean", torch.zeros(0, dtype=torch.float64))
+        self.learner: Learner | None = None
+        self.metrics: ReconstructionMetrics | None = None
+        self.figures: dict[str, float] = {}
+        self.effort: Effort = ()
+        self._learner_state: Mapping[str, Any] | None = None
+        self._encode: Encode | None = None
+        self._logged_step = -1
+        self._clock = (0.0, 0)
+
+    # --- what the data module asks -------------------------------------------------------------------------------
+
+    @property
+    def order_matters(self) -> bool:
+        """Whether batches should come shuffled: not to a sum."""
+        return self._made_learner().order_matters
+
+    @property
+    def extra_batches(self) -> int:
+        """Empty batches wanted after each pass, in which the solver goes on with what it knows."""
+        if not self._made_learner().one_pass:
+            return 0
+        return -(-self.recipe.solver.max_iter // STEPS_A_BATCH_AFTER_PASS)
+
+    # --- using a dictionary --------------------------------------------------------------------------------------
+
+    @property
+    def normalizer(self) -> Normalizer:
+        return Normalizer(float(self.scale), self.mean if self.recipe.normalize == "center" else None)
+
+    @torch.no_grad()
+    def encode(self, A: Tensor) -> Tensor:
+        """Codes Z (n, k) of raw rows A (n, d), in normalised units."""
+        if self._encode is None or self.training:
+            self._encode = self.recipe.encoder.precise(self.dictionary.detach(), self.effort)
+        return self._encode(self.normalizer.apply(_rows(A)))
+
+    def forward(self, A: Tensor) -> Tensor:
+        return self.encode(A)
+
+    @torch.no_grad()
+    def decode(self, Z: Tensor) -> Tensor:
+        """Rows ``scale * (Z D) + mean`` (n, d) in data units."""
+        return self.normalizer.undo(Z @ self.dictionary.to(Z))
+
+    # --- set-up --------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_run(cls, run: str | os.PathLike[str], encoder: Mapping[str, Any] | None = None) -> SemiNMFModule:
+        """The dictionary of a finished run, ready for ``trainer.predict``; with another encoder if one is given.
+
+        Raises:
+            FileNotFoundError, ValueError: there is no dictionary, or it cannot be read.
+        """
+        exported = load_dictionary(run)
+        wanted = {field.name for field in fields(Recipe)}
+        config = {name: value for name, value in exported.config.items() if name in wanted}
+        if encoder is not None:
+            config["encoder"] = dict(encoder)
+        module = cls(**config)
+        with torch.no_grad():
+            module._allocate(exported.D.shape[1])
+            module.dictionary.copy_(exported.D)
+            module.scale.fill_(exported.normalizer.scale)
+            if exported.normalizer.mean is not None:
+                module.mean.copy_(exported.normalizer.mean)
+        module.effort = exported.effort if encoder is None else ()
+        return module
+
+    def setup(self, stage: str) -> None:
+        if str(self.trainer.precision).startswith("16"):
+            raise ValueError(f"trainer.precision={self.trainer.precision} would overflow; use 32-true or bf16-mixed")
+        self._allocate(self._features())
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return SolverOptimizer(self.dictionary, self._made_learner())
+
+    def on_fit_start(self) -> None:
+        learner, device = self._made_learner(), self.trainer.strategy.root_device
+        learner.to_(device)
+        sample = self._sample().to(device)
+        rows = self._training_rows()
+        if rows is not None and self.recipe.nb_concepts > rows:
+            raise ValueError(f"nb_concepts={self.recipe.nb_concepts} is more than the {rows} training rows; lower it")
+        if self._learner_state is not None:
+            learner.attach_sample(sample, self.normalizer)
+            learner.load_state_dict(self._learner_state)
+            if rank() > 0:
+                learner.pending.zero_()  # the checkpoint holds the sum of all processes: rank 0 takes it
+            return
+        with torch.no_grad():
+            self.dictionary.copy_(learner.start(sample))
+            self.scale.fill_(learner.normalizer.scale)
+            if learner.normalizer.mean is not None:
+                self.mean.copy_(learner.normalizer.mean)
+        rank_zero_info(
+            f"statistics: {self.recipe.statistics_for(learner.features)} "
+            f"({'exact, one pass' if learner.one_pass else 'online'}), {learner.features} features, "
+            f"{'an unknown number of' if rows is None else f'{rows:,}'} training rows"
+        )
+
+    # --- training ------------------------------------------------------------------------------------------------
+
+    def on_train_start(self) -> None:
+        self._clock = (time.monotonic(), self._made_learner().rows_seen)
+        if self.global_step == 0:
+            self._log(self._training_figures(certify=True))
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        learner, solver = self._made_learner(), self.recipe.solver
+        data_batches = self._data_batches()
+        with self._full_precision():
+            if batch_idx < data_batches:
+                last = batch_idx + 1 == data_batches
+                if (batch_idx + 1) % solver.update_every == 0 or last:
+                    self._step(lambda: self._observe(batch))
+                    for _ in range(solver.steps_per_batch - 1):
+                        self._step(lambda: False)
+                else:
+                    self._observe(batch)
+                if last:
+                    self.dictionary.copy_(learner.end_pass(self.dictionary.detach()))
+            elif not learner.converged():
+                self._solve(STEPS_A_BATCH_AFTER_PASS)
+            at_end = self.trainer.is_last_batch
+            if at_end and learner.one_pass:
+                # A loader without extra batches, or the last of them: what is left to do is done here.
+                done = (batch_idx + 1 - data_batches) * STEPS_A_BATCH_AFTER_PASS
+                while done < solver.max_iter and not learner.converged():
+                    self._solve(min(STEPS_A_BATCH_AFTER_PASS, solver.max_iter - done))
+                    done += STEPS_A_BATCH_AFTER_PASS
+        self.effort = learner.effort
+        finished = learner.converged() and batch_idx + 1 >= data_batches
+        if finished or (at_end and learner.one_pass):
+            self.trainer.should_stop = True
+        if self.global_step - self._logged_step >= self.trainer.log_every_n_steps or at_end or finished:
+            figures = self._training_figures(certify=batch_idx + 1 >= data_batches)
+            self._log(figures)
+            for name, tag in PROGRESS.items():
+                if tag in figures:
+                    self.log(name, figures[tag], prog_bar=True, logger=False)
+
+    def _solve(self, steps: int) -> None:
+        for _ in range(steps):
+            self._step(lambda: False)
+
+    def _step(self, closure: Callable[[], bool]) -> None:
+        optimizer = self.optimizers()
+        assert not isinstance(optimizer, list)
+        optimizer.step(closure)
+        self._encode = None
+
+    def _observe(self, batch: Any) -> bool:
+        A, numbers = _unpack(batch)
+        try:
+            self._made_learner().observe(A, self.dictionary.detach())
+        except FloatingPointError as error:
+            raise ValueError(self._explain(A, numbers)) from error
+        return True
+
+    # --- validation ----------------------------------------------------------------------------------------------
+
+    def on_validation_epoch_start(self) -> None:
+        assert self.metrics is not None
+        self.metrics.reset()
+        self._encode = self.recipe.encoder.precise(self.dictionary.detach(), self.effort)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        assert self.metrics is not None and self._encode is not None
+        A, numbers = _unpack(batch)
+        with self._full_precision():
+            if not A.isfinite().all():
+                raise ValueError(self._explain(A, numbers))
+            A = self.normalizer.apply(A)
+            Z = self._encode(A)
+            self.metrics.update(A, Z @ self.dictionary.to(Z), Z)
+        return {"codes": Z}
+
+    def on_validation_epoch_end(self) -> None:
+        self.figures = self._figures()
+        tagged = {f"val/{name}": value for name, value in self.figures.items()}
+        self.log_dict(tagged, logger=False, sync_dist=False)
+        if not self.trainer.sanity_checking:
+            self._log(tagged)
+
+    def optimality_gap(self) -> float | None:
+        """``loss / bound - 1`` on the training rows seen; None where there is no certificate (l1_penalty > 0)."""
+        return self._made_learner().optimality_gap(self.dictionary.detach())
+
+    @property
+    def rows_seen(self) -> int:
+        """Training rows of all processes so far, a row once for each time it came by."""
+        return self._made_learner().rows_seen
+
+    # --- prediction ----------------------------------------------------------------------------------------------
+
+    def on_predict_epoch_start(self) -> None:
+        self.on_validation_epoch_start()
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Codes of a batch; the figures of all batches are in :attr:`figures` when prediction ends."""
+        return self.validation_step(batch, batch_idx)["codes"]
+
+    def on_predict_epoch_end(self) -> None:
+        assert self.metrics is not None
+        self.figures = self._figures()
+
+    def _figures(self) -> dict[str, float]:
+        assert self.metrics is not None
+        figures = self.metrics.compute()
+        return figures | {"reconstruction_loss": figures["reconstruction_loss"] * float(self.scale) ** 2}
+
+    # --- checkpoints ---------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        learner = self._made_learner()
+        state = learner.state_dict()
+        if world_size() > 1:
+            pending = type(learner.pending)(**{name: t.clone() for name, t in learner.pending.tensors().items()})
+            all_reduce_(pending)
+            state["pending"] = pending.tensors()
+        checkpoint["learner"] = state
+        checkpoint["effort"] = self.effort
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        found = tuple(checkpoint["state_dict"]["dictionary"].shape)
+        expected = (self.recipe.nb_concepts, self.dictionary.shape[1] or found[1])
+        if found != expected:
+            raise ValueError(
+                f"the checkpoint holds a dictionary of {found[0]} concepts x {found[1]} features, "
+                f"but this run has nb_concepts={expected[0]} and data of {expected[1]} features"
+            )
+        self._allocate(found[1])
+        self._learner_state = checkpoint.get("learner")
+        self.effort = tuple(checkpoint.get("effort", ()))
+        learner = self._made_learner()
+        if self._learner_state is not None and set(self._learner_state) != set(learner.state_dict()):
+            raise ValueError(
+                f"the checkpoint was written with other statistics than {self.recipe.statistics_for(found[1])}; "
+                "resume with the statistics and l1_penalty of the run it comes from"
+            )
+
+    # --- small things --------------------------------------------------------------------------------------------
+
+    def _made_learner(self) -> Learner:
+        if self.learner is None:
+            raise RuntimeError("the module has no data yet: call trainer.fit(module, datamodule) first")
+        return self.learner
+
+    def _allocate(self, features: int) -> None:
+        """Make room for D (k, features), once the width of the data is known."""
+        if self.learner is not None and self.learner.features == features:
+            return
+        if self.learner is not None:
+            raise ValueError(f"the dictionary has {self.learner.features} features, the data has {features}")
+        self.learner = make_learner(self.recipe, features)
+        shape = (self.recipe.nb_concepts, features)
+        self.dictionary = nn.Parameter(torch.zeros(shape, dtype=self.learner.dictionary_dtype, device=self.device))
+        self.mean = torch.zeros(features, dtype=torch.float64, device=self.device)
+        self.metrics = ReconstructionMetrics(*shape, self.recipe.l1_penalty).to(self.device)
+
+    def _features(self) -> int:
+        datamodule = getattr(self.trainer, "datamodule", None)
+        if datamodule is not None and hasattr(datamodule, "features"):
+            return int(datamodule.features)
+        return int(next(self._peek()).shape[1])
+
+    def _sample(self) -> Tensor:
+        datamodule = getattr(self.trainer, "datamodule", None)
+        if datamodule is not None and hasattr(datamodule, "sample"):
+            return datamodule.sample()
+        parts, rows = [], 0
+        for A in self._peek():
+            parts.append(A)
+            rows += len(A)
+            if rows >= max(SAMPLE_ROWS, self.recipe.nb_concepts):
+                break
+        return gather_rows(torch.cat(parts))
+
+    def _peek(self) -> Iterator[Tensor]:
+        """First batches of a loader that comes without our data module."""
+        loops = (self.trainer.fit_loop, self.trainer.validate_loop, self.trainer.predict_loop)
+        source = next(loop._data_source for loop in loops if loop._data_source.is_defined())
+        for batch in source.dataloader():
+            yield _unpack(batch)[0]
+
+    def _training_rows(self) -> int | None:
+        rows = getattr(getattr(self.trainer, "datamodule", None), "train_rows", None)
+        return None if rows is None else len(rows)
+
+    def _data_batches(self) -> int:
+        """Batches of a pass that hold data; further ones are our data module's empty ones."""
+        total = self.trainer.num_training_batches
+        return int(min(getattr(self.trainer.train_dataloader, "data_batches", total), total))
+
+    def _explain(self, A: Tensor, numbers: Tensor | None) -> str:
+        datamodule = getattr(self.trainer, "datamodule", None)
+        if numbers is not None and hasattr(datamodule, "explain"):
+            return datamodule.explain(A, numbers)
+        bad = (~A.isfinite()).any(dim=1).nonzero()[:, 0]
+        row = f"row {int(bad[0])} of the batch holds NaN or Inf" if len(bad) else "the numbers of the batch are too large"
+        return f"{row}; every number must be finite"
+
+    @contextmanager
+    def _full_precision(self) -> Iterator[None]:
+        """Statistics in bfloat16 would be worthless: mixed precision stops at this door."""
+        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+            yield
+
+    def _training_figures(self, *, certify: bool) -> dict[str, float]:
+        learner, D = self._made_learner(), self.dictionary.detach()
+        self._logged_step = self.global_step
+        figures = {"train/reconstruction_loss": learner.mean_squared_error(D)}
+        if certify and (gap := learner.optimality_gap(D)) is not None:
+            figures["train/optimality_gap"] = gap
+        now, (before, rows) = time.monotonic(), self._clock
+        if learner.rows_seen > rows and now > before:
+            figures["train/rows_per_second"] = (learner.rows_seen - rows) / (now - before)
+            self._clock = (now, learner.rows_seen)
+        if learner.replaced is not None:
+            figures["train/replaced_atoms"] = float(learner.replaced)
+        return {tag: value for tag, value in figures.items() if not math.isnan(value)}  # no loss before the first batch
+
+    def _log(self, values: dict[str, float]) -> None:
+        for logger in self.loggers:
+            logger.log_metrics(values, step=self.global_step)
+
+
+def _unpack(batch: Any) -> tuple[Tensor, Tensor | None]:
+    """Rows, and their numbers where the loader gives any."""
+    if isinstance(batch, Tensor):
+        return _rows(batch), None
+    if isinstance(batch, list | tuple) and batch and isinstance(batch[0], Tensor):
+        numbers = batch[1] if len(batch) > 1 and isinstance(batch[1], Tensor) else None
+        return _rows(batch[0]), numbers
+    raise TypeError(f"a batch must be a tensor (n, d) or a tuple that begins with one, got {type(batch).__name__}")
+
+
+def _rows(A: Tensor) -> Tensor:
+    if A.ndim != 2:
+        raise ValueError(f"expected rows (n, d), found a {A.ndim}-D tensor {tuple(A.shape)}")
+    return A if A.dtype in (torch.float32, torch.float64) else A.float()
