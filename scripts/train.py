@@ -100,14 +100,14 @@ def write_results(run_dir: Path, figures: dict[str, Any], module: SemiNMFModule,
 
 
 MEANINGS = {
-    "reconstruction_loss": "held-out mean squared error an element, data units",
-    "objective": "held-out 1/2 ||a - z D||^2 + l1_penalty ||z||_1, mean a row, normalised units",
-    "r2": "held-out share of variance explained, per-feature means",
-    "l0": "held-out mean number of codes not zero, a row",
-    "dead_fraction": "concepts that no held-out row uses",
-    "optimality_gap": "training loss over the global lower bound, less 1",
-    "rows_seen": "training rows, once for each time they came by",
-    "seconds": "wall time of this command",
+    "reconstruction_loss": "held-out mean squared error, data units",
+    "objective": "held-out loss as minimised, normalised",
+    "r2": "held-out share of variance explained",
+    "l0": "held-out mean nonzero codes a row",
+    "dead_fraction": "concepts no held-out row uses",
+    "optimality_gap": "training loss / lower bound - 1",
+    "rows_seen": "training rows, with repeats",
+    "seconds": "wall time"
 }
 
 

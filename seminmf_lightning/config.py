@@ -35,6 +35,6 @@ class EncodeConfig:
     output: Optional[str]  # noqa: UP045
     overwrite: bool
     seed: int
-    encoder: Any
     data: Any
     trainer: Any
+    encoder: Any = None
