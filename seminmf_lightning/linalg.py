@@ -53,7 +53,8 @@ def row_space(D: Tensor) -> RowSpace:
 def project_atoms(D: Tensor, bounded: bool) -> Tensor:
     """Nearest dictionary with ``D >= 0`` and, if ``bounded``, ``||D_j||_2 <= 1``: the exact projection, row by row."""
     D = D.clamp(min=0)
-    return D / D.norm(dim=1, keepdim=True).clamp(min=1) if bounded else D
+    # A hair inside the ball, so that rounding cannot leave a norm above 1.
+    return D / (D.norm(dim=1, keepdim=True) * (1 + 4 * torch.finfo(D.dtype).eps)).clamp(min=1) if bounded else D
 
 
 def unit_atoms(D: Tensor) -> Tensor:

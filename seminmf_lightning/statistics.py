@@ -108,8 +108,10 @@ class CodeStatistics(Sums):
         if not squared_error.isfinite():
             raise FloatingPointError("the reconstruction error is not finite")
         self.squared_error += squared_error
-        self.gram += Z.T @ Z
-        self.cross += Z.T @ A
+        # Products in float64 too: each process has other rows, and a step must not see which.
+        exact = Z.double()
+        self.gram += exact.T @ exact
+        self.cross += exact.T @ A.double()
         self.rows += A.shape[0]
         self.l1_norm += Z.abs().sum(dtype=torch.float64)
         self.fired += (Z != 0).sum(dim=0)

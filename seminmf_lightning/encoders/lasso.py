@@ -131,7 +131,8 @@ def _relaxed_factor(D: Tensor, rho: float) -> tuple[Tensor, ...]:
 
 def _start(A: Tensor, D: Tensor, factor: tuple[Tensor, ...], rho: float) -> tuple[Tensor, Tensor]:
     """The constant term ``OVER_RELAXATION A D^T (G + rho I)^-1`` and V after one step from zero."""
-    Q = A @ D.T
+    # In float64, because float32 products over d depend on the shape of the batch, and codes must not.
+    Q = (A.double() @ D.double().T).to(A)
     if len(factor) == 1:
         base = (Q @ factor[0]).add_(Q, alpha=OVER_RELAXATION - 1).div_(rho)
     else:

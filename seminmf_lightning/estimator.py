@@ -1,0 +1,252 @@
+"""Semi-NMF in one call, for rows in memory or from a DataLoader.
+
+Legend:  A (n, d) activations   Z (n, k) codes   D (k, d) dictionary
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from seminmf_lightning.checks import real_number, whole_number
+from seminmf_lightning.encoders import Effort
+from seminmf_lightning.export import load_dictionary, save_dictionary
+from seminmf_lightning.learners import Learner, Recipe, make_learner
+from seminmf_lightning.linalg import unit_atoms
+from seminmf_lightning.normalize import Normalizer
+
+Activations = Tensor | np.ndarray | DataLoader
+SAMPLE_ROWS = 16_384
+BLOCK_ROWS = 8_192
+SHUFFLED_ROWS = 1_024
+
+
+class SemiNMF:
+    """``A ~ Z D`` with ``D >= 0`` and Z free in sign (Ding, Li & Jordan, TPAMI 2010, with X = A, F = Z, G = D^T).
+
+    ``min over D >= 0 of (1/n) sum_i min_z 1/2 ||a_i - z D||^2 + l1_penalty ||z||_1``; with l1_penalty > 0 every atom has
+    ``||D_j||_2 <= 1``, and ``a`` is divided by the mean row norm first, which :meth:`decode` undoes.  With
+    l1_penalty = 0 codes and dictionary are in data units, ``A ~ Z D`` as it stands.
+
+    Args:
+        nb_concepts: k.
+        solver: ``mu``, ``pgd`` or ``hals``, or a mapping with a ``name`` and settings; mu needs l1_penalty = 0.
+        device: where the work is done.
+        tol: relative decrease of the objective below which :meth:`fit` stops.
+        l1_penalty: weight of ``||z||_1``.
+        verbose: print the loss as it falls.
+        seed: of the starting dictionary and the order of rows.
+        init, encoder, normalize: as in :class:`~seminmf_lightning.learners.Recipe`.
+
+    Raises:
+        TypeError: an argument of a wrong type.
+        ValueError: an argument out of range.
+    """
+
+    def __init__(
+        self, nb_concepts: int = 64, solver: str | Mapping[str, Any] = "mu", device: str | torch.device = "cpu",
+        tol: float = 1e-4, l1_penalty: float = 0.0, verbose: bool = False, seed: int = 0, *,
+        init: str | Mapping[str, Any] = "data", encoder: str | Mapping[str, Any] = "auto", normalize: str = "scale",
+    ) -> None:  # fmt: skip
+        self.recipe = Recipe(
+            nb_concepts=nb_concepts, solver=solver, tol=tol, l1_penalty=l1_penalty, seed=seed,
+            init=init, encoder=encoder, normalize=normalize,
+        )  # fmt: skip
+        self.device = torch.device(device)
+        self.verbose = bool(verbose)
+        self.D: Tensor | None = None
+        self.normalizer = Normalizer()
+        self.effort: Effort = ()
+
+    def fit(self, A: Activations, max_iter: int = 500) -> tuple[Tensor, Tensor]:
+        """Learn D, and return ``Z (n, k), D (k, d)``.
+
+        Args:
+            A: rows (n, d): a tensor or array of floats or integers, or a DataLoader of batches of rows.  Codes of a
+                DataLoader come in the order in which it gives its rows when asked once more.
+            max_iter: most solver steps (l1_penalty = 0), or passes over the rows (l1_penalty > 0).
+
+        Raises:
+            TypeError: A is of another kind.
+            ValueError: A is not 2-D, empty, holds NaN or Inf (the row is named), or has fewer than k rows.
+        """
+        whole_number("max_iter", max_iter, 1)
+        A = A if isinstance(A, DataLoader) else self.sanitize_np_input(A)
+        sample = self._sample(A)
+        if len(sample) < self.recipe.nb_concepts and (isinstance(A, Tensor) or len(sample) < SAMPLE_ROWS):
+            raise ValueError(f"nb_concepts={self.recipe.nb_concepts} is more than the {len(sample)} rows; lower it")
+        learner = make_learner(self.recipe, sample.shape[1])
+        learner.to_(self.device)
+        D = learner.start(sample)
+        D = self._one_pass(learner, D, A, max_iter) if learner.one_pass else self._passes(learner, D, A, max_iter)
+        self.normalizer, self.effort = learner.normalizer, learner.effort
+        if self.recipe.l1_penalty == 0:  # atoms have no bound, so that the scale can go into them
+            D, self.normalizer = D * self.normalizer.scale, Normalizer(1.0, self.normalizer.mean)
+        self.D = D.to(sample.dtype)
+        Z = self.encode(A) if isinstance(A, Tensor) else torch.cat([self.encode(rows) for rows in self._batches(A)])
+        return Z, self.get_dictionary()
+
+    def encode(self, A: Activations, max_iter: int = 300, tol: float | None = None) -> Tensor:
+        """Codes Z (n, k) for the learned dictionary; the same rows give the same codes every time.
+
+        Args:
+            max_iter, tol: of the lasso (l1_penalty > 0), most iterations and relative duality gap of a row; least squares
+                (l1_penalty = 0) are solved in one step.
+        """
+        D = self.get_dictionary()
+        whole_number("max_iter", max_iter, 1)
+        if tol is not None:
+            real_number("tol", tol, 0)
+        encode = self.recipe.encoder.with_limits(max_iter, tol).precise(D, self.effort)
+        if isinstance(A, DataLoader):
+            return torch.cat([encode(self.normalizer.apply(rows)) for rows in self._batches(A)])
+        rows = self.sanitize_np_input(A)
+        if rows.shape[1] != D.shape[1]:
+            raise ValueError(f"rows have {rows.shape[1]} features, the dictionary has {D.shape[1]}")
+        return encode(self.normalizer.apply(rows))
+
+    def decode(self, Z: Tensor | np.ndarray) -> Tensor:
+        """Rows (n, d) in data units: ``scale * (Z D) + mean``."""
+        codes = self.sanitize_np_codes(Z)
+        return self.normalizer.undo(codes @ self.get_dictionary().to(codes))
+
+    def get_dictionary(self) -> Tensor:
+        """D (k, d), nonnegative.
+
+        Raises:
+            RuntimeError: nothing has been learned or loaded yet.
+        """
+        if self.D is None:
+            raise RuntimeError("no dictionary yet: call fit(A), or SemiNMF.load(path)")
+        return self.D
+
+    def init_random_z(self, A: Tensor | np.ndarray) -> Tensor:
+        """Random codes (n, k), free in sign, from the seed."""
+        rows = self.sanitize_np_input(A)
+        generator = torch.Generator().manual_seed(self.recipe.seed)
+        Z = torch.randn(rows.shape[0], self.recipe.nb_concepts, generator=generator)
+        return Z.to(rows)
+
+    def init_random_d(self, A: Tensor | np.ndarray, Z: Tensor | np.ndarray) -> Tensor:
+        """Random nonnegative dictionary (k, d) from the seed, of the length that suits codes Z best: atoms of one
+        norm ``max(0, <A, Z U> / ||Z U||^2)``, with U unit atoms uniform in (0, 1]."""
+        rows, codes = self.sanitize_np_input(A), self.sanitize_np_codes(Z)
+        generator = torch.Generator().manual_seed(self.recipe.seed)
+        U = unit_atoms(1 - torch.rand(codes.shape[1], rows.shape[1], generator=generator)).to(rows)
+        product = codes.to(rows) @ U
+        length = (rows * product).sum().abs() / product.square().sum().clamp(min=torch.finfo(rows.dtype).tiny)
+        return U * length
+
+    def sanitize_np_input(self, x: Tensor | np.ndarray) -> Tensor:
+        """Rows as a float32 or float64 tensor on the device, checked: 2-D, not empty, finite."""
+        rows = self._tensor("A", x)
+        if 0 in rows.shape:
+            raise ValueError(f"A is empty: its shape is {tuple(rows.shape)}")
+        bad = (~rows.isfinite()).any(dim=1).nonzero()[:, 0]
+        if len(bad):
+            raise ValueError(f"A: row {int(bad[0])} holds NaN or Inf ({len(bad)} such rows); every number must be finite")
+        return rows
+
+    def sanitize_np_codes(self, z: Tensor | np.ndarray) -> Tensor:
+        """Codes as a float32 or float64 tensor on the device, checked: 2-D, k columns."""
+        codes = self._tensor("Z", z)
+        if codes.shape[1] != self.recipe.nb_concepts:
+            raise ValueError(f"Z has {codes.shape[1]} columns, but nb_concepts={self.recipe.nb_concepts}")
+        return codes
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write dictionary, scale, mean and every setting to one ``.safetensors`` file."""
+        save_dictionary(path, self.get_dictionary(), self.normalizer, self.recipe.plain(), self.effort)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], device: str | torch.device = "cpu") -> SemiNMF:
+        """From a file of :meth:`save`, a run's ``dictionary.safetensors``, or the run directory.
+
+        Raises:
+            FileNotFoundError, ValueError: it is not there, or not such a file.
+        """
+        exported = load_dictionary(path)
+        accepted = {field.name for field in fields(Recipe)} - {"statistics"}
+        model = cls(**{name: value for name, value in exported.config.items() if name in accepted}, device=device)
+        model.D, model.effort = exported.D.to(model.device), exported.effort
+        model.normalizer = exported.normalizer.to(model.device)
+        return model
+
+    def to(self, device: str | torch.device) -> SemiNMF:
+        """Move the model."""
+        self.device = torch.device(device)
+        self.D = None if self.D is None else self.D.to(self.device)
+        self.normalizer = self.normalizer.to(self.device)
+        return self
+
+    def _one_pass(self, learner: Learner, D: Tensor, A: Tensor | DataLoader, max_iter: int) -> Tensor:
+        for rows in self._batches(A, BLOCK_ROWS):
+            learner.observe(rows, D)
+            learner.absorb()
+        D = learner.end_pass(D)
+        for step in range(max_iter):
+            if learner.converged():
+                break
+            D = learner.improve(D)
+            if self.verbose and (step + 1) % 10 == 0:
+                gap = learner.optimality_gap(D)
+                print(f"step {step + 1}: loss {learner.mean_squared_error(D):.6g}, optimality gap {gap:.3g}")
+        return D
+
+    def _passes(self, learner: Learner, D: Tensor, A: Tensor | DataLoader, max_iter: int) -> Tensor:
+        generator = torch.Generator().manual_seed(self.recipe.seed)
+        for done in range(max_iter):
+            if learner.converged():
+                break
+            shuffled = A[torch.randperm(len(A), generator=generator)] if isinstance(A, Tensor) else A
+            for rows in self._batches(shuffled, SHUFFLED_ROWS):
+                learner.observe(rows, D)
+                learner.absorb()
+                D = learner.improve(D)
+            D = learner.end_pass(D)
+            if self.verbose:
+                print(f"pass {done + 1}: loss {learner.mean_squared_error(D):.6g}")
+        return D
+
+    def _sample(self, A: Tensor | DataLoader) -> Tensor:
+        if isinstance(A, Tensor):
+            chosen = torch.randperm(len(A), generator=torch.Generator().manual_seed(self.recipe.seed))[:SAMPLE_ROWS]
+            return A[chosen.sort().values]
+        parts: list[Tensor] = []
+        for rows in self._batches(A):
+            parts.append(rows)
+            if sum(map(len, parts)) >= SAMPLE_ROWS:
+                break
+        if not parts:
+            raise ValueError("the DataLoader gave no batch")
+        return torch.cat(parts)[:SAMPLE_ROWS]
+
+    def _batches(self, A: Tensor | DataLoader, size: int = BLOCK_ROWS) -> Iterator[Tensor]:
+        if isinstance(A, Tensor):
+            yield from A.split(size)
+            return
+        batches: Iterable[Any] = A
+        for batch in batches:
+            yield self.sanitize_np_input(batch[0] if isinstance(batch, list | tuple) else batch)
+
+    def _tensor(self, name: str, x: Tensor | np.ndarray) -> Tensor:
+        if isinstance(x, np.ndarray):
+            if x.dtype.kind not in "fiub":
+                raise TypeError(f"{name} must hold float or integer numbers, got dtype {x.dtype}")
+            double = x.dtype.itemsize >= 8 and x.dtype.kind == "f"
+            x = torch.from_numpy(np.array(x, dtype=np.float64 if double else np.float32))
+        if not isinstance(x, Tensor):
+            raise TypeError(f"{name} must be a tensor, an ndarray or a DataLoader, got {type(x).__name__}")
+        if x.is_complex():
+            raise TypeError(f"{name} must hold real numbers, got {x.dtype}")
+        if x.ndim != 2:
+            raise ValueError(f"{name} must be 2-D (rows, columns), got {x.ndim}-D {tuple(x.shape)}")
+        x = x.detach().to(self.device)
+        return x if x.dtype in (torch.float32, torch.float64) else x.float()
