@@ -1,0 +1,46 @@
+"""Shared by all tests: small problems, and the scripts run as a user runs them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "scripts"))
+
+
+@pytest.fixture
+def signed() -> torch.Tensor:
+    """Signed rows of low rank and noise (600, 24)."""
+    generator = torch.Generator().manual_seed(0)
+    A = torch.randn(600, 6, generator=generator) @ torch.randn(6, 24, generator=generator)
+    return A + 0.3 * torch.randn(600, 24, generator=generator)
+
+
+@pytest.fixture
+def npy(tmp_path: Path, signed: torch.Tensor) -> Path:
+    path = tmp_path / "rows.npy"
+    np.save(path, signed.numpy())
+    return path
+
+
+@pytest.fixture
+def script():
+    """Run ``python scripts/<name>.py *arguments``, and return the finished process."""
+
+    def run(name: str, *arguments: object, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(ROOT / "scripts" / f"{name}.py"), *map(str, arguments)]
+        done = subprocess.run(
+            command, cwd=ROOT, text=True, capture_output=True, timeout=240, env=os.environ | environment, check=False
+        )
+        if check and done.returncode:
+            raise AssertionError(f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+        return done
+
+    return run

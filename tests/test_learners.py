@@ -1,0 +1,122 @@
+"""From sums to a dictionary: starts, certificates, odd data."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from seminmf_lightning.init import Init
+from seminmf_lightning.learners import Learner, Recipe, make_learner
+from seminmf_lightning.linalg import row_space
+from seminmf_lightning.objective import squared_error
+from seminmf_lightning.plugins import available
+
+
+def learn(A: torch.Tensor, steps: int = 100, **recipe: object) -> tuple[Learner, torch.Tensor]:
+    learner = make_learner(Recipe(**recipe), A.shape[1])  # type: ignore[arg-type]
+    D = learner.start(A)
+    for _ in range(1 if learner.one_pass else 10):
+        for rows in A.split(128):
+            learner.observe(rows, D)
+            learner.absorb()
+            D = learner.improve(D)
+        D = learner.end_pass(D)
+    for _ in range(steps if learner.one_pass else 0):
+        D = learner.improve(D)
+    return learner, D
+
+
+def test_the_error_from_the_second_moment_is_that_of_the_codes(signed: torch.Tensor) -> None:
+    A = signed.double()
+    D = torch.rand(5, 24, dtype=torch.float64)
+    naive = (A - A @ torch.linalg.pinv(D) @ D).square().sum()
+    assert torch.allclose(squared_error(A.T @ A, row_space(D)), naive)
+
+
+@pytest.mark.parametrize("init", list(available(Init)))
+@pytest.mark.parametrize("solver", ["mu", "pgd", "hals"])
+def test_loss_falls_at_each_step_and_is_certified(signed: torch.Tensor, solver: str, init: str) -> None:
+    learner, D = learn(signed, steps=0, nb_concepts=8, solver=solver, init=init)
+    gaps = [learner.optimality_gap(D)]
+    for _ in range(30):
+        D = learner.improve(D)
+        gaps.append(learner.optimality_gap(D))
+    assert all(after <= before + 1e-12 for before, after in itertools.pairwise(gaps))
+    assert gaps[-1] >= -1e-9
+    assert (D >= 0).all()
+
+
+@pytest.mark.parametrize("solver", ["mu", "pgd", "hals"])
+def test_svd_start_is_optimal_on_nonnegative_data_and_stays_so(signed: torch.Tensor, solver: str) -> None:
+    A = signed.abs() + 0.1
+    learner = make_learner(Recipe(nb_concepts=6, solver=solver, init="svd"), 24)
+    D = learner.start(A)
+    assert learner.optimality_gap(D) < 1e-5
+    for _ in range(20):
+        D = learner.improve(D)
+        assert learner.optimality_gap(D) < 1e-5
+
+
+@pytest.mark.parametrize("penalty", [0.0, 0.1])
+@pytest.mark.parametrize("case", ["zero rows", "zero columns", "twice", "tiny", "huge", "outlier", "wide", "constant"])
+def test_odd_data_simply_works(signed: torch.Tensor, case: str, penalty: float) -> None:
+    A, k = signed.clone(), 8
+    if case == "zero rows":
+        A[::2] = 0
+    elif case == "zero columns":
+        A[:, ::3] = 0
+    elif case == "twice":
+        A[1::2] = A[::2]
+    elif case == "tiny":
+        A *= 1e-20
+    elif case == "huge":
+        A *= 1e20
+    elif case == "outlier":
+        A[:, 0] *= 1000
+    elif case == "wide":
+        k = 40
+    else:
+        A[:, 0] = 3.0
+    with pytest.warns(UserWarning) if k > 24 and penalty == 0 else _nothing():
+        learner, D = learn(A, steps=20, nb_concepts=k, solver="pgd", l1_penalty=penalty)
+    assert D.isfinite().all()
+    assert (D >= 0).all()
+    assert learner.mean_squared_error(D) <= float(A.double().square().mean()) * (1 + 1e-6)
+
+
+class _nothing:  # noqa: N801
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *exc: object) -> None: ...
+
+
+@pytest.mark.parametrize("penalty", [0.0, 0.1])
+def test_state_continues_bit_for_bit(signed: torch.Tensor, penalty: float) -> None:
+    recipe = Recipe(nb_concepts=6, solver="hals", l1_penalty=penalty)
+    first = make_learner(recipe, 24)
+    D = first.start(signed)
+    first.observe(signed[:100], D)
+    first.absorb()
+    D = first.improve(D)
+    second = make_learner(recipe, 24)
+    second.attach_sample(signed, first.normalizer)
+    second.load_state_dict(first.state_dict())
+    E = D.clone()
+    for learner in (first, second):
+        learner.observe(signed[100:300], D)
+        learner.absorb()
+    assert torch.equal(first.improve(D), second.improve(E))
+
+
+def test_dead_atoms_are_pointed_elsewhere(signed: torch.Tensor) -> None:
+    learner = make_learner(Recipe(nb_concepts=6, solver="hals", l1_penalty=0.05), 24)
+    D = learner.start(signed)
+    D[0] = 0
+    for _ in range(20):
+        learner.observe(signed, D)
+        learner.absorb()
+        D = learner.improve(D)
+    assert learner.replaced >= 1
+    assert D[0].norm() > 0.1
