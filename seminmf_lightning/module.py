@@ -24,6 +24,7 @@ from seminmf_lightning.export import load_dictionary
 from seminmf_lightning.learners import Learner, Recipe, make_learner
 from seminmf_lightning.metrics import ReconstructionMetrics
 from seminmf_lightning.normalize import Normalizer
+from seminmf_lightning.statistics import BLOCK_ROWS
 
 STEPS_A_BATCH_AFTER_PASS = 10
 """Solver steps between two looks at convergence once the data has been seen."""
@@ -89,6 +90,7 @@ class SemiNMFModule(lightning.LightningModule):
         self._encode: Encode | None = None
         self._logged_step = -1
         self._clock = (0.0, 0)
+        self._batch = 0  # of this pass; the trainer's own count is one behind after a resume in mid-epoch
 
     # --- what the data module asks -------------------------------------------------------------------------------
 
@@ -96,6 +98,11 @@ class SemiNMFModule(lightning.LightningModule):
     def order_matters(self) -> bool:
         """Whether batches should come shuffled: not to a sum."""
         return self._made_learner().order_matters
+
+    @property
+    def block_rows(self) -> int:
+        """Rows whose product is taken at once, and which therefore stay in one process."""
+        return 1 if self.order_matters else BLOCK_ROWS
 
     @property
     def extra_batches(self) -> int:
@@ -191,6 +198,7 @@ class SemiNMFModule(lightning.LightningModule):
     def training_step(self, batch: Any, batch_idx: int) -> None:
         learner, solver = self._made_learner(), self.recipe.solver
         data_batches = self._data_batches()
+        batch_idx, self._batch = self._batch, self._batch + 1
         with self._full_precision():
             if batch_idx < data_batches:
                 last = batch_idx + 1 == data_batches
@@ -212,6 +220,8 @@ class SemiNMFModule(lightning.LightningModule):
                     self._solve(min(STEPS_A_BATCH_AFTER_PASS, solver.max_iter - done))
                     done += STEPS_A_BATCH_AFTER_PASS
         self.effort = learner.effort
+        if at_end:
+            self._batch = 0
         finished = learner.converged() and batch_idx + 1 >= data_batches
         if finished or (at_end and learner.one_pass):
             self.trainer.should_stop = True
@@ -303,6 +313,7 @@ class SemiNMFModule(lightning.LightningModule):
             state["pending"] = pending.tensors()
         checkpoint["learner"] = state
         checkpoint["effort"] = self.effort
+        checkpoint["batch"] = self._batch
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         found = tuple(checkpoint["state_dict"]["dictionary"].shape)
@@ -315,6 +326,7 @@ class SemiNMFModule(lightning.LightningModule):
         self._allocate(found[1])
         self._learner_state = checkpoint.get("learner")
         self.effort = tuple(checkpoint.get("effort", ()))
+        self._batch = checkpoint.get("batch", 0)
         learner = self._made_learner()
         if self._learner_state is not None and set(self._learner_state) != set(learner.state_dict()):
             raise ValueError(

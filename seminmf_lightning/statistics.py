@@ -14,6 +14,11 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+BLOCK_ROWS = 2048
+"""Rows of one float32 product.  Processes get whole blocks, so that the products do not depend on their number."""
+NARROW = 320
+"""Features below which products are taken in float64: they cost little, and libraries split them by thread."""
+
 
 @dataclass
 class Sums:
@@ -71,10 +76,15 @@ class SecondMoment(Sums):
         Raises:
             FloatingPointError: a square overflowed, or A holds NaN or Inf; nothing was added.
         """
-        product = A.T @ A
-        if not product.diagonal().sum().isfinite():
-            raise FloatingPointError("A^T A is not finite")
-        self.gram.add_(product, alpha=factor * factor)
+        if A.shape[1] < NARROW:
+            A = A.double()
+        gram = self.gram.clone() if A.shape[0] > BLOCK_ROWS else self.gram
+        for block in A.split(BLOCK_ROWS):
+            product = block.T @ block
+            if not product.diagonal().sum().isfinite():
+                raise FloatingPointError("A^T A is not finite")
+            gram.add_(product, alpha=factor * factor)
+        self.gram = gram
         self.rows += A.shape[0]
 
 

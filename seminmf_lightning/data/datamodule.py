@@ -22,6 +22,7 @@ from seminmf_lightning.data.tensor import TensorRows
 SAMPLE_BYTES = 256 * 2**20
 BLOCK_BYTES = 32 * 2**20  # where order does not matter: blocks large enough for the matrix product to run at full speed
 SHUFFLED_ROWS = 1024
+WHOLE_ROWS = 2048  # a large batch is a multiple of this, so that processes can share it in whole blocks
 LEAST_BATCHES = 8  # a pass: enough to see the loss fall
 
 
@@ -42,7 +43,8 @@ class ActivationDataModule(lightning.LightningDataModule):
     Raises:
         TypeError, ValueError: a bad argument; on setup, bad data, naming the file or the row.
 
-    The module may have ``order_matters`` (bool) and ``extra_batches`` (int, empty batches after each pass).
+    The module may have ``order_matters`` (bool), ``extra_batches`` (int, empty batches after each pass) and
+    ``block_rows`` (int, rows of a batch that must stay in one process together).
     """
 
     def __init__(
@@ -87,7 +89,7 @@ class ActivationDataModule(lightning.LightningDataModule):
         shuffle = self.order == "shuffled" or (self.order == "auto" and order_matters)
         size = self.batch_size or self._usual_batch_size(order_matters)
         extra = getattr(module, "extra_batches", 0)
-        return self._stream(self.train_rows, size, shuffle=shuffle, extra=extra)
+        return self._stream(self.train_rows, size, shuffle=shuffle, extra=extra, block=getattr(module, "block_rows", 1))
 
     def val_dataloader(self) -> BatchStream:
         assert self.val_rows is not None
@@ -135,12 +137,13 @@ class ActivationDataModule(lightning.LightningDataModule):
             return SHUFFLED_ROWS
         assert self.train_rows is not None
         block = min(65_536, BLOCK_BYTES // (4 * self.features))
-        return max(SHUFFLED_ROWS, min(block, -(-len(self.train_rows) // LEAST_BATCHES)))
+        rows = max(SHUFFLED_ROWS, min(block, -(-len(self.train_rows) // LEAST_BATCHES)))
+        return rows if rows < WHOLE_ROWS else rows // WHOLE_ROWS * WHOLE_ROWS
 
-    def _stream(self, rows: RowSet, size: int, *, shuffle: bool, extra: int = 0) -> BatchStream:
+    def _stream(self, rows: RowSet, size: int, *, shuffle: bool, extra: int = 0, block: int = 1) -> BatchStream:
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
         return BatchStream(
-            self.source, rows, size, shuffle=shuffle, seed=self.seed, rank=rank, world=world, extra=extra
+            self.source, rows, size, shuffle=shuffle, seed=self.seed, rank=rank, world=world, extra=extra, block=block
         )
 
     def _groups(self, n: int) -> np.ndarray | None:

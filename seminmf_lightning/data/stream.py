@@ -24,17 +24,17 @@ class BatchStream:
     """An iterable for the trainer: ``len``, a resumable position, no worker processes (they slow a memory map down).
 
     ``batch_size`` counts the rows of all processes together.  ``extra`` empty batches follow the data in every pass, for
-    modules that go on working without it.
+    modules that go on working without it.  Slices begin at multiples of ``block`` rows.
     """
 
     def __init__(
         self, source: Source, rows: RowSet, batch_size: int, *,
-        shuffle: bool, seed: int, rank: int = 0, world: int = 1, extra: int = 0,
+        shuffle: bool, seed: int, rank: int = 0, world: int = 1, extra: int = 0, block: int = 1,
     ) -> None:  # fmt: skip
         self.source, self.rows, self.batch_size = source, rows, batch_size
         self.shuffle, self.seed, self.rank, self.world = shuffle, seed, rank, world
         self.data_batches = -(-len(rows) // batch_size)
-        self.extra = extra
+        self.extra, self.block = extra, block
         self.epoch, self.batch = 0, 0
 
     def __len__(self) -> int:
@@ -54,10 +54,15 @@ class BatchStream:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.epoch, self.batch = state["epoch"], state["batch"]
 
+    def _cut(self, size: int, part: int) -> int:
+        """Where the slice of process ``part`` begins: after a whole number of blocks."""
+        blocks = -(-size // self.block)
+        return min(size, blocks * part // self.world * self.block)
+
     def _read(self, batch: int) -> Batch:
         begin = min(batch * self.batch_size, len(self.rows))
         size = min(self.batch_size, len(self.rows) - begin)
-        start, stop = (begin + size * part // self.world for part in (self.rank, self.rank + 1))
+        start, stop = (begin + self._cut(size, part) for part in (self.rank, self.rank + 1))
         if self.shuffle:
             numbers = self.rows.rows(shuffled(np.arange(start, stop), len(self.rows), self.seed, self.epoch))
             return self.source.read(numbers), torch.from_numpy(numbers)

@@ -1,0 +1,116 @@
+"""SemiNMF: its interface, and that it has none of the defects found in a peer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from seminmf_lightning import SemiNMF
+from seminmf_lightning.metrics import ReconstructionMetrics
+
+KINDS = [{"solver": "mu"}, {"solver": "pgd"}, {"solver": "hals"}, {"solver": "pgd", "l1_penalty": 0.1}]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_fit_encode_decode_save_load(kind: dict, signed: torch.Tensor, tmp_path: Path) -> None:
+    model = SemiNMF(8, **kind)
+    Z, D = model.fit(signed, max_iter=30)
+    assert Z.shape == (600, 8)
+    assert D.shape == (8, 24)
+    assert (D >= 0).all()  # D >= 0 and Z free in sign, as documented
+    assert (Z < 0).any()
+    assert torch.equal(model.encode(signed), model.encode(signed))  # two calls agree
+    assert torch.equal(Z, model.encode(signed))
+    error = (model.decode(Z) - signed).square().sum() / signed.square().sum()
+    assert error < 0.75
+    if "l1_penalty" not in kind:
+        assert torch.allclose(model.decode(Z), Z @ D)
+    model.save(tmp_path / "m.safetensors")
+    again = SemiNMF.load(tmp_path / "m.safetensors")
+    assert torch.equal(again.get_dictionary(), D)
+    assert torch.equal(again.encode(signed), Z)
+    assert torch.equal(again.decode(Z), model.decode(Z))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int32])
+def test_number_types(dtype: torch.dtype, signed: torch.Tensor) -> None:
+    Z, D = SemiNMF(4, solver="hals").fit((signed * 10).to(dtype), max_iter=5)
+    assert Z.dtype == D.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+
+
+@pytest.mark.parametrize("penalty", [0.0, 0.1])
+def test_array_loader_and_tensor_agree(penalty: float, signed: torch.Tensor) -> None:
+    def fitted(A: object) -> torch.Tensor:
+        return SemiNMF(6, solver="hals", l1_penalty=penalty).fit(A, max_iter=20)[1]
+
+    assert torch.equal(fitted(signed), fitted(signed.numpy()))
+    loaded = fitted(DataLoader(signed, batch_size=100))  # type: ignore[arg-type]
+    if penalty == 0:
+        assert torch.allclose(loaded, fitted(signed), atol=1e-4)
+
+
+def test_penalty_makes_codes_sparse_with_bounded_atoms(signed: torch.Tensor) -> None:
+    counts = []
+    for penalty in (0.05, 0.2):
+        Z, D = SemiNMF(16, solver="pgd", l1_penalty=penalty).fit(signed, max_iter=20)
+        assert (D.norm(dim=1) <= 1).all()
+        counts.append(float((Z != 0).sum(dim=1).float().mean()))
+    assert counts[1] < counts[0] < 16
+
+
+def test_bad_arguments() -> None:
+    with pytest.raises(TypeError):
+        SemiNMF(8, max_iterations=3)  # type: ignore[call-arg]
+    with pytest.raises(ValueError, match=r"hals or solver=pgd"):
+        SemiNMF(8, solver="mu", l1_penalty=0.1)
+    for bad in (-0.1, float("nan")):
+        with pytest.raises(ValueError, match="l1_penalty"):
+            SemiNMF(8, solver="pgd", l1_penalty=bad)
+    with pytest.raises(TypeError, match="l1_penalty"):
+        SemiNMF(8, l1_penalty="high")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="nb_concepts"):
+        SemiNMF(0)
+    with pytest.raises(TypeError, match="nb_concepts"):
+        SemiNMF(2.5)  # type: ignore[arg-type]
+    with pytest.raises(RuntimeError, match="fit"):
+        SemiNMF(2).get_dictionary()
+
+
+def test_bad_rows(signed: torch.Tensor) -> None:
+    model = SemiNMF(8)
+    bad = signed.clone()
+    bad[5, 3] = float("inf")
+    for rows, words in ((bad, "row 5"), (signed[0], "1-D"), (signed[:0], "empty"), (signed[:4], "more than the 4 rows")):
+        with pytest.raises(ValueError, match=words):
+            model.fit(rows)
+    with pytest.raises(TypeError, match="tensor"):
+        model.fit([[1.0]])  # type: ignore[arg-type]
+
+
+def test_random_starts_are_seeded_and_nonnegative(signed: torch.Tensor) -> None:
+    model = SemiNMF(5)
+    Z = model.init_random_z(signed)
+    D = model.init_random_d(signed, Z)
+    assert torch.equal(Z, model.init_random_z(signed))
+    assert Z.shape == (600, 5)
+    assert D.shape == (5, 24)
+    assert (D >= 0).all()
+    assert (Z < 0).any()
+    assert model.sanitize_np_codes(np.ones((2, 5))).dtype == torch.float64
+
+
+def test_predicting_the_feature_means_scores_zero_and_signed_codes_are_not_dead() -> None:
+    A = torch.randn(500, 6) + torch.arange(6) * 100.0
+    Z = torch.tensor([[1.0, 0.0], [-1.0, 0.0]]).repeat(250, 1)
+    metrics = ReconstructionMetrics(2, 6, 0.1)
+    for rows, codes in zip(A.split(77), Z.split(77), strict=True):
+        metrics.update(rows, A.mean(dim=0).expand_as(rows), codes)
+    figures = metrics.compute()
+    assert abs(figures["r2"]) < 1e-6
+    assert figures["dead_fraction"] == 0.5  # the first cancels in sum, and lives
+    assert figures["l0"] == 1.0  # a count
+    assert figures["reconstruction_loss"] == pytest.approx(float((A - A.mean(0)).square().mean()), rel=1e-5)

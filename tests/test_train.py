@@ -1,0 +1,186 @@
+"""The scripts as a user runs them: one process, two, killed, resumed, swept."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.sparse
+import torch
+from conftest import ROOT
+from hydra import compose, initialize_config_dir
+from lightning import seed_everything
+from safetensors.torch import load_file
+from scipy.optimize import linear_sum_assignment
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from seminmf_lightning.data import PlantedRows
+
+TAGS = {"train/reconstruction_loss", "val/reconstruction_loss", "val/r2", "val/l0", "val/dead_fraction"}
+KEYS = {"reconstruction_loss", "objective", "r2", "l0", "dead_fraction", "optimality_gap", "rows_seen", "seconds"}
+TWO = ("trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu")
+
+
+def dictionary(run: Path) -> torch.Tensor:
+    return load_file(run / "dictionary.safetensors")["D"]
+
+
+@pytest.mark.parametrize("penalty", [0, 0.1])
+def test_a_run_directory_holds_what_it_should(script, npy: Path, tmp_path: Path, penalty: float) -> None:
+    run = tmp_path / "run"
+    done = script("train", "data=npy", f"data.path={npy}", "nb_concepts=8", f"l1_penalty={penalty}", f"hydra.run.dir={run}")
+    figures = json.loads((run / "metrics.json").read_text())
+    assert set(figures) == KEYS
+    assert (figures["optimality_gap"] is None) == (penalty > 0)
+    assert (run / "checkpoints" / "last.ckpt").is_file()
+    assert (run / ".hydra" / "config.yaml").is_file()
+    assert "scripts/encode.py run=" in done.stdout
+    found: set[str] = set()
+    for file in (run / "tensorboard").glob("events*"):
+        events = EventAccumulator(str(file), size_guidance={"scalars": 0})
+        events.Reload()
+        found |= set(events.Tags()["scalars"]) | set(events.Tags()["histograms"])
+    assert found >= TAGS | {"val/codes", "val/atom_norms"} | ({"train/optimality_gap"} if penalty == 0 else set())
+    D = dictionary(run)
+    assert (D >= 0).all()
+    assert penalty == 0 or (D.norm(dim=1) <= 1).all()
+
+    script("encode", f"run={run}", "data=npy", f"data.path={npy}")
+    tensors = load_file(run / "dictionary.safetensors")
+    codes = np.load(run / "codes.npy") if penalty == 0 else scipy.sparse.load_npz(run / "codes.npz").toarray()
+    A = np.load(npy)
+    error = np.square(codes @ D.numpy() * float(tensors["scale"]) - A).sum() / np.square(A - A.mean(0)).sum()
+    assert 1 - error > 0.3
+
+    again = script("train", "data=npy", f"data.path={npy}", f"hydra.run.dir={run}", check=False)
+    assert again.returncode != 0
+    assert "holds a run already" in again.stderr
+
+
+@pytest.mark.parametrize("options", [("solver=hals",), ("solver=pgd", "l1_penalty=0.1", "data.batch_size=77")])
+def test_two_processes_give_the_dictionary_of_one(script, npy: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
+    common = ("data=npy", f"data.path={npy}", "nb_concepts=8", "trainer.max_epochs=4", *options)
+    script("train", *common, f"hydra.run.dir={tmp_path}/one", "trainer=cpu")
+    script("train", *common, f"hydra.run.dir={tmp_path}/two", *TWO)
+    assert (dictionary(tmp_path / "one") - dictionary(tmp_path / "two")).abs().max() < 1e-6
+    one, two = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "two"))
+    assert one["rows_seen"] == two["rows_seen"]
+    assert one["r2"] == pytest.approx(two["r2"], abs=1e-5)
+
+
+def test_sweep_under_ddp_has_one_directory(script, npy: Path, tmp_path: Path) -> None:
+    script(
+        "train", "-m", "solver=pgd,hals", "l1_penalty=0,0.1", "data=npy", f"data.path={npy}", "nb_concepts=4",
+        "trainer.max_epochs=2", f"hydra.sweep.dir={tmp_path}/sweep", *TWO,
+    )  # fmt: skip
+    assert len(list((tmp_path / "sweep").glob("*/metrics.json"))) == 4
+
+
+@pytest.mark.parametrize("penalty", [0, 0.05])
+def test_killed_and_resumed_is_bitwise_the_undisturbed_run(script, tmp_path: Path, penalty: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(20_000, 8, generator=generator) @ torch.randn(8, 48, generator=generator)
+    np.save(tmp_path / "rows.npy", rows.numpy())
+    common = [
+        "data=npy", f"data.path={tmp_path}/rows.npy", "nb_concepts=16", f"l1_penalty={penalty}", "trainer.max_epochs=6",
+        "data.batch_size=64", "tol=0", "solver.max_iter=50", "solver.update_every=2", "callbacks.checkpoint_time.train_time_interval.seconds=1",
+        "trainer.enable_progress_bar=false", "~callbacks.progress",
+    ]  # fmt: skip
+    script("train", *common, f"hydra.run.dir={tmp_path}/whole")
+    run = tmp_path / "killed"
+    last = run / "checkpoints" / "last.ckpt"
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), *common, f"hydra.run.dir={run}"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not last.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert last.exists()
+    script("train", *common, f"hydra.run.dir={run}", f"ckpt_path={last}")
+    assert torch.equal(dictionary(run), dictionary(tmp_path / "whole"))
+
+
+def test_planted_atoms_are_found(script, tmp_path: Path) -> None:
+    script("train", "experiment=planted", f"hydra.run.dir={tmp_path}/run")
+    D, planted = dictionary(tmp_path / "run"), PlantedRows().planted()[2]
+    cosine = torch.nn.functional.normalize(D) @ planted.T
+    rows, columns = linear_sum_assignment(-cosine.numpy())
+    assert 1 - float(cosine[rows, columns].mean()) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("solver=adam",), "adam"),
+        (("solver.foo=1",), "foo"),
+        (("nb_concept=3",), "nb_concept"),
+        (("nb_concepts=many",), "nb_concepts"),
+        (("nb_concepts=0",), "nb_concepts must be at least 1"),
+        (("nb_concepts=700",), "nb_concepts=700 is more than"),
+        (("l1_penalty=-1", "solver=pgd"), "l1_penalty must be at least 0"),
+        (("l1_penalty=nan", "solver=pgd"), "l1_penalty"),
+        (("l1_penalty=0.1", "solver=mu"), "solver=hals or solver=pgd"),
+        (("data.path=/nowhere/*.npy",), "matches no file"),
+        (("ckpt_path=/nowhere/last.ckpt",), "is not a file"),
+    ],
+)
+def test_mistakes_are_explained(script, npy: Path, tmp_path: Path, options: tuple[str, ...], words: str) -> None:
+    data = () if "data.path" in options[0] else (f"data.path={npy}",)
+    done = script("train", "data=npy", *data, *options, f"hydra.run.dir={tmp_path}/run", check=False)
+    assert done.returncode != 0
+    assert words in done.stderr
+
+
+def test_a_checkpoint_of_another_shape_is_refused(script, npy: Path, tmp_path: Path) -> None:
+    script("train", "data=npy", f"data.path={npy}", "nb_concepts=4", f"hydra.run.dir={tmp_path}/run")
+    checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    done = script(
+        "train", "data=npy", f"data.path={npy}", "nb_concepts=5", f"ckpt_path={checkpoint}",
+        f"hydra.run.dir={tmp_path}/other", check=False,
+    )  # fmt: skip
+    assert "4 concepts x 24 features" in done.stderr
+
+
+SHIPPED = [
+    f"{path.parent.name}={path.stem}"
+    for path in sorted((ROOT / "configs").rglob("*.yaml"))
+    if path.parent.name != "configs" and not path.stem.startswith("_")
+]
+
+
+@pytest.mark.parametrize("choice", SHIPPED)
+def test_every_shipped_config_runs(choice: str, npy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import train
+
+    if choice == "logger=wandb":
+        pytest.importorskip("wandb", reason="the extra wandb is not installed")
+        monkeypatch.setenv("WANDB_MODE", "offline")
+    if choice == "trainer=gpu" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    os.environ["SEMINMF_RUN_ID"] = "test"
+    seed_everything(0, verbose=False)
+    overrides = [choice, f"run_dir={tmp_path}/run", "trainer.max_epochs=1", "+trainer.limit_test_batches=1"]
+    overrides += ["trainer.limit_train_batches=2", "trainer.limit_val_batches=1"]
+    if choice == "data=safetensors":
+        from safetensors.torch import save_file
+
+        save_file({"activations": torch.rand(200, 12)}, tmp_path / "a.safetensors")
+        overrides += [f"data.path={tmp_path}/a.safetensors", "nb_concepts=8"]
+    elif choice == "data=npy" or choice.partition("=")[0] not in ("data", "experiment"):
+        overrides += ["data=npy"] * (choice != "data=npy") + [f"data.path={npy}", "nb_concepts=8"]
+    if choice == "trainer=ddp":
+        overrides.append("trainer.devices=1")
+    if choice == "encoder=lasso":
+        overrides.append("l1_penalty=0.1")
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        cfg = compose("train", overrides=overrides)
+    assert train.train(cfg) > 0
+    assert (tmp_path / "run" / "metrics.json").is_file()
