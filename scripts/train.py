@@ -107,7 +107,7 @@ MEANINGS = {
     "dead_fraction": "concepts no held-out row uses",
     "optimality_gap": "training loss / lower bound - 1",
     "rows_seen": "training rows, with repeats",
-    "seconds": "wall time"
+    "seconds": "wall time",
 }
 
 

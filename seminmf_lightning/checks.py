@@ -21,7 +21,9 @@ def real_number(name: str, value: Any, minimum: float, *, exclusive: bool = Fals
         raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__})")
     too_low = value <= minimum if exclusive else value < minimum
     if not math.isfinite(value) or too_low or value >= below:
-        accepted = f"{'above' if exclusive else 'at least'} {minimum:g}" + ("" if below == math.inf else f" and below {below:g}")
+        accepted = f"{'above' if exclusive else 'at least'} {minimum:g}" + (
+            "" if below == math.inf else f" and below {below:g}"
+        )
         raise ValueError(f"{name} must be {accepted}, got {value}")
     return float(value)
 

@@ -116,7 +116,7 @@ class CodesWriter(BasePredictionWriter):
             for batch in range(len(pieces[0])):
                 for rank, file in enumerate(files):
                     size = int(pieces[rank][batch, column])
-                    values = np.frombuffer(file.read(size * np.dtype(stored).itemsize), dtype=stored).astype(wanted)
+                    values: np.ndarray = np.frombuffer(file.read(size * np.dtype(stored).itemsize), dtype=stored).astype(wanted)
                     if name == "counts":  # indptr is the running sum of the counts
                         values = (running + np.cumsum(values, dtype=np.int64)).astype(wanted)
                         running = int(values[-1]) if len(values) else running

@@ -212,7 +212,7 @@ class SemiNMFModule(lightning.LightningModule):
                     self.dictionary.copy_(learner.end_pass(self.dictionary.detach()))
             elif not learner.converged():
                 self._solve(STEPS_A_BATCH_AFTER_PASS)
-            at_end = self.trainer.is_last_batch
+            at_end = batch_idx + 1 >= self.trainer.num_training_batches or self.trainer.is_last_batch
             if at_end and learner.one_pass:
                 # A loader without extra batches, or the last of them: what is left to do is done here.
                 done = (batch_idx + 1 - data_batches) * STEPS_A_BATCH_AFTER_PASS
@@ -225,7 +225,7 @@ class SemiNMFModule(lightning.LightningModule):
         finished = learner.converged() and batch_idx + 1 >= data_batches
         if finished or (at_end and learner.one_pass):
             self.trainer.should_stop = True
-        if self.global_step - self._logged_step >= self.trainer.log_every_n_steps or at_end or finished:
+        if self.global_step - self._logged_step >= getattr(self.trainer, "log_every_n_steps", 50) or at_end or finished:
             figures = self._training_figures(certify=batch_idx + 1 >= data_batches)
             self._log(figures)
             for name, tag in PROGRESS.items():
@@ -389,7 +389,7 @@ class SemiNMFModule(lightning.LightningModule):
 
     def _explain(self, A: Tensor, numbers: Tensor | None) -> str:
         datamodule = getattr(self.trainer, "datamodule", None)
-        if numbers is not None and hasattr(datamodule, "explain"):
+        if numbers is not None and datamodule is not None and hasattr(datamodule, "explain"):
             return datamodule.explain(A, numbers)
         bad = (~A.isfinite()).any(dim=1).nonzero()[:, 0]
         row = f"row {int(bad[0])} of the batch holds NaN or Inf" if len(bad) else "the numbers of the batch are too large"

@@ -104,8 +104,10 @@ class CodeStatistics(Sums):
         return cls(
             _zeros(concepts, concepts, device=device),
             _zeros(concepts, features, device=device),
-            *(_zeros(device=device) for _ in range(3)),
-            _zeros(concepts, device=device),
+            rows=_zeros(device=device),
+            squared_error=_zeros(device=device),
+            l1_norm=_zeros(device=device),
+            fired=_zeros(concepts, device=device),
         )
 
     def add_rows_(self, A: Tensor, Z: Tensor, D: Tensor) -> None:

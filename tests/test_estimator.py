@@ -84,7 +84,12 @@ def test_bad_rows(signed: torch.Tensor) -> None:
     model = SemiNMF(8)
     bad = signed.clone()
     bad[5, 3] = float("inf")
-    for rows, words in ((bad, "row 5"), (signed[0], "1-D"), (signed[:0], "empty"), (signed[:4], "more than the 4 rows")):
+    for rows, words in (
+        (bad, "row 5"),
+        (signed[0], "1-D"),
+        (signed[:0], "empty"),
+        (signed[:4], "more than the 4 rows"),
+    ):
         with pytest.raises(ValueError, match=words):
             model.fit(rows)
     with pytest.raises(TypeError, match="tensor"):

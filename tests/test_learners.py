@@ -79,7 +79,7 @@ def test_odd_data_simply_works(signed: torch.Tensor, case: str, penalty: float) 
         k = 40
     else:
         A[:, 0] = 3.0
-    with pytest.warns(UserWarning) if k > 24 and penalty == 0 else _nothing():
+    with pytest.warns(UserWarning, match="fits anything") if k > 24 and penalty == 0 else _nothing():
         learner, D = learn(A, steps=20, nb_concepts=k, solver="pgd", l1_penalty=penalty)
     assert D.isfinite().all()
     assert (D >= 0).all()

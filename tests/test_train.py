@@ -90,7 +90,8 @@ def test_killed_and_resumed_is_bitwise_the_undisturbed_run(script, tmp_path: Pat
     np.save(tmp_path / "rows.npy", rows.numpy())
     common = [
         "data=npy", f"data.path={tmp_path}/rows.npy", "nb_concepts=16", f"l1_penalty={penalty}", "trainer.max_epochs=6",
-        "data.batch_size=64", "tol=0", "solver.max_iter=50", "solver.update_every=2", "callbacks.checkpoint_time.train_time_interval.seconds=1",
+        "data.batch_size=64", "tol=0", "solver.max_iter=50", "solver.update_every=2",
+        "callbacks.checkpoint_time.train_time_interval.seconds=1",
         "trainer.enable_progress_bar=false", "~callbacks.progress",
     ]  # fmt: skip
     script("train", *common, f"hydra.run.dir={tmp_path}/whole")

@@ -127,7 +127,10 @@ class ActivationDataModule(lightning.LightningDataModule):
         values = A.cpu()[bad[int(numbers.cpu()[bad].argmin())]]
         feature = int((~values.isfinite()).nonzero()[0])
         found = float(values[feature])
-        return f"{self.source.where(row)}: feature {feature} is {found}; every number must be finite ({len(bad)} such rows in this batch)"
+        return (
+            f"{self.source.where(row)}: feature {feature} is {found}; every number must be finite "
+            f"({len(bad)} such rows in this batch)"
+        )
 
     def _module(self) -> Any:
         return self.trainer.lightning_module if self.trainer is not None else None

@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -108,7 +109,7 @@ def harvest_demo() -> tuple[Tensor, Tensor]:
     return rows.contiguous().clone(), group
 
 
-def _tiles(photograph) -> Iterator[Tensor]:
+def _tiles(photograph: Any) -> Iterator[Tensor]:
     """Cut one photograph into square tiles (3, 224, 224), scaled as the network expects."""
     if isinstance(photograph, tuple):  # a stereo pair with its disparity: the left picture
         photograph = photograph[0]

@@ -90,8 +90,11 @@ class Lasso(Encoder):
         return encode
 
     def with_limits(self, max_iter: int | None, tol: float | None) -> Lasso:
-        limits = {"max_iter": max_iter, "precise_gap": tol}
-        return replace(self, **{name: limit for name, limit in limits.items() if limit is not None})
+        return replace(
+            self,
+            max_iter=self.max_iter if max_iter is None else max_iter,
+            precise_gap=self.precise_gap if tol is None else tol,
+        )
 
     def to_gap(self, A: Tensor, D: Tensor, rho: float) -> Tensor:
         """Iterate until each row is within ``precise_gap``; finished rows leave the batch."""
@@ -110,8 +113,6 @@ class Lasso(Encoder):
             if len(unfinished) < len(open_rows):
                 open_rows, A, V, base = open_rows[unfinished], A[unfinished], V[unfinished], base[unfinished]
         return Z
-
-
 
 
 def _relaxed_factor(D: Tensor, rho: float) -> tuple[Tensor, ...]:

@@ -34,8 +34,6 @@ STATISTICS = ("auto", "second_moment", "codes")
 AFFORDABLE_FEATURES = 8192
 """Widest d for which ``statistics=auto`` keeps C (d, d): 0.5 GB in float64."""
 
-Spec = str | Mapping[str, Any]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -45,10 +43,12 @@ class Recipe:
     """Atoms of the dictionary, k."""
     l1_penalty: float = 0.0
     """Weight of ``||z||_1`` in the objective, in normalised units (rows of mean norm 1)."""
-    solver: Spec | Solver = "hals"
-    init: Spec | Init = "data"
-    encoder: Spec | Encoder = "auto"
-    """``auto``: least squares where l1_penalty = 0, else lasso."""
+    solver: Any = "hals"
+    """A name, a mapping with a ``name``, or a :class:`Solver`; the recipe holds the :class:`Solver`."""
+    init: Any = "data"
+    """Likewise an :class:`Init`."""
+    encoder: Any = "auto"
+    """Likewise an :class:`Encoder`; ``auto``: least squares where l1_penalty = 0, else lasso."""
     statistics: str = "auto"
     """``second_moment`` (exact, one pass, l1_penalty = 0 only), ``codes`` (online), or ``auto``."""
     normalize: str = "scale"
