@@ -191,9 +191,16 @@ class SemiNMFModule(lightning.LightningModule):
     # --- training ------------------------------------------------------------------------------------------------
 
     def on_train_start(self) -> None:
-        self._clock = (time.monotonic(), self._made_learner().rows_seen)
+        learner = self._made_learner()
+        self._clock = (time.monotonic(), learner.rows_seen)
+        if learner.one_pass and learner.rows_seen and self._batch == 0:
+            self.trainer.should_stop = True  # resumed after its only pass: rows must not count twice
         if self.global_step == 0:
             self._log(self._training_figures(certify=True))
+
+    def on_train_epoch_start(self) -> None:
+        if hasattr(self.trainer.train_dataloader, "set_epoch"):
+            self.trainer.train_dataloader.set_epoch(self.current_epoch)
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         learner, solver = self._made_learner(), self.recipe.solver

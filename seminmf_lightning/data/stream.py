@@ -54,6 +54,12 @@ class BatchStream:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.epoch, self.batch = state["epoch"], state["batch"]
 
+    def set_epoch(self, epoch: int) -> None:
+        """Begin pass ``epoch``, unless it is the one under way.  A checkpoint taken between two passes does not give the
+        position back through :meth:`load_state_dict`; the trainer's count of passes does."""
+        if epoch > self.epoch:
+            self.epoch, self.batch = epoch, 0
+
     def _cut(self, size: int, part: int) -> int:
         """Where the slice of process ``part`` begins: after a whole number of blocks."""
         blocks = -(-size // self.block)
