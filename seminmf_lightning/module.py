@@ -199,8 +199,9 @@ class SemiNMFModule(lightning.LightningModule):
             self._log(self._training_figures(certify=True))
 
     def on_train_epoch_start(self) -> None:
-        if hasattr(self.trainer.train_dataloader, "set_epoch"):
-            self.trainer.train_dataloader.set_epoch(self.current_epoch)
+        loader: Any = self.trainer.train_dataloader
+        if hasattr(loader, "set_epoch"):
+            loader.set_epoch(self.current_epoch)
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         learner, solver = self._made_learner(), self.recipe.solver
