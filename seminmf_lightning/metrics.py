@@ -9,8 +9,6 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-FIGURES = ("reconstruction_loss", "objective", "r2", "l0", "dead_fraction")
-
 
 class ReconstructionMetrics(Metric):
     """The five figures of a run.  Sums are float64, so that the split into batches and processes does not show.

@@ -7,12 +7,10 @@ was asked for.  Both travel with the dictionary; ``decode`` undoes them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-Normalize = Literal["none", "scale", "center"]
 MODES: tuple[str, ...] = ("none", "scale", "center")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from seminmf_lightning.linalg import RowSpace
+from seminmf_lightning.linalg import RowSpace, project_atoms
 
 
 def quadratic(D: Tensor, S: Tensor, P: Tensor) -> Tensor:
@@ -43,16 +43,9 @@ def optimality_gap(error: float, bound: float, total: float) -> float:
 
 def kkt_residual(D: Tensor, S: Tensor, P: Tensor, *, bounded: bool) -> float:
     """``||D - proj(D - (S D - P) / L)|| / ||D||`` with ``L = ||S||_F``: zero exactly at a stationary dictionary."""
-    from seminmf_lightning.linalg import project_atoms
-
     lipschitz = S.norm().clamp(min=torch.finfo(S.dtype).tiny)
     moved = project_atoms(D - (S @ D - P) / lipschitz, bounded)
     return float((D - moved).norm() / D.norm().clamp(min=torch.finfo(D.dtype).tiny))
-
-
-def lasso_objective(A: Tensor, Z: Tensor, D: Tensor, l1_penalty: float) -> Tensor:
-    """``1/2 ||a - z D||^2 + l1_penalty ||z||_1`` for each row (n,)."""
-    return 0.5 * (A - Z @ D).square().sum(dim=1) + l1_penalty * Z.abs().sum(dim=1)
 
 
 def lasso_duality_gap(A: Tensor, Z: Tensor, D: Tensor, l1_penalty: float) -> tuple[Tensor, Tensor]:
