@@ -1,7 +1,7 @@
-"""Speed and memory of the l1_penalty = 0 path, side by side in one run:  python scripts/benchmark.py
+"""Speed, memory and quality, side by side in one run:  python scripts/benchmark.py
 
 Every measurement runs in a process of its own: two OpenMP runtimes in one stall each other.  Prints a table and writes
-``benchmark.csv``.  ``--rows`` and ``--features`` set the size, ``--threads`` the cores.
+``benchmark.csv``.  Peers that are not installed are named and left out: pip install -e '.[bench]'.
 """
 
 from __future__ import annotations
@@ -9,44 +9,83 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import statistics as stats
+import os
 import subprocess
 import sys
 import tempfile
-import time
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-REPEATS = 5
+TIMEOUT = 600
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=100_000)
-    parser.add_argument("--features", type=int, default=384)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="rows (n, d) as .npy; default: synthetic signed rows")
+    parser.add_argument("--rows", type=int, default=100_000, help="of the synthetic rows")
+    parser.add_argument("--features", type=int, default=384, help="of the synthetic rows")
     parser.add_argument("--concepts", type=int, default=64)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--output", type=Path, default=Path("benchmark.csv"))
-    parser.add_argument("--measure", choices=list(MEASURES), help=argparse.SUPPRESS)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--output", type=Path, default=Path("benchmark"), help="folder for the CSV")
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
     parser.add_argument("--path", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--target", type=float, default=0.0, help=argparse.SUPPRESS)
+    parser.add_argument("--processes", type=int, default=1, help=argparse.SUPPRESS)
+    parser.add_argument("--l1-penalty", type=float, default=0.0, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
-        print(json.dumps(MEASURES[options.measure](options)))
+        measure(options)
         return
     with tempfile.TemporaryDirectory() as folder:
-        results: list[tuple[str, Any]] = []
-        for factor in (1, 20):
-            path = Path(folder) / f"rows{factor}.npy"
-            write_rows(path, options.rows * factor, options.features)
-            for name in ["memory"] if factor > 1 else list(MEASURES):
-                for figure, value in run(options, name, path).items():
-                    results.append((f"{figure} ({options.rows * factor:,} rows)", value))
-    with open(options.output, "w", newline="") as file:
-        csv.writer(file).writerows([("figure", "value"), *results])
-    for figure, value in results:
-        print(f"{figure:60s} {value:>16,.4g}")
+        results = exact(options, Path(folder))
+    options.output.mkdir(parents=True, exist_ok=True)
+    with open(options.output / "benchmark.csv", "w", newline="") as file:
+        csv.writer(file).writerows([("measurement", "figure", "value"), *results])
+
+
+def exact(options: argparse.Namespace, folder: Path) -> list[Row]:
+    """l1_penalty = 0."""
+    path, many = options.data or folder / "rows.npy", folder / "many.npy"
+    if options.data is None:
+        write_rows(path, options.rows, options.features)
+    n, d = np.load(path, mmap_mode="r").shape
+    write_rows(many, 20 * n, d)
+    results = Results()
+    print(f"l1_penalty = 0, {n:,} rows of {d}, {options.concepts} concepts, {options.threads} threads")
+    results.add("statistics pass", run(options, "exact.pass_rate", path))
+    peer = run(options, "peers.overcomplete_mu", path) if installed("overcomplete") else {"loss": 0.0}
+    results.add("overcomplete mu on A^T, 300 iterations", peer)
+    ours = run(options, "exact.solution", path, target=peer["loss"])
+    results.add("hals", ours)
+    if "seconds" in peer:
+        results.add("hals", {"times faster to that loss": peer["seconds"] / ours["seconds to target"]})
+    for rows, file in ((n, path), (20 * n, many)):
+        results.add(f"memory, {rows:,} rows", run(options, "exact.memory", file))
+    for penalty in (0.0, 0.1):
+        rates = [
+            run(options, "exact.processes", many if penalty == 0 else path, processes=count, l1_penalty=penalty)["rows/s"]
+            for count in (1, 2)
+        ]
+        results.add(f"one process and two, l1_penalty={penalty:g}", {"rows/s of one": rates[0], "rows/s of two": rates[1], "ratio": rates[1] / rates[0]})
+    return results.rows
+
+
+Row = tuple[str, str, float]
+
+
+class Results:
+    """Rows of the table, printed as they come."""
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+
+    def add(self, measurement: str, figures: dict[str, float]) -> None:
+        for figure, value in figures.items():
+            self.rows.append((measurement, figure, value))
+            print(f"{measurement:45s} {figure:32s} {value:>14,.5g}", flush=True)
 
 
 def write_rows(path: Path, rows: int, features: int) -> None:
@@ -60,86 +99,35 @@ def write_rows(path: Path, rows: int, features: int) -> None:
     out.flush()
 
 
-def run(options: argparse.Namespace, name: str, path: Path) -> dict[str, float]:
+def installed(package: str) -> bool:
+    """Whether a peer can be measured; says so if not."""
+    found = find_spec(package) is not None
+    if not found:
+        print(f"{package} is not installed and left out: pip install -e '.[bench]'")
+    return found
+
+
+def run(options: argparse.Namespace, name: str, path: Path, **extra: float) -> dict[str, float]:
+    """Measure in a new process."""
     command = [sys.executable, __file__, "--measure", name, "--path", str(path)]
     command += ["--concepts", str(options.concepts), "--threads", str(options.threads)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    for key, value in extra.items():
+        command += [f"--{key.replace('_', '-')}", str(value)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{name} failed:\n{done.stderr[-4000:]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def pass_rate(options: argparse.Namespace) -> dict[str, float]:
-    """Rows/s of the statistics, data reading included, against the plain product of the same blocks in memory."""
+def measure(options: argparse.Namespace) -> None:
+    """The inside of :func:`run`."""
     import torch
 
-    from seminmf_lightning import ActivationDataModule
-    from seminmf_lightning.learners import Recipe, make_learner
-
     torch.set_num_threads(options.threads)
-    data = ActivationDataModule(str(options.path), val_fraction=0, order="sequential", batch_size=16_384)
-    data.setup()
-    learner = make_learner(Recipe(nb_concepts=options.concepts), data.features)
-    D = learner.start(data.sample())
-    blocks = [A.clone() for A, _ in data.train_dataloader()]
-    plain, ours = [], []
-    for _ in range(REPEATS):
-        began = time.perf_counter()
-        for A in blocks:
-            _ = A.T @ A
-        plain.append(time.perf_counter() - began)
-        began = time.perf_counter()
-        for A, _ in data.train_dataloader():
-            learner.observe(A, D)
-            learner.absorb()
-        ours.append(time.perf_counter() - began)
-    ratio = stats.median(p / o for p, o in zip(plain, ours, strict=True))
-    return {"statistics pass, rows/s": len(data.source) / stats.median(ours), "share of the plain A^T A rate": ratio}
-
-
-def time_to_solution(options: argparse.Namespace) -> dict[str, float]:
-    """Seconds of ``SemiNMF(solver="hals").fit`` on rows in memory, and the gap it ends at."""
-    import torch
-
-    from seminmf_lightning.estimator import BLOCK_ROWS
-    from seminmf_lightning.learners import Recipe, make_learner
-
-    torch.set_num_threads(options.threads)
-    A = torch.from_numpy(np.load(options.path))
-    seconds = []
-    for _ in range(REPEATS):
-        began = time.perf_counter()
-        learner = make_learner(Recipe(nb_concepts=options.concepts), A.shape[1])
-        D = learner.start(A[:4096])
-        for rows in A.split(BLOCK_ROWS):
-            learner.observe(rows, D)
-            learner.absorb()
-        while not learner.converged():
-            D = learner.improve(D)
-        seconds.append(time.perf_counter() - began)
-    gap = learner.optimality_gap(D)
-    assert gap is not None
-    return {"hals to convergence, seconds": stats.median(seconds), "optimality gap reached": gap}
-
-
-def memory(options: argparse.Namespace) -> dict[str, float]:
-    """Anonymous memory after a pass, MB (Linux)."""
-    import torch
-
-    from seminmf_lightning import ActivationDataModule
-    from seminmf_lightning.learners import Recipe, make_learner
-
-    torch.set_num_threads(options.threads)
-    data = ActivationDataModule(str(options.path))
-    data.setup()
-    learner = make_learner(Recipe(nb_concepts=options.concepts), data.features)
-    D = learner.start(data.sample())
-    for A, _ in data.train_dataloader():
-        learner.observe(A, D)
-        learner.absorb()
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return {"anonymous memory, MB": int(next(line for line in lines if line.startswith("RssAnon")).split()[1]) / 1024}
-
-
-MEASURES = {"pass": pass_rate, "solution": time_to_solution, "memory": memory}
+    module, _, function = options.measure.partition(".")
+    figures = getattr(import_module(f"benchmarks.{module}"), function)(options)
+    if figures:
+        print(json.dumps(figures))
 
 
 if __name__ == "__main__":

@@ -78,12 +78,11 @@ class SecondMoment(Sums):
         """
         if A.shape[1] < NARROW:
             A = A.double()
-        gram = self.gram.clone() if A.shape[0] > BLOCK_ROWS else self.gram
+        gram = self.gram.clone()
         for block in A.split(BLOCK_ROWS):
-            product = block.T @ block
-            if not product.diagonal().sum().isfinite():
-                raise FloatingPointError("A^T A is not finite")
-            gram.add_(product, alpha=factor * factor)
+            gram.add_(block.T @ block, alpha=factor * factor)
+        if not gram.diagonal().sum().isfinite():
+            raise FloatingPointError("A^T A is not finite")
         self.gram = gram
         self.rows += A.shape[0]
 

@@ -20,7 +20,7 @@ from seminmf_lightning.data.stream import BatchStream
 from seminmf_lightning.data.tensor import TensorRows
 
 SAMPLE_BYTES = 256 * 2**20
-BLOCK_BYTES = 32 * 2**20  # where order does not matter: blocks large enough for the matrix product to run at full speed
+BLOCK_BYTES = 64 * 2**20  # where order does not matter: blocks large enough for the matrix product to run at full speed
 SHUFFLED_ROWS = 1024
 WHOLE_ROWS = 2048  # a large batch is a multiple of this, so that processes can share it in whole blocks
 LEAST_BATCHES = 8  # a pass: enough to see the loss fall

@@ -23,8 +23,9 @@ class Solver(ABC):
 
     steps_per_batch: int = 1
     """Solver steps after a batch."""
-    update_every: int = 1
-    """Batches between updates; sums of the batches between are kept, none is lost."""
+    update_every: int | None = None
+    """Batches between updates; sums of the batches between are kept, none is lost.  None: 1, or where one pass over the
+    data is exact as many as leave 16 updates a pass, because there the steps that count come after it."""
     max_iter: int = 500
     """l1_penalty = 0: most solver steps on the complete second moment, after the pass over the data."""
 
@@ -34,8 +35,9 @@ class Solver(ABC):
     """Whether an entry that is zero stays zero, so that the starting dictionary must have none."""
 
     def __post_init__(self) -> None:
-        for name in ("steps_per_batch", "update_every"):
-            whole_number(f"solver.{name}", getattr(self, name), 1)
+        whole_number("solver.steps_per_batch", self.steps_per_batch, 1)
+        if self.update_every is not None:
+            whole_number("solver.update_every", self.update_every, 1)
         whole_number("solver.max_iter", self.max_iter, 0)
 
     @abstractmethod
