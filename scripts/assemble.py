@@ -87,4 +87,5 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")
     warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
     warnings.filterwarnings("ignore", ".*dirpath has changed.*")
+    warnings.filterwarnings("ignore", ".*sync_dist=True.*")  # torchmetrics has summed over the processes already
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "Tip:" not in record.getMessage())

@@ -69,7 +69,10 @@ def exact(options: argparse.Namespace, folder: Path) -> list[Row]:
             run(options, "exact.processes", many if penalty == 0 else path, processes=count, l1_penalty=penalty)["rows/s"]
             for count in (1, 2)
         ]
-        results.add(f"one process and two, l1_penalty={penalty:g}", {"rows/s of one": rates[0], "rows/s of two": rates[1], "ratio": rates[1] / rates[0]})
+        results.add(
+            f"one process and two, l1_penalty={penalty:g}",
+            {"rows/s of one": rates[0], "rows/s of two": rates[1], "ratio": rates[1] / rates[0]},
+        )
     return results.rows
 
 

@@ -7,12 +7,21 @@ from collections.abc import Iterator
 from typing import Any
 
 import lightning
+from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.tensorboard import SummaryWriter
 
 from seminmf_lightning.checks import real_number
 from seminmf_lightning.export import save_dictionary
 from seminmf_lightning.module import SemiNMFModule
+
+
+class ProgressBar(RichProgressBar):
+    """Lightning's bar with the figures that matter: loss, optimality gap, rows a second."""
+
+    def get_metrics(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> dict[str, Any]:
+        shown = {name: value for name, value in super().get_metrics(trainer, pl_module).items() if name != "v_num"}
+        return {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in shown.items()}
 
 
 class Histograms(lightning.Callback):

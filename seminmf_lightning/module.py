@@ -330,6 +330,12 @@ class SemiNMFModule(lightning.LightningModule):
         checkpoint["effort"] = self.effort
         checkpoint["batch"] = self._batch
 
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """As any module's; a new one learns the width of the data from it."""
+        if "dictionary" in state_dict:
+            self._allocate(state_dict["dictionary"].shape[1])
+        return super().load_state_dict(state_dict, *args, **kwargs)
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         found = tuple(checkpoint["state_dict"]["dictionary"].shape)
         expected = (self.recipe.nb_concepts, self.dictionary.shape[1] or found[1])

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import lightning
 import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from seminmf_lightning import SemiNMF
+from seminmf_lightning import ActivationDataModule, SemiNMF, SemiNMFModule
 from seminmf_lightning.metrics import ReconstructionMetrics
+from seminmf_lightning.objective import kkt_residual
+from seminmf_lightning.solvers.pgd import ProjectedGradient
 
 KINDS = [{"solver": "mu"}, {"solver": "pgd"}, {"solver": "hals"}, {"solver": "pgd", "l1_penalty": 0.1}]
 
@@ -106,6 +109,37 @@ def test_random_starts_are_seeded_and_nonnegative(signed: torch.Tensor) -> None:
     assert (D >= 0).all()
     assert (Z < 0).any()
     assert model.sanitize_np_codes(np.ones((2, 5))).dtype == torch.float64
+
+
+def test_moving_a_model_moves_all_of_it(signed: torch.Tensor) -> None:
+    model = SemiNMF(4)
+    model.fit(signed, max_iter=2)
+    model.to("meta")
+    assert model.device.type == model.get_dictionary().device.type == "meta"
+
+
+def test_a_new_module_takes_the_state_of_a_trained_one(signed: torch.Tensor, tmp_path: Path) -> None:
+    trained = SemiNMFModule(4, solver="hals")
+    trainer = lightning.Trainer(
+        max_epochs=1, accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
+        default_root_dir=tmp_path,
+    )  # fmt: skip
+    trainer.fit(trained, ActivationDataModule(signed))
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    new = SemiNMFModule(4, solver="hals")
+    new.load_state_dict(trained.state_dict())
+    again = SemiNMFModule.load_from_checkpoint(tmp_path / "last.ckpt", weights_only=True)
+    for module in (new, again):
+        assert torch.equal(module.dictionary, trained.dictionary)
+        assert torch.equal(module.encode(signed), trained.eval().encode(signed))
+
+
+def test_pgd_decays_no_weights(signed: torch.Tensor) -> None:
+    """Its fixed point is a stationary point of the objective, and nothing else."""
+    Z = torch.randn(600, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    S, P = Z.T @ Z, Z.T @ signed.double()
+    D = ProjectedGradient(inner_steps=2000).step(torch.ones(4, 24, dtype=torch.float64), S, P, bounded=False)
+    assert kkt_residual(D, S, P, bounded=False) < 1e-9
 
 
 def test_predicting_the_feature_means_scores_zero_and_signed_codes_are_not_dead() -> None:

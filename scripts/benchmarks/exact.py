@@ -95,7 +95,8 @@ class _PassClock(lightning.Callback):
         assert isinstance(pl_module, SemiNMFModule)
         if batch_idx == 0:
             self.began, self.rows = time.perf_counter(), pl_module.rows_seen
-        if batch_idx == trainer.train_dataloader.data_batches - 1 and not self.rate:
+        loader: Any = trainer.train_dataloader
+        if batch_idx == loader.data_batches - 1 and not self.rate:
             self.rate = (pl_module.rows_seen - self.rows) / (time.perf_counter() - self.began)
 
 

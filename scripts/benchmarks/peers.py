@@ -21,5 +21,8 @@ def overcomplete_mu(options: Namespace) -> dict[str, float]:
     began = time.perf_counter()
     Z, D = model.fit(A.T.contiguous(), max_iter=PEER_ITERATIONS)
     seconds = time.perf_counter() - began
-    loss = sum(float((rows - codes @ Z.T).square().sum(dtype=torch.float64)) for rows, codes in zip(A.split(8192), D.T.split(8192), strict=True))
+    loss = sum(
+        float((rows - codes @ Z.T).square().sum(dtype=torch.float64))
+        for rows, codes in zip(A.split(8192), D.T.split(8192), strict=True)
+    )
     return {"seconds": seconds, "loss": loss / A.numel()}
