@@ -19,7 +19,7 @@ from seminmf_lightning import ActivationDataModule, SemiNMFModule
 from seminmf_lightning.config import EncodeConfig, TrainConfig
 
 RECIPE_KEYS = (
-    "nb_concepts", "l1_penalty", "solver", "init", "encoder", "statistics", "normalize", "tol", "seed",
+    "nb_concepts", "l1_penalty", "target_l0", "solver", "init", "encoder", "statistics", "normalize", "tol", "seed",
 )  # fmt: skip
 
 

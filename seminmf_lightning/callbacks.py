@@ -79,7 +79,7 @@ class SaveDictionary(lightning.Callback):
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         assert isinstance(pl_module, SemiNMFModule)
         if trainer.is_global_zero:
-            config = self.config | pl_module.recipe.plain()
+            config = self.config | pl_module.plain_recipe()
             save_dictionary(self.path, pl_module.dictionary, pl_module.normalizer, config, pl_module.effort)
 
 

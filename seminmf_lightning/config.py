@@ -12,11 +12,12 @@ class TrainConfig:
 
     nb_concepts: int
     l1_penalty: float
+    target_l0: Optional[float]  # noqa: UP045  (OmegaConf does not know `float | None` in every version we accept)
     tol: float
     seed: int
     normalize: str
     statistics: str
-    ckpt_path: Optional[str]  # noqa: UP045  (OmegaConf does not know `str | None` in every version we accept)
+    ckpt_path: Optional[str]  # noqa: UP045
     run_dir: str
     solver: Any
     init: Any

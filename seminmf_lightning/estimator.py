@@ -25,7 +25,6 @@ from seminmf_lightning.normalize import Normalizer
 Activations = Tensor | np.ndarray | DataLoader
 SAMPLE_ROWS = 16_384
 BLOCK_ROWS = 8_192
-SHUFFLED_ROWS = 1_024
 
 
 class SemiNMF:
@@ -41,6 +40,7 @@ class SemiNMF:
         device: where the work is done.
         tol: relative decrease of the objective below which :meth:`fit` stops.
         l1_penalty: weight of ``||z||_1``.
+        target_l0: instead of l1_penalty, the mean nonzeros a row that the penalty is tuned to.
         verbose: print the loss as it falls.
         seed: of the starting dictionary and the order of rows.
         init, encoder, normalize: as in :class:`~seminmf_lightning.learners.Recipe`.
@@ -54,13 +54,15 @@ class SemiNMF:
         self, nb_concepts: int = 64, solver: str | Mapping[str, Any] = "mu", device: str | torch.device = "cpu",
         tol: float = 1e-4, l1_penalty: float = 0.0, verbose: bool = False, seed: int = 0, *,
         init: str | Mapping[str, Any] = "data", encoder: str | Mapping[str, Any] = "auto", normalize: str = "scale",
+        target_l0: float | None = None,
     ) -> None:  # fmt: skip
         self.recipe = Recipe(
             nb_concepts=nb_concepts, solver=solver, tol=tol, l1_penalty=l1_penalty, seed=seed,
-            init=init, encoder=encoder, normalize=normalize,
+            init=init, encoder=encoder, normalize=normalize, target_l0=target_l0,
         )  # fmt: skip
         self.device = torch.device(device)
         self.verbose = bool(verbose)
+        self.encoder, self.settings = self.recipe.encoder, self.recipe.plain()
         self.D: Tensor | None = None
         self.normalizer = Normalizer()
         self.effort: Effort = ()
@@ -87,7 +89,8 @@ class SemiNMF:
         D = learner.start(sample)
         D = self._one_pass(learner, D, A, max_iter) if learner.one_pass else self._passes(learner, D, A, max_iter)
         self.normalizer, self.effort = learner.normalizer, learner.effort
-        if self.recipe.l1_penalty == 0:  # atoms have no bound, so that the scale can go into them
+        self.encoder, self.settings = learner.encoder, learner.plain_recipe()
+        if not self.recipe.bounded:  # atoms have no bound, so that the scale can go into them
             D, self.normalizer = D * self.normalizer.scale, Normalizer(1.0, self.normalizer.mean)
         self.D = D.to(sample.dtype)
         Z = self.encode(A) if isinstance(A, Tensor) else torch.cat([self.encode(rows) for rows in self._batches(A)])
@@ -104,7 +107,7 @@ class SemiNMF:
         whole_number("max_iter", max_iter, 1)
         if tol is not None:
             real_number("tol", tol, 0)
-        encode = self.recipe.encoder.with_limits(max_iter, tol).precise(D, self.effort)
+        encode = self.encoder.with_limits(max_iter, tol).precise(D, self.effort)
         if isinstance(A, DataLoader):
             return torch.cat([encode(self.normalizer.apply(rows)) for rows in self._batches(A)])
         rows = self.sanitize_np_input(A)
@@ -163,7 +166,7 @@ class SemiNMF:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write dictionary, scale, mean and every setting to one ``.safetensors`` file."""
-        save_dictionary(path, self.get_dictionary(), self.normalizer, self.recipe.plain(), self.effort)
+        save_dictionary(path, self.get_dictionary(), self.normalizer, self.settings, self.effort)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: str | torch.device = "cpu") -> SemiNMF:
@@ -173,7 +176,7 @@ class SemiNMF:
             FileNotFoundError, ValueError: it is not there, or not such a file.
         """
         exported = load_dictionary(path)
-        accepted = {field.name for field in fields(Recipe)} - {"statistics"}
+        accepted = {field.name for field in fields(Recipe)} - {"statistics", "target_l0"}
         model = cls(**{name: value for name, value in exported.config.items() if name in accepted}, device=device)
         model.D, model.effort = exported.D.to(model.device), exported.effort
         model.normalizer = exported.normalizer.to(model.device)
@@ -206,7 +209,7 @@ class SemiNMF:
             if learner.converged():
                 break
             shuffled = A[torch.randperm(len(A), generator=generator)] if isinstance(A, Tensor) else A
-            for rows in self._batches(shuffled, SHUFFLED_ROWS):
+            for rows in self._batches(shuffled, learner.update_rows or BLOCK_ROWS):
                 learner.observe(rows, D)
                 learner.absorb()
                 D = learner.improve(D)

@@ -5,6 +5,7 @@ Legend:  A (n, d) activations   Z (n, k) codes   D (k, d) dictionary
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import time
@@ -33,6 +34,8 @@ UPDATES_A_PASS = 16
 
 SAMPLE_ROWS = 16_384
 """Rows looked at before training where no data module gives a sample."""
+TUNING_ROWS = 1024
+"""Held-out rows that a penalty is tuned on."""
 PROGRESS = {"loss": "train/reconstruction_loss", "gap": "train/optimality_gap", "rows/s": "train/rows_per_second"}
 """What the progress bar shows."""
 
@@ -65,6 +68,7 @@ class SemiNMFModule(lightning.LightningModule):
         *,
         solver: str | Mapping[str, Any] = "hals",
         l1_penalty: float = 0.0,
+        target_l0: float | None = None,
         init: str | Mapping[str, Any] = "data",
         encoder: str | Mapping[str, Any] = "auto",
         statistics: str = "auto",
@@ -74,8 +78,8 @@ class SemiNMFModule(lightning.LightningModule):
     ) -> None:
         super().__init__()
         self.recipe = Recipe(
-            nb_concepts=nb_concepts, l1_penalty=l1_penalty, solver=solver, init=init, encoder=encoder,
-            statistics=statistics, normalize=normalize, tol=tol, seed=seed,
+            nb_concepts=nb_concepts, l1_penalty=l1_penalty, target_l0=target_l0, solver=solver, init=init,
+            encoder=encoder, statistics=statistics, normalize=normalize, tol=tol, seed=seed,
         )  # fmt: skip
         plain = self.recipe.plain()
         self.save_hyperparameters(plain, logger=False)
@@ -107,6 +111,11 @@ class SemiNMFModule(lightning.LightningModule):
         return 1 if self.order_matters else BLOCK_ROWS
 
     @property
+    def minibatch_rows(self) -> int | None:
+        """Rows of all processes together between two updates; None where updates go by batches."""
+        return self._made_learner().update_rows if self.recipe.solver.update_every is None else None
+
+    @property
     def extra_batches(self) -> int:
         """Empty batches wanted after each pass, in which the solver goes on with what it knows."""
         if not self._made_learner().one_pass:
@@ -123,7 +132,7 @@ class SemiNMFModule(lightning.LightningModule):
     def encode(self, A: Tensor) -> Tensor:
         """Codes Z (n, k) of raw rows A (n, d), in normalised units."""
         if self._encode is None or self.training:
-            self._encode = self.recipe.encoder.precise(self.dictionary.detach(), self.effort)
+            self._encode = self._made_learner().encoder.precise(self.dictionary.detach(), self.effort)
         return self._encode(self.normalizer.apply(_rows(A)))
 
     def forward(self, A: Tensor) -> Tensor:
@@ -145,9 +154,11 @@ class SemiNMFModule(lightning.LightningModule):
         """
         exported = load_dictionary(run)
         wanted = {field.name for field in fields(Recipe)}
-        config = {name: value for name, value in exported.config.items() if name in wanted}
+        config = {name: value for name, value in exported.config.items() if name in wanted - {"target_l0"}}
         if encoder is not None:
             config["encoder"] = dict(encoder)
+            if encoder.get("name") not in ("lasso", "auto"):
+                config["l1_penalty"] = 0.0  # a penalty is the lasso's
         module = cls(**config)
         with torch.no_grad():
             module._allocate(exported.D.shape[1])
@@ -174,13 +185,13 @@ class SemiNMFModule(lightning.LightningModule):
         if rows is not None and self.recipe.nb_concepts > rows:
             raise ValueError(f"nb_concepts={self.recipe.nb_concepts} is more than the {rows} training rows; lower it")
         if self._learner_state is not None:
-            learner.attach_sample(sample, self.normalizer)
+            learner.attach_sample(sample, self.normalizer, held_out=self._held_out(sample))
             learner.load_state_dict(self._learner_state)
             if rank() > 0:
                 learner.pending.zero_()  # the checkpoint holds the sum of all processes: rank 0 takes it
             return
         with torch.no_grad():
-            self.dictionary.copy_(learner.start(sample))
+            self.dictionary.copy_(learner.start(sample, self._held_out(sample)))
             self.scale.fill_(learner.normalizer.scale)
             if learner.normalizer.mean is not None:
                 self.mean.copy_(learner.normalizer.mean)
@@ -209,17 +220,17 @@ class SemiNMFModule(lightning.LightningModule):
         learner, solver = self._made_learner(), self.recipe.solver
         data_batches = self._data_batches()
         batch_idx, self._batch = self._batch, self._batch + 1
-        update_every = solver.update_every or (max(1, data_batches // UPDATES_A_PASS) if learner.one_pass else 1)
+        update_every = solver.update_every or self._usual_update_every()
         updated = True
         with self._full_precision():
             if batch_idx < data_batches:
                 last = batch_idx + 1 == data_batches
                 updated = (batch_idx + 1) % update_every == 0 or last
-                if updated:
-                    self._step(lambda: self._observe(batch))
+                for part in _minibatches(batch) if updated else ():
+                    self._step(functools.partial(self._observe, part))
                     for _ in range(solver.steps_per_batch - 1):
                         self._step(lambda: False)
-                else:
+                if not updated:
                     self._observe(batch)
                 if last:
                     self.dictionary.copy_(learner.end_pass(self.dictionary.detach()))
@@ -239,7 +250,7 @@ class SemiNMFModule(lightning.LightningModule):
         if finished or (at_end and learner.one_pass):
             self.trainer.should_stop = True
         due = self.global_step - self._logged_step >= getattr(self.trainer, "log_every_n_steps", 50)
-        rare = updated and update_every > 1 and solver.update_every is None and batch_idx < data_batches
+        rare = learner.one_pass and updated and update_every > 1 and solver.update_every is None and batch_idx < data_batches
         if due or rare or at_end or finished:
             figures = self._training_figures(certify=batch_idx + 1 >= data_batches)
             self._log(figures)
@@ -269,8 +280,10 @@ class SemiNMFModule(lightning.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         assert self.metrics is not None
+        learner = self._made_learner()
         self.metrics.reset()
-        self._encode = self.recipe.encoder.precise(self.dictionary.detach(), self.effort)
+        self.metrics.l1_penalty = learner.penalty
+        self._encode = learner.encoder.precise(self.dictionary.detach(), self.effort)
 
     def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         assert self.metrics is not None and self._encode is not None
@@ -293,6 +306,10 @@ class SemiNMFModule(lightning.LightningModule):
     def optimality_gap(self) -> float | None:
         """``loss / bound - 1`` on the training rows seen; None where there is no certificate (l1_penalty > 0)."""
         return self._made_learner().optimality_gap(self.dictionary.detach())
+
+    def plain_recipe(self) -> dict[str, Any]:
+        """Every setting, with the penalty as tuned, as plain numbers, strings and mappings."""
+        return self._made_learner().plain_recipe()
 
     @property
     def rows_seen(self) -> int:
@@ -392,6 +409,21 @@ class SemiNMFModule(lightning.LightningModule):
                 break
         return gather_rows(torch.cat(parts))
 
+    def _held_out(self, sample: Tensor) -> Tensor | None:
+        """Rows to tune the penalty on, if it is to be tuned and there are any that are not trained on."""
+        datamodule: Any = getattr(self.trainer, "datamodule", None)
+        if self.recipe.target_l0 is None or not hasattr(datamodule, "held_out_sample"):
+            return None
+        return datamodule.held_out_sample(TUNING_ROWS).to(sample)
+
+    def _usual_update_every(self) -> int:
+        learner = self._made_learner()
+        if learner.update_rows is None:
+            return max(1, self._data_batches() // UPDATES_A_PASS)
+        size = getattr(self.trainer.train_dataloader, "batch_size", None)  # of another's loader: rows of one process
+        ours = hasattr(self.trainer.train_dataloader, "minibatch")
+        return max(1, learner.update_rows // size) if size and ours else 1
+
     def _peek(self) -> Iterator[Tensor]:
         """First batches of a loader that comes without our data module."""
         loops = (self.trainer.fit_loop, self.trainer.validate_loop, self.trainer.predict_loop)
@@ -432,6 +464,8 @@ class SemiNMFModule(lightning.LightningModule):
         if learner.rows_seen > rows and now > before:
             figures["train/rows_per_second"] = (learner.rows_seen - rows) / (now - before)
             self._clock = (now, learner.rows_seen)
+        if self.recipe.target_l0 is not None:
+            figures["train/l1_penalty"] = learner.penalty
         if learner.replaced is not None:
             figures["train/replaced_atoms"] = float(learner.replaced)
         return {tag: value for tag, value in figures.items() if not math.isnan(value)}  # no loss before the first batch
@@ -439,6 +473,15 @@ class SemiNMFModule(lightning.LightningModule):
     def _log(self, values: dict[str, float]) -> None:
         for logger in self.loggers:
             logger.log_metrics(values, step=self.global_step)
+
+
+def _minibatches(batch: Any) -> list[Any]:
+    """The parts after each of which the dictionary is updated: as our stream says, else the batch as a whole."""
+    if isinstance(batch, list | tuple) and len(batch) == 3 and isinstance(batch[2], Tensor):
+        sizes = batch[2].tolist()
+        if len(sizes) > 1:
+            return list(zip(batch[0].split(sizes), batch[1].split(sizes), strict=True))
+    return [batch]
 
 
 def _unpack(batch: Any) -> tuple[Tensor, Tensor | None]:

@@ -26,14 +26,16 @@ class Normalizer:
         """From rows ``A`` (n, d): ``none``; ``scale`` to a mean row norm of 1; ``center``, then scale."""
         if mode == "none":
             return cls()
-        A = A.double()
-        mean = A.mean(dim=0) if mode == "center" else None
+        mean = A.mean(dim=0, dtype=torch.float64) if mode == "center" else None
         if mean is not None:
-            A = A - mean
+            A = A.double() - mean
         # Through the largest entry, because squares of very small or very large ones leave the range of a float.
-        largest = float(A.abs().max()) if A.numel() else 0.0
-        norm = float((A / largest).norm(dim=1).mean()) * largest if largest > 0 else 1.0
-        return cls(norm, mean)
+        low, high = A.aminmax() if A.numel() else (A.new_zeros(()), A.new_zeros(()))
+        largest = max(-float(low), float(high))
+        if largest == 0:
+            return cls(1.0, mean)
+        norms = torch.cat([(rows.double() / largest).norm(dim=1) for rows in A.split(1024)])
+        return cls(float(norms.mean()) * largest, mean)
 
     def apply(self, A: Tensor) -> Tensor:
         """To normalised units, in A's own precision."""

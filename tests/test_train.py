@@ -189,6 +189,8 @@ def test_every_shipped_config_runs(choice: str, npy: Path, tmp_path: Path, monke
         overrides.append("trainer.devices=1")
     if choice == "encoder=lasso":
         overrides.append("l1_penalty=0.1")
+    if choice == "encoder=omp":
+        overrides.append("encoder.nonzeros=3")
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
         cfg = compose("train", overrides=overrides)
     assert train.train(cfg) > 0

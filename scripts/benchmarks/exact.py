@@ -26,7 +26,7 @@ def pass_rate(options: Namespace) -> dict[str, float]:
     data.setup()
     learner = make_learner(Recipe(nb_concepts=options.concepts), data.features)
     D = learner.start(data.sample())
-    blocks = [A.clone() for A, _ in data.train_dataloader()]
+    blocks = [A.clone() for A, *_ in data.train_dataloader()]
     plain, ours = [], []
     for _ in range(REPEATS):
         began = time.perf_counter()
@@ -34,7 +34,7 @@ def pass_rate(options: Namespace) -> dict[str, float]:
             _ = A.T @ A
         plain.append(time.perf_counter() - began)
         began = time.perf_counter()
-        for A, _ in data.train_dataloader():
+        for A, *_ in data.train_dataloader():
             learner.observe(A, D)
             learner.absorb()
         ours.append(time.perf_counter() - began)
@@ -76,7 +76,7 @@ def memory(options: Namespace) -> dict[str, float]:
     data.setup()
     learner = make_learner(Recipe(nb_concepts=options.concepts), data.features)
     D = learner.start(data.sample())
-    for A, _ in data.train_dataloader():
+    for A, *_ in data.train_dataloader():
         learner.observe(A, D)
         learner.absorb()
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -43,8 +43,9 @@ class ActivationDataModule(lightning.LightningDataModule):
     Raises:
         TypeError, ValueError: a bad argument; on setup, bad data, naming the file or the row.
 
-    The module may have ``order_matters`` (bool), ``extra_batches`` (int, empty batches after each pass) and
-    ``block_rows`` (int, rows of a batch that must stay in one process together).
+    The module may have ``order_matters`` (bool), ``extra_batches`` (int, empty batches after each pass), ``block_rows``
+    (int, rows of a batch that must stay in one process together) and ``minibatch_rows`` (int or None, rows of all processes
+    after which it does something: see :class:`BatchStream`).
     """
 
     def __init__(
@@ -89,7 +90,10 @@ class ActivationDataModule(lightning.LightningDataModule):
         shuffle = self.order == "shuffled" or (self.order == "auto" and order_matters)
         size = self.batch_size or self._usual_batch_size(order_matters)
         extra = getattr(module, "extra_batches", 0)
-        return self._stream(self.train_rows, size, shuffle=shuffle, extra=extra, block=getattr(module, "block_rows", 1))
+        return self._stream(
+            self.train_rows, size, shuffle=shuffle, extra=extra, block=getattr(module, "block_rows", 1),
+            minibatch=getattr(module, "minibatch_rows", None),
+        )  # fmt: skip
 
     def val_dataloader(self) -> BatchStream:
         assert self.val_rows is not None
@@ -106,10 +110,18 @@ class ActivationDataModule(lightning.LightningDataModule):
             ValueError: a row with NaN or Inf, naming its file and number.
         """
         assert self.train_rows is not None
-        n = len(self.train_rows)
-        count = max(1, min(self.sample_rows, SAMPLE_BYTES // (4 * self.features)))
-        positions = np.arange(n) if n <= count else np.sort(shuffled(np.arange(count), n, self.seed, epoch=2**31))
-        numbers = self.train_rows.rows(positions)
+        return self._sample(self.train_rows, self.sample_rows, sort=True)
+
+    def held_out_sample(self, rows: int) -> Tensor:
+        """The same of the held-out rows, in random order."""
+        assert self.val_rows is not None
+        return self._sample(self.val_rows, rows, sort=False)
+
+    def _sample(self, rows: RowSet, wanted: int, *, sort: bool) -> Tensor:
+        n = len(rows)
+        count = min(n, max(1, min(wanted, SAMPLE_BYTES // (4 * self.features))))
+        positions = shuffled(np.arange(count), n, self.seed, epoch=2**31)
+        numbers = rows.rows(np.sort(positions) if sort else positions)
         A = self.source.read(numbers)
         if not A.isfinite().all():
             raise ValueError(self.explain(A, torch.from_numpy(numbers)))
@@ -143,11 +155,14 @@ class ActivationDataModule(lightning.LightningDataModule):
         rows = max(SHUFFLED_ROWS, min(block, -(-len(self.train_rows) // LEAST_BATCHES)))
         return rows if rows < WHOLE_ROWS else rows // WHOLE_ROWS * WHOLE_ROWS
 
-    def _stream(self, rows: RowSet, size: int, *, shuffle: bool, extra: int = 0, block: int = 1) -> BatchStream:
+    def _stream(
+        self, rows: RowSet, size: int, *, shuffle: bool, extra: int = 0, block: int = 1, minibatch: int | None = None
+    ) -> BatchStream:
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
         return BatchStream(
-            self.source, rows, size, shuffle=shuffle, seed=self.seed, rank=rank, world=world, extra=extra, block=block
-        )
+            self.source, rows, size, shuffle=shuffle, seed=self.seed, rank=rank, world=world, extra=extra, block=block,
+            minibatch=minibatch,
+        )  # fmt: skip
 
     def _groups(self, n: int) -> np.ndarray | None:
         if self.val_split == "block" or self.val_fraction == 0:

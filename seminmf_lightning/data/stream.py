@@ -16,8 +16,8 @@ from torch import Tensor
 from seminmf_lightning.data.rows import RowSet, shuffled
 from seminmf_lightning.data.source import Source
 
-Batch = tuple[Tensor, Tensor]
-"""Rows (m, d) and their numbers in the source (m,) int64."""
+Batch = tuple[Tensor, Tensor, Tensor]
+"""Rows (m, d), their numbers in the source (m,) int64, and how many of them belong to each minibatch (b,) int64."""
 
 
 class BatchStream:
@@ -25,16 +25,20 @@ class BatchStream:
 
     ``batch_size`` counts the rows of all processes together.  ``extra`` empty batches follow the data in every pass, for
     modules that go on working without it.  Slices begin at multiples of ``block`` rows.
+
+    A batch is made of minibatches of ``minibatch`` rows of all processes together, each process having its slice of each of
+    them: what a module does after every minibatch depends neither on the batch size nor on the number of processes.
     """
 
     def __init__(
         self, source: Source, rows: RowSet, batch_size: int, *,
         shuffle: bool, seed: int, rank: int = 0, world: int = 1, extra: int = 0, block: int = 1,
+        minibatch: int | None = None,
     ) -> None:  # fmt: skip
         self.source, self.rows, self.batch_size = source, rows, batch_size
         self.shuffle, self.seed, self.rank, self.world = shuffle, seed, rank, world
         self.data_batches = -(-len(rows) // batch_size)
-        self.extra, self.block = extra, block
+        self.extra, self.block, self.minibatch = extra, block, min(minibatch or batch_size, batch_size)
         self.epoch, self.batch = 0, 0
 
     def __len__(self) -> int:
@@ -68,13 +72,22 @@ class BatchStream:
     def _read(self, batch: int) -> Batch:
         begin = min(batch * self.batch_size, len(self.rows))
         size = min(self.batch_size, len(self.rows) - begin)
-        start, stop = (begin + self._cut(size, part) for part in (self.rank, self.rank + 1))
+        slices = []
+        for first in range(begin, begin + size, self.minibatch):
+            whole = min(self.minibatch, begin + size - first)
+            slices.append([first + self._cut(whole, part) for part in (self.rank, self.rank + 1)])
+        sizes = torch.tensor([stop - start for start, stop in slices], dtype=torch.int64)
         if self.shuffle:
-            numbers = self.rows.rows(shuffled(np.arange(start, stop), len(self.rows), self.seed, self.epoch))
-            return self.source.read(numbers), torch.from_numpy(numbers)
-        ranges = self.rows.ranges(start, stop)
+            positions = np.concatenate([np.arange(start, stop) for start, stop in slices] or [np.arange(0)])
+            drawn = self.rows.rows(shuffled(positions, len(self.rows), self.seed, self.epoch))
+            return self.source.read(drawn), torch.from_numpy(drawn), sizes
+        ranges = [one for start, stop in slices for one in self.rows.ranges(start, stop)]
         if len(ranges) == 1:
-            return self.source.read_range(*ranges[0]), torch.arange(*ranges[0])
-        numbers = self.rows.rows(np.arange(start, stop))
-        parts = [self.source.read_range(*one) for one in ranges]
-        return torch.cat(parts) if parts else self.source.read_range(0, 0), torch.from_numpy(numbers)
+            return self.source.read_range(*ranges[0]), torch.arange(*ranges[0]), sizes
+        rows = [self.source.read_range(*one) for one in ranges]
+        numbers = [torch.arange(*one) for one in ranges]
+        return (
+            torch.cat(rows) if rows else self.source.read_range(0, 0),
+            torch.cat(numbers) if numbers else torch.arange(0),
+            sizes,
+        )

@@ -22,6 +22,9 @@ class Encoder(ABC):
     sparse: ClassVar[bool]
     """Whether most codes are exactly zero, so that they are worth storing as a sparse matrix."""
 
+    def check(self, concepts: int, features: int) -> None:
+        """Raise ValueError if dictionaries of this shape are not for this encoder."""
+
     def settle(self, D: Tensor, sample: Tensor) -> Effort:
         """How much work a row needs in training, found on a sample (m, d); plain numbers, kept in checkpoints."""
         return ()
@@ -39,3 +42,11 @@ class Encoder(ABC):
     def with_limits(self, max_iter: int | None, tol: float | None) -> Encoder:
         """The same encoder stopped earlier or later, where it iterates at all; None leaves a limit as it is."""
         return self
+
+
+class Penalised(Encoder):
+    """An encoder whose codes have an l1 penalty."""
+
+    @abstractmethod
+    def with_penalty(self, l1_penalty: float) -> Encoder:
+        """The same encoder at another penalty."""

@@ -1,11 +1,12 @@
-"""Lasso codes by ADMM with one cached factor, certified by the duality gap.
+"""Lasso codes: a few ADMM iterations find the support, exact solves on the support finish, the duality gap certifies.
 
 ``min_z 1/2 ||a - z D||^2 + l1_penalty ||z||_1``
 
-Boyd et al., "Distributed optimization and statistical learning via ADMM", 2011, section 6.4, over-relaxed (3.4.3).
-Nonnegative atoms share one huge eigenvalue, on which proximal gradient methods crawl; the cached inverse takes it out.
+Boyd et al., "Distributed optimization and statistical learning via ADMM", 2011, section 6.4, over-relaxed (3.4.3), with one
+cached factor.  Nonnegative atoms share one huge eigenvalue, on which proximal gradient methods crawl; the cached inverse
+takes it out.  The solves keep the signs that ADMM found, as in the feature-sign search of Lee et al., 2007.
 
-Legend:  A (n, d)   Z (n, k)   D (k, d)   G = D D^T (k, k)   R = rho (G + rho I)^-1 (k, k)
+Legend:  A (n, d)   Z (n, k)   D (k, d)   Q = A D^T (n, k)   G = D D^T (k, k)   R = rho (G + rho I)^-1 (k, k)
          V (n, k) the one state of the iteration: the multiplier is clip(V), the codes are V - clip(V)
 """
 
@@ -18,30 +19,35 @@ import torch
 from torch import Tensor
 
 from seminmf_lightning.checks import real_number, whole_number
-from seminmf_lightning.encoders.base import Effort, Encode, Encoder
+from seminmf_lightning.encoders.base import Effort, Encode, Penalised
+from seminmf_lightning.encoders.support import gram, solve_on_support
 from seminmf_lightning.objective import lasso_duality_gap
 
-OVER_RELAXATION = 1.6
-USUAL_RHO = 1.0
-RHOS = (0.1, 0.3, 1.0, 3.0, 10.0)  # candidates; a mean row norm of 1 and unit atoms fix the scale
-CHECK_EVERY = 10  # iterations between looks at the gap
-SETTLE_STEP = 5
+OVER_RELAXATION = 1.8
+USUAL_RHO = 2.0
+RHOS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # candidates; a mean row norm of 1 and unit atoms fix the scale
+ROUNDS = 3  # exact solves on the support, each without the codes whose sign the last one changed
+SETTLE_STEP = 2
+CHECK_EVERY = 10  # iterations between looks at the gap, where each row is certified
+REFERENCE = 0.25  # share of the gap asked for, to which the reference of `settle` is known
 SETTLE_ROWS = 256
-ROWS_AT_ONCE = 4096  # bounds the memory of `precise`
+CODES_AT_ONCE = 2**25  # bounds the memory: (rows, k) matrices have at most so many numbers
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lasso(Encoder):
+class Lasso(Penalised):
     """Sparse codes to a relative duality gap."""
 
     l1_penalty: float
     """Weight of ``||z||_1``; above 0."""
     gap: float = 1e-3
-    """In training: mean duality gap over mean objective, on a fixed sample of rows."""
+    """In training: mean distance from the least objective over mean objective, at most, on a fixed sample of rows."""
     precise_gap: float = 1e-4
     """At validation and in ``encode``: duality gap over objective, for every row."""
     max_iter: int = 1000
     """Most ADMM iterations; a row that needs more keeps the codes it has."""
+    refit: bool = False
+    """At validation and in ``encode``: replace the codes by the least-squares ones on their support, unshrunk."""
 
     sparse: ClassVar[bool] = True
 
@@ -52,42 +58,52 @@ class Lasso(Encoder):
         whole_number("encoder.max_iter", self.max_iter, 1)
 
     def settle(self, D: Tensor, sample: Tensor) -> Effort:
-        """The rho, and its number of iterations, that reach the mean relative ``gap`` on the sample soonest."""
+        """The rho, and its number of iterations, that reach the mean ``gap`` on the sample soonest."""
+        usual = _Admm(D, self.l1_penalty, USUAL_RHO)
+        objective, gap = lasso_duality_gap(sample, self._to_gap(sample, usual, self.gap * REFERENCE), D, self.l1_penalty)
+        least = (objective - gap).sum()
         best = (USUAL_RHO, self.max_iter)
         for rho in sorted(RHOS, key=lambda rho: abs(rho - USUAL_RHO)):
-            factor, threshold = _relaxed_factor(D, rho), self.l1_penalty / rho
-            base, V = _start(sample, D, factor, rho)
-            for done in range(SETTLE_STEP, best[1], SETTLE_STEP):
-                V = _iterate(V, base, factor, threshold, SETTLE_STEP)
-                objective, gap = lasso_duality_gap(sample, _codes(V, threshold), D, self.l1_penalty)
-                if gap.sum() <= self.gap * objective.sum():
+            if best[1] <= SETTLE_STEP:
+                break
+            admm = usual if rho == USUAL_RHO else _Admm(D, self.l1_penalty, rho)
+            Q, base, V = admm.start(sample)
+            for done in range(SETTLE_STEP, int(best[1]), SETTLE_STEP):
+                V = admm.iterate(V, base, SETTLE_STEP)
+                reached = lasso_duality_gap(sample, admm.finish(V, Q), D, self.l1_penalty)[0].sum()
+                if reached - least <= self.gap * reached:
                     best = (rho, done)
                     break
         return best
 
     def training(self, D: Tensor, effort: Effort) -> Encode:
-        """A fixed number of iterations: no look at the data, no waiting for the device."""
+        """A fixed number of iterations and rounds, whatever the row."""
         rho, iterations = effort
-        factor, threshold = _relaxed_factor(D, rho), self.l1_penalty / rho
+        admm = _Admm(D, self.l1_penalty, rho)
 
         def encode(A: Tensor) -> Tensor:
-            base, V = _start(A, D, factor, rho)
-            return _codes(_iterate(V, base, factor, threshold, int(iterations)), threshold)
+            Q, base, V = admm.start(A)
+            return admm.finish(admm.iterate(V, base, int(iterations)), Q)
 
-        return encode
+        return lambda A: torch.cat([encode(rows) for rows in A.split(admm.rows_at_once)])
 
     def precise(self, D: Tensor, effort: Effort = ()) -> Encode:
-        settled = list(effort)
+        settled: list[_Admm] = []
 
         def encode(A: Tensor) -> Tensor:
             atoms = D.to(A)
             if not len(A):
                 return A.new_zeros(0, len(D))
             if not settled:
-                settled.extend(self.settle(atoms, A[:SETTLE_ROWS]))
-            return torch.cat([self.to_gap(rows, atoms, settled[0]) for rows in A.split(ROWS_AT_ONCE)])
+                rho = (effort or self.settle(atoms, A[:SETTLE_ROWS]))[0]
+                settled.append(_Admm(atoms, self.l1_penalty, rho))
+            admm = settled[0]
+            return torch.cat([self._finished(rows, admm) for rows in A.split(admm.rows_at_once)])
 
         return encode
+
+    def with_penalty(self, l1_penalty: float) -> Lasso:
+        return replace(self, l1_penalty=l1_penalty)
 
     def with_limits(self, max_iter: int | None, tol: float | None) -> Lasso:
         return replace(
@@ -96,67 +112,93 @@ class Lasso(Encoder):
             precise_gap=self.precise_gap if tol is None else tol,
         )
 
-    def to_gap(self, A: Tensor, D: Tensor, rho: float) -> Tensor:
-        """Iterate until each row is within ``precise_gap``; finished rows leave the batch."""
-        Z = A.new_zeros(A.shape[0], D.shape[0])
-        factor, threshold = _relaxed_factor(D, rho), self.l1_penalty / rho
-        base, V = _start(A, D, factor, rho)
+    def _finished(self, A: Tensor, admm: _Admm) -> Tensor:
+        Z = self._to_gap(A, admm, self.precise_gap)
+        return solve_on_support(Z, admm.correlations(A), admm.D, admm.G, 0.0) if self.refit else Z
+
+    def _to_gap(self, A: Tensor, admm: _Admm, wanted: float) -> Tensor:
+        """Iterate until each row's gap is at most ``wanted`` of its objective; finished rows leave the batch."""
+        Z = A.new_zeros(A.shape[0], admm.D.shape[0])
+        least = A.new_full((A.shape[0],), torch.inf)
+        Q, base, V = admm.start(A)
         open_rows = torch.arange(A.shape[0], device=A.device)
         for _ in range(0, self.max_iter, CHECK_EVERY):
-            V = _iterate(V, base, factor, threshold, CHECK_EVERY)
-            codes = _codes(V, threshold)
-            objective, gap = lasso_duality_gap(A, codes, D, self.l1_penalty)
-            Z[open_rows] = codes
-            unfinished = (gap > self.precise_gap * objective).nonzero()[:, 0]
+            V = admm.iterate(V, base, CHECK_EVERY)
+            codes = admm.finish(V, Q)
+            objective, gap = lasso_duality_gap(A, codes, admm.D, self.l1_penalty)
+            better = objective < least
+            Z[open_rows[better]], least = codes[better], torch.minimum(objective, least)
+            unfinished = (gap > wanted * objective).nonzero()[:, 0]
             if not len(unfinished):
                 break
             if len(unfinished) < len(open_rows):
-                open_rows, A, V, base = open_rows[unfinished], A[unfinished], V[unfinished], base[unfinished]
+                A, Q, V, base, open_rows, least = (x[unfinished] for x in (A, Q, V, base, open_rows, least))
         return Z
 
 
-def _relaxed_factor(D: Tensor, rho: float) -> tuple[Tensor, ...]:
-    """R in the cheaper form: one (k, k) matrix, or where k > 2 d the pair (D, K) with ``R = I - D K``, K (d, k)."""
-    k, d = D.shape
-    E = D.double()
-    if k > 2 * d:
-        inner = E.T @ E
-        inner.diagonal().add_(rho)
-        return D, torch.cholesky_solve(E.T, torch.linalg.cholesky(inner)).to(D)
-    gram = E @ E.T
-    gram.diagonal().add_(rho)
-    matrix = torch.cholesky_inverse(torch.linalg.cholesky(gram)).mul_(rho * OVER_RELAXATION)
-    matrix.diagonal().sub_(OVER_RELAXATION - 1)
-    return (matrix.to(D),)
+class _Admm:
+    """The iteration for one dictionary, penalty and rho."""
 
+    def __init__(self, D: Tensor, penalty: float, rho: float) -> None:
+        self.D, self.penalty, self.rho = D, penalty, rho
+        self.threshold = penalty / rho
+        self.G = gram(D)
+        self.factor = _relaxed_factor(D, self.G, rho)
 
-def _start(A: Tensor, D: Tensor, factor: tuple[Tensor, ...], rho: float) -> tuple[Tensor, Tensor]:
-    """The constant term ``OVER_RELAXATION A D^T (G + rho I)^-1`` and V after one step from zero."""
-    # In float64, because float32 products over d depend on the shape of the batch, and codes must not.
-    Q = (A.double() @ D.double().T).to(A)
-    if len(factor) == 1:
-        base = (Q @ factor[0]).add_(Q, alpha=OVER_RELAXATION - 1).div_(rho)
-    else:
-        base = Q.sub_((Q @ factor[0]) @ factor[1]).mul_(OVER_RELAXATION / rho)
-    return base, base.clone()
+    @property
+    def rows_at_once(self) -> int:
+        return max(1, CODES_AT_ONCE // self.D.shape[0])
 
+    def correlations(self, A: Tensor) -> Tensor:
+        # In float64, because float32 products over d depend on the shape of the batch, and codes must not.
+        return (A.double() @ self.D.double().T).to(A)
 
-def _iterate(V: Tensor, base: Tensor, factor: tuple[Tensor, ...], threshold: float, iterations: int) -> Tensor:
-    """``V <- base + (2 - a) U + (V - 2 U) (a R - (a - 1) I)``, a the over-relaxation and U = clip(V, +-threshold).
-
-    The textbook's three updates, written in the one variable V = codes + multiplier.
-    """
-    for _ in range(iterations):
-        U = V.clamp(-threshold, threshold)
-        reflected = torch.sub(V, U, alpha=2)
-        following = torch.add(base, U, alpha=2 - OVER_RELAXATION)
-        if len(factor) == 1:
-            V = torch.addmm(following, reflected, factor[0], out=V)
+    def start(self, A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Q, the constant term ``OVER_RELAXATION Q (G + rho I)^-1``, and V after one step from zero."""
+        Q = self.correlations(A)
+        if len(self.factor) == 1:
+            base = (Q @ self.factor[0]).add_(Q, alpha=OVER_RELAXATION - 1).div_(self.rho)
         else:
-            following.add_(reflected)
-            V = torch.addmm(following, reflected @ factor[0], factor[1], alpha=-OVER_RELAXATION, out=V)
-    return V
+            base = Q.sub((Q @ self.factor[0]) @ self.factor[1]).mul_(OVER_RELAXATION / self.rho)
+        return Q, base, base.clone()
+
+    def iterate(self, V: Tensor, base: Tensor, iterations: int) -> Tensor:
+        """``V <- base + (2 - a) U + (V - 2 U) (a R - (a - 1) I)``, a the over-relaxation and U = clip(V, +-threshold).
+
+        The textbook's three updates, written in the one variable V = codes + multiplier.
+        """
+        for _ in range(iterations):
+            U = V.clamp(-self.threshold, self.threshold)
+            reflected = torch.sub(V, U, alpha=2)
+            following = torch.add(base, U, alpha=2 - OVER_RELAXATION, out=U)
+            if len(self.factor) == 1:
+                V = torch.addmm(following, reflected, self.factor[0], out=V)
+            else:
+                following.add_(reflected)
+                V = torch.addmm(following, reflected @ self.factor[0], self.factor[1], alpha=-OVER_RELAXATION, out=V)
+        return V
+
+    def finish(self, V: Tensor, Q: Tensor) -> Tensor:
+        """The codes of the state, made exact on their support."""
+        Z = torch.nn.functional.softshrink(V, self.threshold)
+        return solve_on_support(Z, Q, self.D, self.G, self.penalty, ROUNDS)
 
 
-def _codes(V: Tensor, threshold: float) -> Tensor:
-    return torch.nn.functional.softshrink(V, threshold)
+def _relaxed_factor(D: Tensor, G: Tensor | None, rho: float) -> tuple[Tensor, ...]:
+    """``a R - (a - 1) I`` (k, k), a the over-relaxation; where k > 2 d the pair (D, K) with ``R = I - D K``, K (d, k)."""
+    k, d = D.shape
+    if G is not None and k <= d:
+        shifted = G.clone()
+        shifted.diagonal().add_(rho)
+        matrix = torch.cholesky_inverse(torch.linalg.cholesky(shifted)).mul_(rho * OVER_RELAXATION)
+        matrix.diagonal().sub_(OVER_RELAXATION - 1)
+        return (matrix.to(D),)
+    E = D.double()
+    inner = E.T @ E
+    inner.diagonal().add_(rho)
+    K = torch.cholesky_solve(E.T, torch.linalg.cholesky(inner))
+    if G is None:
+        return D, K.to(D)
+    matrix = (E @ K).mul_(-OVER_RELAXATION)
+    matrix.diagonal().add_(1)
+    return (matrix.to(D),)

@@ -22,8 +22,9 @@ class Data(Init):
     """Rows in random order, taking the positive and the negative part in turn; a part that is empty gives way."""
 
     def start(self, A: Tensor, concepts: int, generator: torch.Generator, *, positive: bool = False) -> Tensor:
-        A = A.double()
-        rows = A[torch.randperm(A.shape[0], generator=generator).to(A.device)]
+        order = torch.randperm(A.shape[0], generator=generator).to(A.device)
+        order = order[(A != 0).any(dim=1)[order]]
+        rows = A[order[: 2 * concepts + 1]].double()  # enough of them, even if every second part is empty
         parts = torch.cat([_in_turn(rows), _in_turn(-rows)])
         parts = parts[parts.norm(dim=1) > 0]
         if not len(parts):  # every row is zero: any dictionary is right

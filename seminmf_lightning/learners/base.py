@@ -23,8 +23,9 @@ import torch
 from torch import Tensor
 
 from seminmf_lightning.checks import one_of, real_number, whole_number
-from seminmf_lightning.encoders import Effort, Encoder
+from seminmf_lightning.encoders import Effort, Encoder, Penalised
 from seminmf_lightning.init import Init
+from seminmf_lightning.learners.penalty import START
 from seminmf_lightning.normalize import MODES, Normalizer
 from seminmf_lightning.plugins import available, build, spec_of
 from seminmf_lightning.solvers import Solver
@@ -43,12 +44,14 @@ class Recipe:
     """Atoms of the dictionary, k."""
     l1_penalty: float = 0.0
     """Weight of ``||z||_1`` in the objective, in normalised units (rows of mean norm 1)."""
+    target_l0: float | None = None
+    """Instead of a penalty: the mean nonzeros a row that the penalty is tuned to while training, on held-out rows."""
     solver: Any = "hals"
     """A name, a mapping with a ``name``, or a :class:`Solver`; the recipe holds the :class:`Solver`."""
     init: Any = "data"
     """Likewise an :class:`Init`."""
     encoder: Any = "auto"
-    """Likewise an :class:`Encoder`; ``auto``: least squares where l1_penalty = 0, else lasso."""
+    """Likewise an :class:`Encoder`; ``auto``: lasso under a penalty, else least squares."""
     statistics: str = "auto"
     """``second_moment`` (exact, one pass, l1_penalty = 0 only), ``codes`` (online), or ``auto``."""
     normalize: str = "scale"
@@ -62,30 +65,55 @@ class Recipe:
         whole_number("seed", self.seed, 0)
         real_number("l1_penalty", self.l1_penalty, 0)
         real_number("tol", self.tol, 0)
+        if self.target_l0 is not None:
+            real_number("target_l0", self.target_l0, 0, exclusive=True)
+            if self.target_l0 > self.nb_concepts:
+                raise ValueError(
+                    f"target_l0={self.target_l0:g} is more than nb_concepts={self.nb_concepts}; it must be in (0, k]"
+                )
+            if self.l1_penalty > 0:
+                raise ValueError(
+                    f"target_l0={self.target_l0:g} and l1_penalty={self.l1_penalty:g} are two ways to say the same: give one"
+                )
         one_of("statistics", self.statistics, STATISTICS)
         one_of("normalize", self.normalize, MODES)
         solver = build(Solver, self.solver)
         object.__setattr__(self, "solver", solver)
         object.__setattr__(self, "init", build(Init, self.init))
         object.__setattr__(self, "encoder", self._build_encoder())
-        if self.l1_penalty > 0 and not solver.supports_penalty:
+        if self.penalised and not solver.supports_penalty:
+            asked = f"l1_penalty={self.l1_penalty:g}" if self.target_l0 is None else f"target_l0={self.target_l0:g}"
             able = [name for name, kind in available(Solver).items() if kind.supports_penalty]
             raise ValueError(
-                f"solver={_name(solver)} cannot keep the atoms bounded, which l1_penalty={self.l1_penalty:g} needs "
+                f"solver={_name(solver)} cannot keep the atoms bounded, which {asked} needs "
                 f"(else D grows, Z shrinks and nothing gets sparse): use solver={' or solver='.join(able)}"
             )
-        if self.l1_penalty > 0 and self.statistics == "second_moment":
-            raise ValueError("statistics=second_moment is exact only for l1_penalty=0; use statistics=codes or auto")
+        if self.penalised and not isinstance(self.encoder, Penalised):
+            raise ValueError(f"encoder={_name(self.encoder)} knows no penalty: use encoder=lasso or auto, or l1_penalty=0")
+        if (self.penalised or self.encoder.sparse) and self.statistics == "second_moment":
+            raise ValueError(
+                "statistics=second_moment is exact only for least-squares codes (l1_penalty=0); use statistics=codes or auto"
+            )
 
     def _build_encoder(self) -> Encoder:
         if isinstance(self.encoder, Encoder):
             return self.encoder
         spec = {"name": self.encoder} if isinstance(self.encoder, str) else dict(self.encoder)
         if spec.get("name") == "auto":
-            spec = {"name": "lasso" if self.l1_penalty > 0 else "least_squares"}
+            spec = {"name": "lasso" if self.penalised else "least_squares"}
         if spec.get("name") == "lasso":
-            spec.setdefault("l1_penalty", self.l1_penalty)
+            spec.setdefault("l1_penalty", self.l1_penalty if self.target_l0 is None else START)
         return build(Encoder, spec)
+
+    @property
+    def penalised(self) -> bool:
+        """Whether the objective has an l1 term, of given or of tuned weight."""
+        return self.l1_penalty > 0 or self.target_l0 is not None
+
+    @property
+    def bounded(self) -> bool:
+        """Whether atoms are kept in the unit ball: a penalty needs it, and codes counted one by one read better with it."""
+        return self.penalised or (self.encoder.sparse and self.solver.supports_penalty)
 
     def plain(self) -> dict[str, Any]:
         """Numbers, strings and mappings of them, from which ``Recipe(**plain)`` makes an equal recipe."""
@@ -96,7 +124,7 @@ class Recipe:
         """``second_moment`` or ``codes``: what ``auto`` means for d features."""
         if self.statistics != "auto":
             return self.statistics
-        exact = self.l1_penalty == 0 and _name(self.encoder) == "least_squares"
+        exact = not self.penalised and not self.encoder.sparse
         return "second_moment" if exact and features <= AFFORDABLE_FEATURES else "codes"
 
 
@@ -111,6 +139,8 @@ class Learner(ABC):
     """Whether rows should come shuffled."""
     one_pass: ClassVar[bool]
     """Whether one pass over the data is all that is of use."""
+    update_rows: ClassVar[int | None]
+    """Rows of all processes together between two updates of the dictionary, where the caller does not say otherwise."""
     dictionary_dtype: ClassVar[torch.dtype]
 
     pending: Sums
@@ -126,15 +156,36 @@ class Learner(ABC):
         self.replaced: int | None = None
         """Dead atoms given a new direction so far, where the method looks for any."""
 
-    def start(self, sample: Tensor) -> Tensor:
-        """Settle the normaliser on a sample of raw rows (m, d) and return the starting dictionary."""
-        self.attach_sample(sample)
+    @property
+    def penalty(self) -> float:
+        """Weight of ``||z||_1`` at present."""
+        return self.recipe.l1_penalty
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder at the present penalty."""
+        return self.recipe.encoder
+
+    def plain_recipe(self) -> dict[str, Any]:
+        """The recipe with the penalty as tuned: what encodes new rows like those of the training."""
+        return self.recipe.plain() | {"l1_penalty": self.penalty, "encoder": spec_of(self.encoder)}
+
+    def start(self, sample: Tensor, held_out: Tensor | None = None) -> Tensor:
+        """Settle the normaliser on a sample of raw rows (m, d) and return the starting dictionary.
+
+        A penalty that is tuned is tuned on the raw rows ``held_out``, or on the sample where there are none.
+        """
+        self.attach_sample(sample, held_out=held_out)
         generator = torch.Generator().manual_seed(self.recipe.seed)
         positive = self.recipe.solver.needs_positive_start
         D = self.recipe.init.start(self.normalizer.apply(sample), self.recipe.nb_concepts, generator, positive=positive)
-        return D.to(self.dictionary_dtype)
+        return self.begin(D.to(self.dictionary_dtype))
 
-    def attach_sample(self, sample: Tensor, normalizer: Normalizer | None = None) -> None:
+    def begin(self, D: Tensor) -> Tensor:
+        """Whatever else is to be settled with the starting dictionary."""
+        return D
+
+    def attach_sample(self, sample: Tensor, normalizer: Normalizer | None = None, *, held_out: Tensor | None = None) -> None:
         """Keep what is needed of the sample; after a resume, with the normaliser of the checkpoint."""
         self.normalizer = normalizer or Normalizer.fit(sample, self.recipe.normalize)
 
@@ -186,7 +237,8 @@ class Learner(ABC):
 
 def make_learner(recipe: Recipe, features: int) -> Learner:
     """The learner that the recipe asks for, for rows of ``features`` numbers."""
-    if recipe.l1_penalty == 0 and recipe.nb_concepts >= features:
+    recipe.encoder.check(recipe.nb_concepts, features)
+    if not recipe.penalised and not recipe.encoder.sparse and recipe.nb_concepts >= features:
         warnings.warn(
             f"nb_concepts={recipe.nb_concepts} is not less than the {features} features: with l1_penalty=0 such a "
             "dictionary fits anything exactly, the identity does; lower nb_concepts or set l1_penalty",

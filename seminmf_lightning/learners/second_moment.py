@@ -45,6 +45,7 @@ class FullBatch(Learner):
 
     order_matters: ClassVar[bool] = False
     one_pass: ClassVar[bool] = True
+    update_rows: ClassVar[int | None] = None
     dictionary_dtype: ClassVar[torch.dtype] = torch.float64
 
     def __init__(self, recipe: Recipe, features: int) -> None:
@@ -58,7 +59,7 @@ class FullBatch(Learner):
         self._checked_error: float | None = None
         self._converged = False
 
-    def attach_sample(self, sample: Tensor, normalizer: Normalizer | None = None) -> None:
+    def attach_sample(self, sample: Tensor, normalizer: Normalizer | None = None, *, held_out: Tensor | None = None) -> None:
         super().attach_sample(sample, normalizer)
         self.preview = SecondMoment.empty(self.features, sample.device)
         self.preview.add_rows_(self.normalizer.apply(sample).double())

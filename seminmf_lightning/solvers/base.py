@@ -24,8 +24,9 @@ class Solver(ABC):
     steps_per_batch: int = 1
     """Solver steps after a batch."""
     update_every: int | None = None
-    """Batches between updates; sums of the batches between are kept, none is lost.  None: 1, or where one pass over the
-    data is exact as many as leave 16 updates a pass, because there the steps that count come after it."""
+    """Batches between updates; sums of the batches between are kept, none is lost.  None: an update every
+    512 rows, whatever the batch size; or where one pass over the data is exact 16 updates a pass, because there the steps
+    that count come after it."""
     max_iter: int = 500
     """l1_penalty = 0: most solver steps on the complete second moment, after the pass over the data."""
 

@@ -1,0 +1,81 @@
+"""Exact codes on known supports: many small positive definite systems at once.
+
+On the support s of a row, with signs e, the lasso is ``G_ss z = q_s - l1_penalty e``; least squares is the same with
+l1_penalty = 0.  Float64, so that the codes of a row do not depend on the rows it shares a batch with.
+
+Legend:  Z (n, k) codes   D (k, d) dictionary   Q = A D^T (n, k)   G = D D^T (k, k)   m = most nonzeros of a row
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+ROWS_AT_ONCE = 256
+"""Rows sorted by their nonzeros are taken so many at a time: small systems are not padded to the size of large ones."""
+LARGEST_SUPPORT = 256
+"""A row with more nonzeros is left as it is: there the systems cost more than the iterations they spare."""
+RIDGE = 1e-10
+"""Added to the diagonal where atoms are (nearly) equal, as a share of it."""
+
+
+def gram(D: Tensor) -> Tensor | None:
+    """``D D^T`` in float64, or None where k > 2 d and it would be larger than D: then it is taken support by support."""
+    return D.double() @ D.double().T if D.shape[0] <= 2 * D.shape[1] else None
+
+
+def solve_on_support(Z: Tensor, Q: Tensor, D: Tensor, G: Tensor | None, penalty: float, rounds: int = 1) -> Tensor:
+    """The minimisers on the supports of Z.
+
+    With ``penalty > 0`` signs are kept: a code whose sign would change becomes zero, and the smaller system is solved again,
+    ``rounds`` times in all.  With ``penalty = 0`` signs are free and one round solves.
+    """
+    out = Z.clone()
+    counts = (Z != 0).sum(dim=1)
+    order = counts.argsort()
+    order = order[(counts[order] > 0) & (counts[order] <= LARGEST_SUPPORT)]
+    for rows in order.split(ROWS_AT_ONCE) if len(order) else ():
+        size = int(counts[rows[-1]])
+        values, atoms = Z[rows].abs().topk(size, dim=1)
+        live = values > 0
+        signs = Z[rows].gather(1, atoms).sign().double()
+        target = Q[rows].gather(1, atoms).double() - penalty * signs
+        system = _systems(atoms, D, G)
+        codes = _solve(system, target, live)
+        if penalty > 0:
+            codes = _keep_signs(codes, signs, system, target, live, rounds)
+        out[rows] = torch.zeros_like(Z[rows]).scatter_(1, atoms, codes.to(Z))
+    return out
+
+
+def _keep_signs(codes: Tensor, signs: Tensor, system: Tensor, target: Tensor, live: Tensor, rounds: int) -> Tensor:
+    """Drop codes of the wrong sign and solve the rows they are in again."""
+    codes = codes * live
+    for last in range(rounds - 1, -1, -1):
+        wrong = (codes * signs < 0).any(dim=1).nonzero()[:, 0]
+        if not len(wrong):
+            break
+        live[wrong] &= codes[wrong] * signs[wrong] > 0
+        again = _solve(system[wrong], target[wrong], live[wrong]) if last else codes[wrong]
+        codes[wrong] = torch.where(live[wrong], again, 0.0)
+    return codes
+
+
+def _systems(atoms: Tensor, D: Tensor, G: Tensor | None) -> Tensor:
+    if G is not None:
+        return G[atoms[:, :, None], atoms[:, None, :]]
+    chosen = D[atoms].double()
+    return chosen @ chosen.mT
+
+
+def _solve(system: Tensor, target: Tensor, live: Tensor) -> Tensor:
+    """``system z = target`` over the live entries, zero elsewhere."""
+    matrix = torch.where(live[:, :, None] & live[:, None, :], system, 0.0)
+    diagonal = matrix.diagonal(dim1=1, dim2=2)
+    diagonal.mul_(1 + RIDGE).add_((~live).double())
+    factor, info = torch.linalg.cholesky_ex(matrix)
+    codes = torch.cholesky_solve(torch.where(live, target, 0.0)[:, :, None], factor)[:, :, 0]
+    if info.any():  # equal atoms: any of the minimisers will do
+        bad = info.nonzero()[:, 0]
+        codes[bad] = (torch.linalg.pinv(matrix[bad], hermitian=True) @ torch.where(live, target, 0.0)[bad, :, None])[:, :, 0]
+    return codes
