@@ -42,7 +42,7 @@ def train(cfg: DictConfig) -> float:
     trainer = build_trainer(cfg, [*build_each(cfg.callbacks), saver], build_each(cfg.logger) or False)
 
     trainer.fit(module, data, ckpt_path=cfg.ckpt_path, weights_only=True)
-    trainer.validate(module, data, verbose=False)
+    trainer.validate(module, data, verbose=False, weights_only=True)
 
     figures: dict[str, Any] = module.figures | {
         "optimality_gap": module.optimality_gap(),

@@ -25,8 +25,9 @@ class Encoder(ABC):
     def check(self, concepts: int, features: int) -> None:
         """Raise ValueError if dictionaries of this shape are not for this encoder."""
 
-    def settle(self, D: Tensor, sample: Tensor) -> Effort:
-        """How much work a row needs in training, found on a sample (m, d); plain numbers, kept in checkpoints."""
+    def settle(self, D: Tensor, sample: Tensor, effort: Effort = ()) -> Effort:
+        """How much work a row needs in training, found on a sample (m, d); plain numbers, kept in checkpoints.  The search
+        begins at ``effort``, what was found last."""
         return ()
 
     @abstractmethod

@@ -12,6 +12,7 @@ Legend:  A (n, d)   Z (n, k)   D (k, d)   Q = A D^T (n, k)   G = D D^T (k, k)   
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -20,15 +21,18 @@ from torch import Tensor
 
 from seminmf_lightning.checks import real_number, whole_number
 from seminmf_lightning.encoders.base import Effort, Encode, Penalised
-from seminmf_lightning.encoders.support import gram, solve_on_support
+from seminmf_lightning.encoders.feature_sign import feature_sign
+from seminmf_lightning.encoders.support import gram, solve_on_support, support_work
 from seminmf_lightning.objective import lasso_duality_gap
 
 OVER_RELAXATION = 1.8
 USUAL_RHO = 2.0
-RHOS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # candidates; a mean row norm of 1 and unit atoms fix the scale
+RHOS = (1.0, 0.5, 4.0, 0.25, 8.0, 2.0)  # candidates; a mean row norm of 1 and unit atoms fix the scale
 ROUNDS = 3  # exact solves on the support, each without the codes whose sign the last one changed
-SETTLE_STEP = 2
-CHECK_EVERY = 10  # iterations between looks at the gap, where each row is certified
+LOOKS = (2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)  # iterations at which `settle` looks
+FIRST_CHECK = 10  # iterations before the first look at the gap of each row
+CRAWLING = 2  # looks after which the rows still open are searched for exactly
+SEARCH_ROWS, SEARCH_STEPS = 256, 200
 REFERENCE = 0.25  # share of the gap asked for, to which the reference of `settle` is known
 SETTLE_ROWS = 256
 CODES_AT_ONCE = 2**25  # bounds the memory: (rows, k) matrices have at most so many numbers
@@ -57,23 +61,30 @@ class Lasso(Penalised):
         real_number("encoder.precise_gap", self.precise_gap, 0, exclusive=True)
         whole_number("encoder.max_iter", self.max_iter, 1)
 
-    def settle(self, D: Tensor, sample: Tensor) -> Effort:
-        """The rho, and its number of iterations, that reach the mean ``gap`` on the sample soonest."""
-        usual = _Admm(D, self.l1_penalty, USUAL_RHO)
-        objective, gap = lasso_duality_gap(sample, self._to_gap(sample, usual, self.gap * REFERENCE), D, self.l1_penalty)
-        least = (objective - gap).sum()
-        best = (USUAL_RHO, self.max_iter)
-        for rho in sorted(RHOS, key=lambda rho: abs(rho - USUAL_RHO)):
-            if best[1] <= SETTLE_STEP:
-                break
-            admm = usual if rho == USUAL_RHO else _Admm(D, self.l1_penalty, rho)
+    def settle(self, D: Tensor, sample: Tensor, effort: Effort = ()) -> Effort:
+        """The rho and the number of iterations that reach the mean ``gap`` on the sample with the least work: fewer
+        iterations leave larger supports to solve on.  Where none does, those that come closest."""
+        first = effort[0] if effort else USUAL_RHO
+        usual = _Admm(D, self.l1_penalty, first)
+        least = self._least(sample, usual, self.gap * REFERENCE)
+        best, best_work = (first, LOOKS[-1]), float("inf")
+        closest = float("inf")
+        for rho in (first, *(rho for rho in RHOS if rho != first and (not effort or 0.5 <= rho / first <= 2))):
+            admm = usual if rho == first else _Admm(D, self.l1_penalty, rho)
             Q, base, V = admm.start(sample)
-            for done in range(SETTLE_STEP, int(best[1]), SETTLE_STEP):
-                V = admm.iterate(V, base, SETTLE_STEP)
-                reached = lasso_duality_gap(sample, admm.finish(V, Q), D, self.l1_penalty)[0].sum()
-                if reached - least <= self.gap * reached:
-                    best = (rho, done)
+            close, before = False, 0
+            for done in LOOKS:
+                if done * admm.iteration_work >= best_work or done >= self.max_iter:
                     break
+                V, before = admm.iterate(V, base, done - before), done
+                if not close:
+                    reached = lasso_duality_gap(sample, admm.finish(V, Q), D, self.l1_penalty)[0].sum()
+                    close = bool(reached - least <= self.gap * reached)
+                    if best_work == float("inf") and float(reached) < closest:
+                        best, closest = (rho, done), float(reached)
+                work = done * admm.iteration_work + support_work(admm.codes(V))
+                if close and work < best_work:
+                    best, best_work = (rho, done), work
         return best
 
     def training(self, D: Tensor, effort: Effort) -> Encode:
@@ -116,24 +127,51 @@ class Lasso(Penalised):
         Z = self._to_gap(A, admm, self.precise_gap)
         return solve_on_support(Z, admm.correlations(A), admm.D, admm.G, 0.0) if self.refit else Z
 
+    def _least(self, A: Tensor, admm: _Admm, wanted: float) -> Tensor:
+        """A lower bound of the sum of the objectives, to ``wanted`` of it."""
+        Q, base, V = admm.start(A)
+        primal, dual = (A.new_full((A.shape[0],), value) for value in (torch.inf, 0.0))
+        for wait in _waits(self.max_iter):
+            V = admm.iterate(V, base, wait)
+            objective, gap = lasso_duality_gap(A, admm.finish(V, Q), admm.D, self.l1_penalty)
+            primal, dual = torch.minimum(primal, objective), torch.maximum(dual, objective - gap)
+            if (primal - dual).sum() <= wanted * primal.sum():
+                break
+        return dual.sum()
+
     def _to_gap(self, A: Tensor, admm: _Admm, wanted: float) -> Tensor:
-        """Iterate until each row's gap is at most ``wanted`` of its objective; finished rows leave the batch."""
+        """Iterate until each row's gap is at most ``wanted`` of its objective; finished rows leave the batch.
+
+        Where atoms depend on each other the system on a support may be singular and its solution worse than the codes it
+        came from: those are looked at too, and where that does not help either the exact codes are searched for.  The codes
+        of the smallest gap are kept.
+        """
         Z = A.new_zeros(A.shape[0], admm.D.shape[0])
         least = A.new_full((A.shape[0],), torch.inf)
         Q, base, V = admm.start(A)
         open_rows = torch.arange(A.shape[0], device=A.device)
-        for _ in range(0, self.max_iter, CHECK_EVERY):
-            V = admm.iterate(V, base, CHECK_EVERY)
-            codes = admm.finish(V, Q)
-            objective, gap = lasso_duality_gap(A, codes, admm.D, self.l1_penalty)
-            better = objective < least
-            Z[open_rows[better]], least = codes[better], torch.minimum(objective, least)
-            unfinished = (gap > wanted * objective).nonzero()[:, 0]
-            if not len(unfinished):
-                break
-            if len(unfinished) < len(open_rows):
-                A, Q, V, base, open_rows, least = (x[unfinished] for x in (A, Q, V, base, open_rows, least))
+        looks = 0
+        for wait in _waits(self.max_iter):
+            V, looks = admm.iterate(V, base, wait), looks + 1
+            for way in (admm.finish, admm.codes, admm.search) if looks >= CRAWLING else (admm.finish, admm.codes):
+                if not len(open_rows):
+                    return Z
+                codes = way(V, Q)
+                objective, gap = lasso_duality_gap(A, codes, admm.D, self.l1_penalty)
+                better = gap < least
+                Z[open_rows[better]], least = codes[better], torch.minimum(gap, least)
+                unfinished = (least > wanted * objective).nonzero()[:, 0]
+                if len(unfinished) < len(open_rows):
+                    A, Q, V, base, open_rows, least = (x[unfinished] for x in (A, Q, V, base, open_rows, least))
         return Z
+
+
+def _waits(max_iter: int) -> Iterator[int]:
+    """Iterations between looks at the gap, ``max_iter`` in all: each wait half as long again as the last."""
+    wait = FIRST_CHECK
+    while max_iter > 0:
+        yield min(wait, max_iter)
+        max_iter, wait = max_iter - wait, wait + wait // 2
 
 
 class _Admm:
@@ -178,10 +216,24 @@ class _Admm:
                 V = torch.addmm(following, reflected @ self.factor[0], self.factor[1], alpha=-OVER_RELAXATION, out=V)
         return V
 
+    @property
+    def iteration_work(self) -> float:
+        """Operations of an iteration, a row."""
+        k, d = self.D.shape
+        return 2 * k * min(k, 2 * d)
+
+    def codes(self, V: Tensor, Q: Tensor | None = None) -> Tensor:
+        """The codes of the state."""
+        return torch.nn.functional.softshrink(V, self.threshold)
+
     def finish(self, V: Tensor, Q: Tensor) -> Tensor:
         """The codes of the state, made exact on their support."""
-        Z = torch.nn.functional.softshrink(V, self.threshold)
-        return solve_on_support(Z, Q, self.D, self.G, self.penalty, ROUNDS)
+        return solve_on_support(self.codes(V), Q, self.D, self.G, self.penalty, ROUNDS)
+
+    def search(self, V: Tensor, Q: Tensor) -> Tensor:
+        """The exact codes, searched from those of the state."""
+        parts = zip(V.split(SEARCH_ROWS), Q.split(SEARCH_ROWS), strict=True)
+        return torch.cat([feature_sign(self.codes(v), q, self.D, self.G, self.penalty, SEARCH_STEPS) for v, q in parts])
 
 
 def _relaxed_factor(D: Tensor, G: Tensor | None, rho: float) -> tuple[Tensor, ...]:

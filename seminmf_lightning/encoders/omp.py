@@ -25,9 +25,9 @@ from seminmf_lightning.linalg import unit_atoms
 NUMBERS_AT_ONCE = 2**21
 """Numbers of B in work at a time: they stay in the processor's cache; a GPU takes GPU_FACTOR times as many."""
 GPU_FACTOR = 64
-NOTHING_LEFT = 1e-5
-"""A row is finished where no correlation is above this share of its norm; an atom is taken as dependent on those picked
-where the square of what is new in it is below this."""
+NOTHING_LEFT = 64.0
+"""In units of rounding: a row is finished where no correlation is above this share of its norm; an atom is taken as dependent
+on those picked where the square of what is new in it is below this."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +75,7 @@ class OMP(Encoder):
 def _pursue(C: Tensor, norms: Tensor, unit: Tensor, gram: Tensor | None, nonzeros: int) -> Tensor:
     """One (n, k) where an atom is picked, zero elsewhere.  ``C`` is used up."""
     n, k = C.shape
+    nothing = NOTHING_LEFT * torch.finfo(C.dtype).eps
     picked = torch.zeros_like(C)
     B = C.new_empty(n, nonzeros, k)
     for step in range(nonzeros):
@@ -83,13 +84,13 @@ def _pursue(C: Tensor, norms: Tensor, unit: Tensor, gram: Tensor | None, nonzero
         past = B[:, :step]
         shares = past.gather(2, atom[:, None].expand(-1, step, 1))  # of the atom along each direction (n, step, 1)
         new = 1 - shares.square().sum(dim=1)
-        good = (left.abs() > NOTHING_LEFT * norms[:, None]) & (new > NOTHING_LEFT)
-        scale = torch.where(good, new.clamp(min=NOTHING_LEFT).rsqrt(), 0.0)
+        good = (left.abs() > nothing * norms[:, None]) & (new > nothing)
+        scale = torch.where(good, new.clamp(min=nothing).rsqrt(), 0.0)
         direction = gram[atom[:, 0]] if gram is not None else unit[atom[:, 0]] @ unit.T
         if step:
             direction = torch.baddbmm(direction[:, None], shares.mT, past, alpha=-1)[:, 0]
         B[:, step] = direction.mul_(scale)
         C.addcmul_(B[:, step], left * scale, value=-1)
         C.scatter_(1, atom, 0.0)
-        picked.scatter_(1, atom, good.to(C))
+        picked.scatter_add_(1, atom, good.to(C))
     return picked

@@ -13,10 +13,21 @@ from torch import Tensor
 
 ROWS_AT_ONCE = 256
 """Rows sorted by their nonzeros are taken so many at a time: small systems are not padded to the size of large ones."""
-LARGEST_SUPPORT = 256
+LARGEST_SUPPORT = 128
 """A row with more nonzeros is left as it is: there the systems cost more than the iterations they spare."""
 RIDGE = 1e-10
 """Added to the diagonal where atoms are (nearly) equal, as a share of it."""
+
+
+WORK_OF_SQUARE, WORK_OF_CUBE = 4000.0, 16.0
+"""Operations of a large matrix product that take as long as solving for m nonzeros does for each m^2 and m^3; measured on
+two CPU cores.  It decides how much to iterate before solving, never what the codes are."""
+
+
+def support_work(Z: Tensor) -> float:
+    """What :func:`solve_on_support` costs for these supports, a row, in operations of a large matrix product."""
+    counts = (Z != 0).sum(dim=1).clamp(max=LARGEST_SUPPORT).double()
+    return float((WORK_OF_SQUARE * counts.square() + WORK_OF_CUBE * counts**3).mean())
 
 
 def gram(D: Tensor) -> Tensor | None:
@@ -46,6 +57,16 @@ def solve_on_support(Z: Tensor, Q: Tensor, D: Tensor, G: Tensor | None, penalty:
             codes = _keep_signs(codes, signs, system, target, live, rounds)
         out[rows] = torch.zeros_like(Z[rows]).scatter_(1, atoms, codes.to(Z))
     return out
+
+
+def solve_with_signs(E: Tensor, Q: Tensor, D: Tensor, G: Tensor | None, penalty: float) -> Tensor:
+    """``G_ss z = q_s - penalty e`` with the supports and signs ``e`` given by E (n, k), all in float64."""
+    counts = (E != 0).sum(dim=1)
+    size = max(1, int(counts.max()))
+    present, atoms = E.abs().topk(size, dim=1)
+    live = present > 0
+    codes = _solve(_systems(atoms, D, G), Q.gather(1, atoms) - penalty * E.gather(1, atoms), live)
+    return torch.zeros_like(E).scatter_(1, atoms, torch.where(live, codes, 0.0))
 
 
 def _keep_signs(codes: Tensor, signs: Tensor, system: Tensor, target: Tensor, live: Tensor, rounds: int) -> Tensor:

@@ -27,12 +27,16 @@ FORGETTING = 5.0
 and 30, on the residual stream of MiniLM, 5 had the lowest held-out objective over the first passes."""
 SAMPLE_ROWS = 2048
 """Rows of the sample on which silent atoms look for a new direction."""
-SETTLE_ROWS = 256
+SETTLE_ROWS = 128
 """Rows of the sample on which the encoder settles how much work a row needs in training."""
-SETTLE_EVERY = 32
-"""Updates of D between two such looks."""
+SETTLE_EVERY = 64
+"""Updates of D between two such looks, beside two early ones."""
 SILENT_ROWS = 10_000
 """An atom is dead when so many rows in succession leave it at exactly zero."""
+
+
+ROUGH_ITERATIONS = 30
+"""Of the encoder, where nonzeros are counted with the starting dictionary, which is soon another."""
 
 
 class Online(Learner):
@@ -50,7 +54,7 @@ class Online(Learner):
         self.replaced = 0
         self.tuner = None if recipe.target_l0 is None else PenaltyTuner(recipe.target_l0)
         self._encode: Encode | None = None
-        self._updates = 0
+        self._updates, self._settled_at = 0, -1
         self._silent = torch.zeros(recipe.nb_concepts, dtype=torch.float64)  # rows since each atom last fired
         self._error = float("nan")
         self._pass_rows, self._pass_objective = 0.0, 0.0
@@ -77,7 +81,7 @@ class Online(Learner):
                 f"l1_penalty={self.recipe.l1_penalty:g} makes every code zero: it must be less than the largest row norm, "
                 f"{largest:.3g} in normalised units (rows have mean norm 1)"
             )
-        self._tune(D)
+        self._tune(D, roughly=True)
         return D
 
     def attach_sample(self, sample: Tensor, normalizer: Normalizer | None = None, *, held_out: Tensor | None = None) -> None:
@@ -145,19 +149,20 @@ class Online(Learner):
             self._pass_rows, self._pass_objective = 0.0, 0.0
         return D
 
-    def _tune(self, D: Tensor) -> None:
+    def _tune(self, D: Tensor, *, roughly: bool = False) -> None:
         if self.tuner is None or not isinstance(self.recipe.encoder, Penalised):
             return
-        encoder, nonzeros = self.recipe.encoder, self._count_nonzeros
+        if not self.effort:
+            self.effort = self.encoder.settle(D, self.sample[:SETTLE_ROWS])
+        encoder = self.recipe.encoder.with_limits(ROUGH_ITERATIONS if roughly else None, None)
 
         def count(penalty: float) -> float:
-            return nonzeros(encoder.with_penalty(penalty).precise(D, self.effort))
+            assert isinstance(encoder, Penalised)
+            Z = encoder.with_penalty(penalty).precise(D, self.effort)(self.tuning)
+            return float((Z != 0).sum()) / max(1, len(Z))
 
         self.tuner.settle(count)
         self._encode = None
-
-    def _count_nonzeros(self, encode: Encode) -> float:
-        return float((encode(self.tuning) != 0).sum()) / max(1, len(self.tuning))
 
     def state_dict(self) -> dict[str, Any]:
         plain = {name: getattr(self, name) for name in PLAIN_STATE}
@@ -177,9 +182,10 @@ class Online(Learner):
 
     def _training_encode(self, D: Tensor) -> Encode:
         encoder = self.encoder
-        # At updates 0, 1, 4 and 16 first, because the dictionary changes most in the beginning.
-        if self._updates in (0, 1, 4, 16) or self._updates % SETTLE_EVERY == 0:
-            self.effort = encoder.settle(D, self.sample[:SETTLE_ROWS])
+        due = not self.effort or self._updates in (8, 32) or self._updates % SETTLE_EVERY == 0
+        if due and self._settled_at != self._updates:
+            self._settled_at = self._updates
+            self.effort = encoder.settle(D, self.sample[:SETTLE_ROWS], self.effort)
         return encoder.training(D, self.effort)
 
     def _revive(self, D: Tensor, dead: Tensor) -> Tensor:
@@ -204,6 +210,6 @@ class Online(Learner):
 
 
 PLAIN_STATE = (
-    "rows_seen", "replaced", "effort", "_updates", "_error",
+    "rows_seen", "replaced", "effort", "_updates", "_settled_at", "_error",
     "_pass_rows", "_pass_objective", "_previous_objective", "_converged",
 )  # fmt: skip
