@@ -1,7 +1,7 @@
-"""Speed, memory and quality, side by side in one run:  python scripts/benchmark.py
+"""Speed, memory and quality, side by side in one run:  python scripts/benchmark.py [--data rows.npy]
 
-Every measurement runs in a process of its own: two OpenMP runtimes in one stall each other.  Prints a table and writes
-``benchmark.csv``.  Peers that are not installed are named and left out: pip install -e '.[bench]'.
+Every measurement runs in a process of its own: two OpenMP runtimes in one stall each other.  Prints a table, and writes
+``benchmark.csv`` and two plots.  Peers that are not installed are named and left out: pip install -e '.[bench]'.
 """
 
 from __future__ import annotations
@@ -16,79 +16,181 @@ import tempfile
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 TIMEOUT = 600
+OURS, SPAMS, SKLEARN = "seminmf_lightning", "SPAMS trainDL", "scikit-learn"
+SPAMS_SECONDS = (1, 2, 4, 7, 14)
+OUR_SECONDS = (0.5, 1, 1.5, 2, 3, 4, 6, 8, 14)
+SKLEARN_SECONDS = (7, 14, 30, 60)
+NONZEROS = (8, 16, 32, 64)
+QUALITY_SECONDS = 4.0
+SAE_TIMES_LONGER = 10
+EPOCHS = 3
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="rows (n, d) as .npy; default: synthetic signed rows")
+    parser.add_argument("--data", type=Path, help="rows (n, d) as .npy; default: synthetic rows (exact), the demo (sparse)")
+    parser.add_argument("--parts", nargs="+", choices=("exact", "sparse"), default=["exact", "sparse"])
     parser.add_argument("--rows", type=int, default=100_000, help="of the synthetic rows")
     parser.add_argument("--features", type=int, default=384, help="of the synthetic rows")
-    parser.add_argument("--concepts", type=int, default=64)
+    parser.add_argument("--concepts", type=int, default=64, help="of the exact part")
+    parser.add_argument("--sparse-concepts", type=int, default=512)
+    parser.add_argument("--l1-penalty", type=float, default=0.1)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--output", type=Path, default=Path("benchmark"), help="folder for the CSV")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda, for the sparse part")
+    parser.add_argument("--output", type=Path, default=Path("benchmark"), help="folder for the CSV and the plots")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
-    parser.add_argument("--path", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--target", type=float, default=0.0, help=argparse.SUPPRESS)
-    parser.add_argument("--processes", type=int, default=1, help=argparse.SUPPRESS)
-    parser.add_argument("--l1-penalty", type=float, default=0.0, help=argparse.SUPPRESS)
+    for name, kind in INSIDE.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help=argparse.SUPPRESS)
+    parser.add_argument("--seconds", type=float, nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
         measure(options)
         return
-    with tempfile.TemporaryDirectory() as folder:
-        results = exact(options, Path(folder))
     options.output.mkdir(parents=True, exist_ok=True)
-    with open(options.output / "benchmark.csv", "w", newline="") as file:
-        csv.writer(file).writerows([("measurement", "figure", "value"), *results])
+    results = Results(options)
+    with tempfile.TemporaryDirectory() as folder:
+        if "exact" in options.parts:
+            exact(results, Path(folder))
+        if "sparse" in options.parts:
+            sparse(results, Path(folder))
+    results.write()
 
 
-def exact(options: argparse.Namespace, folder: Path) -> list[Row]:
+INSIDE = {
+    "path": Path, "held_out": Path, "dictionary": Path, "target": float, "processes": int, "nonzeros": int,
+    "batch_size": int, "seed": int, "epochs": int,
+}  # fmt: skip
+"""Arguments of single measurements."""
+
+
+class Results:
+    """Runs measurements, and keeps and prints their figures as they come."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.rows: list[tuple[str, str, float]] = []
+
+    def add(self, name: str, figures: dict[str, float]) -> dict[str, float]:
+        for figure, value in figures.items():
+            self.rows.append((name, figure, value))
+            print(f"{name:58s} {figure:58s} {value:>12,.5g}", flush=True)
+        return figures
+
+    def run(self, measurement: str, **arguments: Any) -> dict[str, float]:
+        """The figures of one function of ``benchmarks``, from a new process."""
+        shared = {"threads": self.options.threads, "device": self.options.device}
+        command = [sys.executable, __file__, "--measure", measurement]
+        for key, value in (shared | arguments).items():
+            values = value if isinstance(value, tuple | list) else [value]
+            command += [f"--{key.replace('_', '-')}", *map(str, values)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+        if done.returncode:
+            raise RuntimeError(f"{measurement} failed:\n{done.stderr[-4000:]}")
+        return json.loads(done.stdout.splitlines()[-1])
+
+    def write(self) -> None:
+        with open(self.options.output / "benchmark.csv", "w", newline="") as file:
+            csv.writer(file).writerows([("measurement", "figure", "value"), *self.rows])
+        print(f"written  {self.options.output}")
+
+
+def exact(results: Results, folder: Path) -> None:
     """l1_penalty = 0."""
+    options = results.options
     path, many = options.data or folder / "rows.npy", folder / "many.npy"
     if options.data is None:
         write_rows(path, options.rows, options.features)
     n, d = np.load(path, mmap_mode="r").shape
     write_rows(many, 20 * n, d)
-    results = Results()
-    print(f"l1_penalty = 0, {n:,} rows of {d}, {options.concepts} concepts, {options.threads} threads")
-    results.add("statistics pass", run(options, "exact.pass_rate", path))
-    peer = run(options, "peers.overcomplete_mu", path) if installed("overcomplete") else {"loss": 0.0}
+    k = options.concepts
+    print(f"\nl1_penalty = 0: {n:,} rows of {d}, {k} concepts, {options.threads} threads")
+    results.add("statistics pass", results.run("exact.pass_rate", path=path, concepts=k))
+    peer = results.run("peers.overcomplete_mu", path=path, concepts=k) if installed("overcomplete") else {"loss": 0.0}
     results.add("overcomplete mu on A^T, 300 iterations", peer)
-    ours = run(options, "exact.solution", path, target=peer["loss"])
-    results.add("hals", ours)
+    ours = results.add("hals", results.run("exact.solution", path=path, concepts=k, target=peer["loss"]))
     if "seconds" in peer:
-        results.add("hals", {"times faster to that loss": peer["seconds"] / ours["seconds to target"]})
+        results.add("hals", {"times faster to the loss of overcomplete": peer["seconds"] / ours["seconds to target"]})
     for rows, file in ((n, path), (20 * n, many)):
-        results.add(f"memory, {rows:,} rows", run(options, "exact.memory", file))
-    for penalty in (0.0, 0.1):
-        rates = [
-            run(options, "exact.processes", many if penalty == 0 else path, processes=count, l1_penalty=penalty)["rows/s"]
+        results.add(f"memory, {rows:,} rows", results.run("exact.memory", path=file, concepts=k))
+    for penalty, file, concepts in ((0.0, many, k), (options.l1_penalty, path, options.sparse_concepts)):
+        one, two = (
+            results.run("exact.processes", path=file, concepts=concepts, processes=count, l1_penalty=penalty)["rows/s"]
             for count in (1, 2)
-        ]
-        results.add(
-            f"one process and two, l1_penalty={penalty:g}",
-            {"rows/s of one": rates[0], "rows/s of two": rates[1], "ratio": rates[1] / rates[0]},
         )
-    return results.rows
+        results.add(
+            f"processes of one thread, l1_penalty={penalty:g}, {concepts} concepts",
+            {"rows/s of one": one, "rows/s of two": two, "ratio": two / one},
+        )
 
 
-Row = tuple[str, str, float]
+def sparse(results: Results, folder: Path) -> None:
+    """l1_penalty > 0, and fixed numbers of nonzeros."""
+    from benchmarks.plots import objective_against_time, r2_against_nonzeros
+    from benchmarks.rows import split
+
+    options = results.options
+    path, held_out = split(options.data, folder)
+    n, d = np.load(path, mmap_mode="r").shape
+    k, penalty = min(options.sparse_concepts, n), options.l1_penalty
+    common = {"path": path, "held_out": held_out, "concepts": k, "l1_penalty": penalty, "dictionary": folder / "D.pt"}
+    print(f"\nl1_penalty = {penalty:g}: {n:,} rows of {d}, {k} concepts, {options.threads} threads, {options.device}")
+
+    curves = {OURS: results.run("sparse.curve", seconds=OUR_SECONDS, **common)}
+    if installed("spams"):
+        curves[SPAMS] = results.run("peers.spams_curve", seconds=SPAMS_SECONDS, **common)
+    if installed("sklearn"):
+        curves[SKLEARN] = results.run("peers.sklearn_curve", seconds=SKLEARN_SECONDS, **common)
+    for name, curve in curves.items():
+        results.add(f"{name}, held-out objective", curve)
+        if name != OURS:
+            results.add(f"{OURS}, share of the time of {name}", shares(curves[OURS], curve))
+
+    results.add(OURS, results.run("sparse.encoding", seconds=(QUALITY_SECONDS,), **common))
+    if installed("spams"):
+        results.add("SPAMS", results.run("peers.spams_encoding", **common))
+
+    ours, peer = {}, {}
+    longer = (QUALITY_SECONDS, QUALITY_SECONDS * SAE_TIMES_LONGER)
+    for nonzeros in (count for count in NONZEROS if count < min(k, d)):
+        figures = results.run("sparse.quality", seconds=(QUALITY_SECONDS,), nonzeros=nonzeros, **common)
+        ours[nonzeros] = results.add(f"{OURS}, {nonzeros} nonzeros, {QUALITY_SECONDS:g} s", figures)["r2"]
+        if installed("overcomplete"):
+            figures = results.run("peers.topk_sae", seconds=longer, nonzeros=nonzeros, **common)
+            peer[nonzeros] = results.add(f"overcomplete TopKSAE, {nonzeros} nonzeros", figures)[f"r2 after {longer[1]:g} s"]
+
+    for size in (256, 1024, 4096):
+        figures = results.run("sparse.run", batch_size=size, seed=0, epochs=EPOCHS, **common)
+        results.add(f"{OURS}, batches of {size}, seed 0, {EPOCHS} passes", figures)
+    for seed in range(1, 5):
+        figures = results.run("sparse.run", batch_size=1024, seed=seed, epochs=EPOCHS, **common)
+        results.add(f"{OURS}, batches of 1024, seed {seed}, {EPOCHS} passes", figures)
+
+    if find_spec("matplotlib") is not None:
+        objective_against_time(curves, options.output / "objective.png")
+        quality = {f"{OURS}, {longer[0]:g} s": ours} | ({f"TopK SAE, {longer[1]:g} s": peer} if peer else {})
+        r2_against_nonzeros(quality, options.output / "r2.png")
 
 
-class Results:
-    """Rows of the table, printed as they come."""
-
-    def __init__(self) -> None:
-        self.rows: list[Row] = []
-
-    def add(self, measurement: str, figures: dict[str, float]) -> None:
-        for figure, value in figures.items():
-            self.rows.append((measurement, figure, value))
-            print(f"{measurement:45s} {figure:32s} {value:>14,.5g}", flush=True)
+def shares(ours: dict[str, float], peer: dict[str, float]) -> dict[str, float]:
+    """Our time to the objective that a peer has after its longest times, over that time; nan where we do not get there."""
+    times, values = [float(mark.split()[0]) for mark in ours], list(ours.values())
+    found = {}
+    for mark, objective in list(peer.items())[-2:]:
+        reached = next((i for i, value in enumerate(values) if value <= objective), None)
+        if reached is None:
+            time = float("nan")
+        elif reached == 0:
+            time = times[0]
+        else:  # between two looks
+            before, after = values[reached - 1], values[reached]
+            time = times[reached - 1] + (times[reached] - times[reached - 1]) * (before - objective) / (before - after)
+        found[f"to its objective after {mark}"] = time / float(mark.split()[0])
+    return found
 
 
 def write_rows(path: Path, rows: int, features: int) -> None:
@@ -110,20 +212,8 @@ def installed(package: str) -> bool:
     return found
 
 
-def run(options: argparse.Namespace, name: str, path: Path, **extra: float) -> dict[str, float]:
-    """Measure in a new process."""
-    command = [sys.executable, __file__, "--measure", name, "--path", str(path)]
-    command += ["--concepts", str(options.concepts), "--threads", str(options.threads)]
-    for key, value in extra.items():
-        command += [f"--{key.replace('_', '-')}", str(value)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{name} failed:\n{done.stderr[-4000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def measure(options: argparse.Namespace) -> None:
-    """The inside of :func:`run`."""
+    """The inside of :meth:`Results.run`."""
     import torch
 
     torch.set_num_threads(options.threads)

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import math
 
+import lightning
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
+from seminmf_lightning import ActivationDataModule, SemiNMFModule
 from seminmf_lightning.init import Init
 from seminmf_lightning.learners import Learner, Recipe, make_learner
+from seminmf_lightning.learners.penalty import PenaltyTuner
 from seminmf_lightning.linalg import row_space
 from seminmf_lightning.objective import squared_error
 from seminmf_lightning.plugins import available
@@ -120,3 +126,75 @@ def test_dead_atoms_are_pointed_elsewhere(signed: torch.Tensor) -> None:
         D = learner.improve(D)
     assert learner.replaced >= 1
     assert D[0].norm() > 0.1
+
+
+@given(st.floats(0.5, 60), st.floats(1e-3, 10), st.floats(0.3, 3), st.floats(20, 500))
+def test_the_penalty_of_a_wanted_number_of_nonzeros_is_found(target: float, middle: float, power: float, most: float) -> None:
+    def count(penalty: float) -> float:
+        return most / (1 + (penalty / middle) ** power)
+
+    if not count(1e3) < 0.9 * target < 1.1 * target < count(1e-6):
+        return
+    tuner = PenaltyTuner(target)
+    tuner.settle(count)
+    assert tuner.usable
+    assert math.isclose(count(tuner.penalty), tuner.held_out)
+
+
+def test_target_l0_is_met_on_held_out_rows(signed: torch.Tensor) -> None:
+    learner = make_learner(Recipe(nb_concepts=16, solver="hals", target_l0=4), 24)
+    D = learner.start(signed[:500], signed[500:])
+    for _ in range(5):
+        for rows in signed[:500].split(100):
+            learner.observe(rows, D)
+            learner.absorb()
+            D = learner.improve(D)
+        D = learner.end_pass(D)
+    Z = learner.encoder.precise(D)(learner.normalizer.apply(signed[500:]))
+    assert float((Z != 0).sum(dim=1).float().mean()) == pytest.approx(4, rel=0.05)
+    assert learner.plain_recipe()["l1_penalty"] == learner.plain_recipe()["encoder"]["l1_penalty"] == learner.penalty
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words"),
+    [
+        ({"target_l0": 9}, "target_l0=9 is more than nb_concepts=8"),
+        ({"target_l0": 0}, "target_l0"),
+        ({"target_l0": 4, "l1_penalty": 0.1}, "give one"),
+        ({"target_l0": 4, "solver": "mu"}, "solver=hals or solver=pgd"),
+        ({"l1_penalty": 0.1, "encoder": {"name": "omp"}}, "encoder=omp knows no penalty"),
+        ({"encoder": {"name": "omp", "nonzeros": 0}}, "encoder.nonzeros"),
+        ({"encoder": {"name": "omp", "nonzeros": 4}, "statistics": "second_moment"}, "second_moment"),
+    ],
+)
+def test_contradictions_are_refused(recipe: dict, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Recipe(nb_concepts=8, **recipe)
+
+
+def test_what_only_the_data_shows_is_refused_too(signed: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match="nonzeros=9 is more than"):
+        make_learner(Recipe(nb_concepts=8, encoder={"name": "omp", "nonzeros": 9}), 24)
+    with pytest.raises(ValueError, match="every code zero"):
+        make_learner(Recipe(nb_concepts=8, l1_penalty=50.0), 24).start(signed)
+
+
+@pytest.mark.parametrize("recipe", [{"l1_penalty": 0.1}, {"encoder": {"name": "omp", "nonzeros": 3}}])
+def test_the_batch_size_does_not_change_the_dictionary(recipe: dict, signed: torch.Tensor) -> None:
+    rows = signed.repeat(4, 1) + 0.1 * torch.randn(2400, 24, generator=torch.Generator().manual_seed(1))
+    dictionaries = []
+    for size in (128, 512, 1024, 2048):
+        module = SemiNMFModule(12, solver="hals", tol=0, **recipe)
+        trainer = lightning.Trainer(
+            accelerator="cpu", max_epochs=3, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+            enable_model_summary=False, limit_val_batches=0,
+        )  # fmt: skip
+        trainer.fit(module, ActivationDataModule(rows, batch_size=size))
+        dictionaries.append(module.dictionary.detach())
+    assert all((D - dictionaries[0]).abs().max() < 1e-5 for D in dictionaries)
+
+
+def test_hardly_an_atom_is_dead_where_there_are_four_times_more_than_features(signed: torch.Tensor) -> None:
+    learner, D = learn(signed.repeat(20, 1), nb_concepts=96, solver="hals", l1_penalty=0.05)
+    Z = learner.encoder.precise(D)(learner.normalizer.apply(signed))
+    assert float((Z == 0).all(dim=0).float().mean()) < 0.01

@@ -17,6 +17,7 @@ import torch
 from conftest import ROOT
 from hydra import compose, initialize_config_dir
 from lightning import seed_everything
+from safetensors import safe_open
 from safetensors.torch import load_file
 from scipy.optimize import linear_sum_assignment
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -115,6 +116,27 @@ def test_killed_and_resumed_is_bitwise_the_undisturbed_run(script, tmp_path: Pat
     assert 0 < position < 1350 // processes  # within the first pass
     script("train", *common, f"hydra.run.dir={run}", f"ckpt_path={last}")
     assert torch.equal(dictionary(run), dictionary(tmp_path / "whole"))
+
+
+def test_target_l0_is_met_and_other_encoders_take_the_run_up(script, npy: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    script("train", "data=npy", f"data.path={npy}", "nb_concepts=16", "solver=pgd", "target_l0=4", f"hydra.run.dir={run}")
+    assert json.loads((run / "metrics.json").read_text())["l0"] == pytest.approx(4, rel=0.05)
+    with safe_open(run / "dictionary.safetensors", framework="pt") as file:
+        config = json.loads(file.metadata()["config"])
+    assert config["target_l0"] == 4
+    assert config["l1_penalty"] > 0
+    A, D, scale = np.load(npy), dictionary(run).numpy(), float(load_file(run / "dictionary.safetensors")["scale"])
+    errors = {}
+    for options in ((), ("encoder=lasso", "encoder.refit=true"), ("encoder=omp", "encoder.nonzeros=4")):
+        output = tmp_path / f"{len(errors)}.npz"
+        script("encode", f"run={run}", "data=npy", f"data.path={npy}", f"output={output}", *options)
+        codes = scipy.sparse.load_npz(output).toarray()
+        errors[options] = np.square(A - scale * codes @ D).sum()
+    plain, refit, omp = errors.values()
+    assert refit < plain
+    assert (codes != 0).sum(axis=1).max() == 4
+    assert omp < plain
 
 
 def test_planted_atoms_are_found(script, tmp_path: Path) -> None:

@@ -2,27 +2,128 @@
 
 from __future__ import annotations
 
+import statistics as stats
 import time
 from argparse import Namespace
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 
+from benchmarks.rows import held_out_objective, load, r2
+
 PEER_ITERATIONS = 300
+REPEATS = 5
+SAE_BATCH, SAE_RATE = 1024, 3e-3  # best after 12 s of 256, 1024, 4096 and 3e-4, 1e-3, 3e-3, 1e-2, all but equal to 4096, 1e-2
+SPAMS_BATCH = 512
 
 
 def overcomplete_mu(options: Namespace) -> dict[str, float]:
     """overcomplete's SemiNMF(solver="mu"): its Z is the nonnegative factor, so it is fitted on A^T."""
     from overcomplete.optimization import SemiNMF
 
-    A = torch.from_numpy(np.load(options.path)).float()
+    A = load(options.path).float()
     model = SemiNMF(nb_concepts=options.concepts, solver="mu", tol=0)
     torch.manual_seed(0)
     began = time.perf_counter()
     Z, D = model.fit(A.T.contiguous(), max_iter=PEER_ITERATIONS)
     seconds = time.perf_counter() - began
-    loss = sum(
-        float((rows - codes @ Z.T).square().sum(dtype=torch.float64))
-        for rows, codes in zip(A.split(8192), D.T.split(8192), strict=True)
-    )
-    return {"seconds": seconds, "loss": loss / A.numel()}
+    parts = zip(A.split(8192), D.T.split(8192), strict=True)
+    squared = sum(float((rows - codes @ Z.T).square().sum(dtype=torch.float64)) for rows, codes in parts)
+    return {"seconds": seconds, "loss": squared / A.numel()}
+
+
+def spams_curve(options: Namespace) -> dict[str, float]:
+    """Held-out objective of spams.trainDL(posD=True) after each of ``options.seconds``, one run each."""
+    import spams
+
+    X = np.asfortranarray(np.load(options.path).T)
+    figures = {}
+    for seconds in options.seconds:
+        D = spams.trainDL(
+            X, K=options.concepts, lambda1=options.l1_penalty, iter=-int(seconds), mode=2, posD=True, modeD=0,
+            batchsize=SPAMS_BATCH, numThreads=options.threads, verbose=False,
+        )  # fmt: skip
+        figures[f"{seconds:g} s"] = held_out_objective(torch.from_numpy(D.T.copy()), options.held_out, options.l1_penalty)
+    return figures
+
+
+def spams_encoding(options: Namespace) -> dict[str, float]:
+    """Rows/s of spams.lasso and spams.omp with the dictionary our own encoders are timed with."""
+    import spams
+
+    X = np.asfortranarray(np.load(options.held_out).T)
+    D = torch.load(options.dictionary).numpy()
+    atoms = np.asfortranarray(D.T)
+    unit = np.asfortranarray((D / np.linalg.norm(D, axis=1, keepdims=True).clip(1e-12)).T)
+    threads = options.threads
+    return {
+        "lasso, rows/s": _rate(
+            lambda: spams.lasso(X, atoms, lambda1=options.l1_penalty, mode=2, numThreads=threads), X.shape[1]
+        ),
+        "omp, 16 nonzeros, rows/s": _rate(lambda: spams.omp(X, unit, L=16, numThreads=threads), X.shape[1]),
+        "omp, 32 nonzeros, rows/s": _rate(lambda: spams.omp(X, unit, L=32, numThreads=threads), X.shape[1]),
+    }
+
+
+def _rate(work: Callable[[], Any], rows: int) -> float:
+    seconds = []
+    for _ in range(REPEATS):
+        began = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - began)
+    return rows / stats.median(seconds)
+
+
+def sklearn_curve(options: Namespace) -> dict[str, float]:
+    """Held-out objective of scikit-learn's MiniBatchDictionaryLearning(positive_dict=True) after each of the seconds."""
+    from sklearn.decomposition import MiniBatchDictionaryLearning
+
+    A = np.load(options.path)
+    model = MiniBatchDictionaryLearning(
+        n_components=options.concepts, alpha=options.l1_penalty, positive_dict=True, fit_algorithm="cd", batch_size=512,
+        random_state=0, n_jobs=options.threads,
+    )  # fmt: skip
+    figures, position = {}, 0
+    marks = sorted(options.seconds)
+    spent = 0.0
+    while marks:
+        began = time.perf_counter()
+        model.partial_fit(np.take(A, np.arange(position, position + 512), axis=0, mode="wrap"))
+        spent += time.perf_counter() - began
+        position += 512
+        while marks and spent >= marks[0]:
+            D = torch.from_numpy(model.components_.astype(np.float32))
+            figures[f"{marks.pop(0):g} s"] = held_out_objective(D, options.held_out, options.l1_penalty)
+    return figures
+
+
+def topk_sae(options: Namespace) -> dict[str, float]:
+    """Held-out R2 of overcomplete's TopKSAE after each of the seconds; Adam on the mean squared error."""
+    from overcomplete.sae import TopKSAE
+
+    A, held_out = load(options.path), load(options.held_out)
+    torch.manual_seed(0)
+    model = TopKSAE(A.shape[1], nb_concepts=options.concepts, top_k=options.nonzeros, device=options.device)
+    optimizer = torch.optim.Adam(model.parameters(), lr=SAE_RATE)
+    A = A.to(options.device)
+    figures, position, spent = {}, 0, 0.0
+    marks = sorted(options.seconds)
+    model.train()
+    while marks:
+        began = time.perf_counter()
+        rows = A[torch.arange(position, position + SAE_BATCH) % len(A)]
+        position += SAE_BATCH
+        loss = (model(rows)[2] - rows).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        spent += time.perf_counter() - began
+        while marks and spent >= marks[0]:
+            model.eval()
+            with torch.no_grad():
+                rebuilt = torch.cat([model(part.to(options.device))[2].cpu() for part in held_out.split(1024)])
+            model.train()
+            figures[f"r2 after {marks.pop(0):g} s"] = r2(held_out, rebuilt)
+    return figures
