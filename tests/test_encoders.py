@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -10,11 +12,23 @@ from hypothesis import strategies as st
 from sklearn.linear_model import Lasso as SklearnLasso
 from sklearn.linear_model import orthogonal_mp
 
+from seminmf_lightning.encoders import compiled
 from seminmf_lightning.encoders.base import Encoder
 from seminmf_lightning.encoders.lasso import Lasso
 from seminmf_lightning.encoders.least_squares import LeastSquares
 from seminmf_lightning.encoders.omp import OMP
 from seminmf_lightning.objective import lasso_duality_gap
+
+
+@pytest.fixture(params=["batched", "compiled"], autouse=True, scope="module")
+def _way(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every test of this file holds for the batched algorithms and for the compiled ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "batched":
+            patch.setattr(compiled, "njit", None)
+        elif compiled.njit is None:
+            pytest.skip("numba is not installed")
+        yield
 
 
 def rows_and_atoms(seed: int, k: int, d: int) -> tuple[torch.Tensor, torch.Tensor]:

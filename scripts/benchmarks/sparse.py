@@ -44,6 +44,10 @@ def trained(options: Namespace, **recipe: object) -> list[tuple[float, Tensor]]:
     """The dictionary at each of ``options.seconds`` since the start, initialisation included."""
     A = load(options.path).to(options.device)
     marks = sorted(options.seconds)
+    if "encoder" not in recipe and A.device.type == "cpu":  # compiled once a machine, then cached
+        Lasso(l1_penalty=0.1).precise(torch.eye(2))(torch.ones(1, 2))
+    elif A.device.type == "cpu":
+        OMP(nonzeros=1).precise(torch.eye(2))(torch.ones(1, 2))
     began = time.perf_counter()
     learner = make_learner(Recipe(nb_concepts=options.concepts, normalize="none", **recipe), A.shape[1])  # type: ignore[arg-type]
     learner.to_(A.device)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from seminmf_lightning.checks import real_number, whole_number
+from seminmf_lightning.encoders import compiled
 from seminmf_lightning.encoders.base import Effort, Encode, Penalised
 from seminmf_lightning.encoders.feature_sign import feature_sign
 from seminmf_lightning.encoders.support import gram, solve_on_support, support_work
@@ -64,6 +65,8 @@ class Lasso(Penalised):
     def settle(self, D: Tensor, sample: Tensor, effort: Effort = ()) -> Effort:
         """The rho and the number of iterations that reach the mean ``gap`` on the sample with the least work: fewer
         iterations leave larger supports to solve on.  Where none does, those that come closest."""
+        if compiled.usable(D):
+            return ()
         first = effort[0] if effort else USUAL_RHO
         usual = _Admm(D, self.l1_penalty, first)
         least = self._least(sample, usual, self.gap * REFERENCE)
@@ -88,7 +91,9 @@ class Lasso(Penalised):
         return best
 
     def training(self, D: Tensor, effort: Effort) -> Encode:
-        """A fixed number of iterations and rounds, whatever the row."""
+        """A fixed number of iterations and rounds, whatever the row; exact codes where there is a compiled way to them."""
+        if compiled.usable(D):
+            return exact_rows(D, self.l1_penalty)
         rho, iterations = effort
         admm = _Admm(D, self.l1_penalty, rho)
 
@@ -106,8 +111,8 @@ class Lasso(Penalised):
             if not len(A):
                 return A.new_zeros(0, len(D))
             if not settled:
-                rho = (effort or self.settle(atoms, A[:SETTLE_ROWS]))[0]
-                settled.append(_Admm(atoms, self.l1_penalty, rho))
+                found = effort or self.settle(atoms, A[:SETTLE_ROWS]) or (USUAL_RHO,)
+                settled.append(_Admm(atoms, self.l1_penalty, found[0]))
             admm = settled[0]
             return torch.cat([self._finished(rows, admm) for rows in A.split(admm.rows_at_once)])
 
@@ -124,7 +129,13 @@ class Lasso(Penalised):
         )
 
     def _finished(self, A: Tensor, admm: _Admm) -> Tensor:
-        Z = self._to_gap(A, admm, self.precise_gap)
+        if compiled.usable(admm.D):
+            Z = exact_rows(admm.D, self.l1_penalty)(A)
+            objective, gap = lasso_duality_gap(A, Z, admm.D, self.l1_penalty)
+            if len(rest := (gap > self.precise_gap * objective).nonzero()[:, 0]):
+                Z[rest] = self._to_gap(A[rest], admm, self.precise_gap)
+        else:
+            Z = self._to_gap(A, admm, self.precise_gap)
         return solve_on_support(Z, admm.correlations(A), admm.D, admm.G, 0.0) if self.refit else Z
 
     def _least(self, A: Tensor, admm: _Admm, wanted: float) -> Tensor:
@@ -164,6 +175,13 @@ class Lasso(Penalised):
                 if len(unfinished) < len(open_rows):
                     A, Q, V, base, open_rows, least = (x[unfinished] for x in (A, Q, V, base, open_rows, least))
         return Z
+
+
+def exact_rows(D: Tensor, penalty: float) -> Encode:
+    """Exact codes by compiled code."""
+    E = D.double()
+    G = (E @ E.T).to(D)
+    return lambda A: compiled.lasso((A.double() @ E.T).to(A), G, penalty)
 
 
 def _waits(max_iter: int) -> Iterator[int]:

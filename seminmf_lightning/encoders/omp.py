@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from seminmf_lightning.checks import whole_number
+from seminmf_lightning.encoders import compiled
 from seminmf_lightning.encoders.base import Effort, Encode, Encoder
 from seminmf_lightning.encoders.support import gram, solve_on_support
 from seminmf_lightning.linalg import unit_atoms
@@ -53,6 +54,8 @@ class OMP(Encoder):
 
     def precise(self, D: Tensor, effort: Effort = ()) -> Encode:
         self.check(*D.shape)
+        if compiled.usable(D):
+            return _exact_rows(D, self.nonzeros)
         unit, G = unit_atoms(D), gram(D)
         norms = D.norm(dim=1)
         unit_gram = unit @ unit.T if G is not None else None
@@ -70,6 +73,19 @@ class OMP(Encoder):
             return solve_on_support(torch.cat(picked), Q, atoms, G, 0.0)
 
         return encode
+
+
+def _exact_rows(D: Tensor, nonzeros: int) -> Encode:
+    """The same by compiled code."""
+    unit = unit_atoms(D.double())
+    G = unit @ unit.T
+    norms = D.double().norm(dim=1)
+    lengths, grams = torch.where(norms > 0, 1 / norms, 0.0), {torch.float64: G, torch.float32: G.float()}
+
+    def encode(A: Tensor) -> Tensor:
+        return compiled.pursue((A.double() @ unit.T).to(A), grams[A.dtype], A.norm(dim=1), nonzeros).mul_(lengths.to(A))
+
+    return encode
 
 
 def _pursue(C: Tensor, norms: Tensor, unit: Tensor, gram: Tensor | None, nonzeros: int) -> Tensor:

@@ -1,0 +1,214 @@
+"""Row by row on the CPU, compiled: exact lasso codes and matching pursuit for those who have numba (extra ``fast``).
+
+Both grow the support of one row an atom at a time with a Cholesky factor that grows along, so that the cost is that of a few
+rows of the Gram matrix.  The batched algorithms in ``lasso.py`` and ``omp.py`` do the same work where there is no numba, and
+on a GPU; tests hold them equal.
+
+Lasso: Lee, Battle, Raina & Ng, NIPS 2007 (feature-sign search).  Pursuit: Rubinstein, Zibulevsky & Elad, 2008 (Batch-OMP).
+
+Legend:  Q = A D^T (n, k)   G = D D^T (k, k)   Z (n, k)   L Cholesky factor of G on the support   m nonzeros so far
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+njit: Any = None  # without the extra `usable` says no, and nothing below is called
+with contextlib.suppress(ModuleNotFoundError):
+    from numba import njit
+
+MOST_CONCEPTS = 8192  # beyond, G (k, k) is too large to be worth it
+MOST_NONZEROS = 512
+DEPENDENT = 1e-7  # an atom with so little that is new, squared, adds nothing to the support
+ROUNDING = 1e-6  # of the optimality conditions, relative to the penalty
+
+
+def usable(D: Tensor) -> bool:
+    """Whether these functions can work with this dictionary."""
+    return njit is not None and D.device.type == "cpu" and D.shape[0] <= MOST_CONCEPTS
+
+
+def lasso(Q: Tensor, G: Tensor, penalty: float) -> Tensor:
+    """Minimisers of ``1/2 z G z - q z + penalty ||z||_1``, row by row."""
+    return _in_threads(lambda q, z: _lasso_rows(q, G.numpy(), penalty, z, min(MOST_NONZEROS, len(G))), Q)
+
+
+def pursue(Q: Tensor, G: Tensor, norms: Tensor, nonzeros: int) -> Tensor:
+    """Codes of ``nonzeros`` atoms a row for unit atoms; ``norms`` (n,) of the rows say when nothing is left."""
+    smallest = norms * (64 * torch.finfo(Q.dtype).eps)
+
+    def work(q: np.ndarray, z: np.ndarray, first: int) -> None:
+        _pursue_rows(q, G.numpy(), smallest[first : first + len(q)].numpy(), nonzeros, z)
+
+    return _in_threads(work, Q, numbered=True)
+
+
+def _in_threads(work: Callable[..., None], Q: Tensor, *, numbered: bool = False) -> Tensor:
+    Z = torch.zeros_like(Q)
+    q, z = Q.contiguous().numpy(), Z.numpy()
+    threads = torch.get_num_threads()
+    size = max(1, -(-len(q) // threads))
+    starts = range(0, len(q), size)
+    with ThreadPoolExecutor(threads) as pool:
+        futures = [pool.submit(work, q[i : i + size], z[i : i + size], *([i] if numbered else [])) for i in starts]
+        for future in futures:
+            future.result()
+    return Z
+
+
+def _compiled(function: Any) -> Any:
+    return function if njit is None else njit(nogil=True, cache=True, fastmath=True)(function)
+
+
+@_compiled
+def _strongest(c: np.ndarray) -> int:
+    """The atom with the largest correlation."""
+    largest, best = abs(c[0]), 0
+    for block in range(0, len(c), 64):  # a maximum that the processor takes many at a time, then where in its block it is
+        end = min(block + 64, len(c))
+        value = abs(c[block])
+        for j in range(block + 1, end):
+            other = abs(c[j])
+            value = other if other > value else value
+        if value > largest:
+            largest = value
+            for j in range(block, end):
+                if abs(c[j]) == value:
+                    best = j
+    return best
+
+
+@_compiled
+def _append(L: np.ndarray, G: np.ndarray, atoms: np.ndarray, m: int, j: int) -> bool:
+    """Add atom j as row m of the factor, unless it depends on those there are."""
+    new = G[j, j]
+    for i in range(m):
+        value = np.float64(G[j, atoms[i]])
+        for h in range(i):
+            value -= L[i, h] * L[m, h]
+        L[m, i] = value / L[i, i]
+        new -= L[m, i] * L[m, i]
+    if new <= DEPENDENT * G[j, j]:
+        return False
+    L[m, m] = np.sqrt(new)
+    atoms[m] = j
+    return True
+
+
+@_compiled
+def _solve(L: np.ndarray, m: int, x: np.ndarray) -> None:
+    """``x <- (L L^T)^-1 x``, along the rows of L both ways."""
+    for i in range(m):
+        value = x[i]
+        for h in range(i):
+            value -= L[i, h] * x[h]
+        x[i] = value / L[i, i]
+    for i in range(m - 1, -1, -1):
+        value = x[i] / L[i, i]
+        x[i] = value
+        for h in range(i):
+            x[h] -= L[i, h] * value
+
+
+@_compiled
+def _correlate(
+    c: np.ndarray, q: np.ndarray, G: np.ndarray, atoms: np.ndarray, codes: np.ndarray, m: int, barred: np.ndarray, n: int
+) -> None:
+    """``c <- q - z G``, in the precision of all of them; 0 for the atoms of the support and the n barred ones."""
+    c[:] = q
+    for i in range(0, m - m % 4, 4):  # four at a time: c is read and written a quarter as often
+        z0, z1, z2, z3 = codes[i], codes[i + 1], codes[i + 2], codes[i + 3]
+        g0, g1, g2, g3 = G[atoms[i]], G[atoms[i + 1]], G[atoms[i + 2]], G[atoms[i + 3]]
+        for j in range(len(c)):
+            c[j] -= z0 * g0[j] + z1 * g1[j] + z2 * g2[j] + z3 * g3[j]
+    for i in range(m - m % 4, m):
+        code, row = codes[i], G[atoms[i]]
+        for j in range(len(c)):
+            c[j] -= code * row[j]
+    for i in range(m):
+        c[atoms[i]] = 0
+    for i in range(n):
+        c[barred[i]] = 0
+
+
+@_compiled
+def _lasso_rows(Q: np.ndarray, G: np.ndarray, penalty: float, Z: np.ndarray, most: int) -> None:
+    k = Q.shape[1]
+    c, barred = np.empty(k, Q.dtype), np.empty(k, np.int64)
+    atoms, L = np.empty(most, np.int64), np.empty((most, most))
+    codes, signs, wanted, rounded = np.empty(most), np.empty(most), np.empty(most), np.empty(most, Q.dtype)
+    for row in range(len(Q)):
+        q, m, n, settled = Q[row], 0, 0, True
+        c[:] = q
+        for _ in range(4 * most):
+            if settled:
+                j = _strongest(c)
+                if abs(c[j]) <= penalty * (1 + ROUNDING) or m == most or n == k:
+                    break
+                if not _append(L, G, atoms, m, j):
+                    barred[n], c[j] = j, 0
+                    n += 1
+                    continue
+                codes[m], signs[m] = 0.0, np.sign(c[j])
+                m += 1
+            for i in range(m):
+                wanted[i] = q[atoms[i]] - penalty * signs[i]
+            _solve(L, m, wanted)
+            step, leaving = 1.0, -1  # the first code on the way that reaches zero
+            for i in range(m):
+                if wanted[i] * signs[i] < 0:
+                    share = codes[i] / (codes[i] - wanted[i])
+                    if share < step or leaving < 0:
+                        step, leaving = share, i
+            for i in range(m):
+                codes[i] += step * (wanted[i] - codes[i])
+            settled = leaving < 0
+            if settled:
+                rounded[:m] = codes[:m]
+                _correlate(c, q, G, atoms, rounded, m, barred, n)
+                continue
+            if leaving == m - 1 and step == 0.0 and n < k:  # it came in by rounding alone
+                barred[n] = atoms[leaving]
+                n += 1
+            m -= 1
+            for i in range(leaving, m):
+                atoms[i], codes[i], signs[i] = atoms[i + 1], codes[i + 1], signs[i + 1]
+            for i in range(leaving, m):
+                _append(L, G, atoms, i, atoms[i])
+        for i in range(m):
+            Z[row, atoms[i]] = codes[i]
+
+
+@_compiled
+def _pursue_rows(Q: np.ndarray, G: np.ndarray, smallest: np.ndarray, nonzeros: int, Z: np.ndarray) -> None:
+    k = Q.shape[1]
+    c, barred = np.empty(k, Q.dtype), np.empty(k, np.int64)
+    atoms, L, codes = np.empty(nonzeros, np.int64), np.empty((nonzeros, nonzeros)), np.empty(nonzeros)
+    rounded = np.empty(nonzeros, Q.dtype)
+    for row in range(len(Q)):
+        q, m, n = Q[row], 0, 0
+        c[:] = q
+        while m < nonzeros:
+            j = _strongest(c)
+            if abs(c[j]) <= smallest[row]:
+                break
+            if not _append(L, G, atoms, m, j):
+                barred[n], c[j] = j, 0
+                n += 1
+                continue
+            m += 1
+            for i in range(m):
+                codes[i] = q[atoms[i]]
+            _solve(L, m, codes)
+            if m < nonzeros:
+                rounded[:m] = codes[:m]
+                _correlate(c, q, G, atoms, rounded, m, barred, n)
+        for i in range(m):
+            Z[row, atoms[i]] = codes[i]
