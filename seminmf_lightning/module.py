@@ -19,7 +19,8 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
-from seminmf_lightning.distributed import SolverOptimizer, all_reduce_, gather_rows, rank, world_size
+from seminmf_lightning.batches import TrainerData, real_rows, unpack
+from seminmf_lightning.distributed import SolverOptimizer, all_reduce_, rank, world_size
 from seminmf_lightning.encoders import Effort, Encode
 from seminmf_lightning.export import load_dictionary
 from seminmf_lightning.learners import Learner, Recipe, make_learner
@@ -32,10 +33,6 @@ STEPS_A_BATCH_AFTER_PASS = 10
 UPDATES_A_PASS = 16
 """Updates of D during a pass whose statistics are exact in the end: they show the loss fall, and cost a reduction each."""
 
-SAMPLE_ROWS = 16_384
-"""Rows looked at before training where no data module gives a sample."""
-TUNING_ROWS = 1024
-"""Held-out rows that a penalty is tuned on."""
 PROGRESS = {"loss": "train/reconstruction_loss", "gap": "train/optimality_gap", "rows/s": "train/rows_per_second"}
 """What the progress bar shows."""
 
@@ -133,7 +130,7 @@ class SemiNMFModule(lightning.LightningModule):
         """Codes Z (n, k) of raw rows A (n, d), in normalised units."""
         if self._encode is None or self.training:
             self._encode = self._made_learner().encoder.precise(self.dictionary.detach(), self.effort)
-        return self._encode(self.normalizer.apply(_rows(A)))
+        return self._encode(self.normalizer.apply(real_rows(A)))
 
     def forward(self, A: Tensor) -> Tensor:
         return self.encode(A)
@@ -172,7 +169,7 @@ class SemiNMFModule(lightning.LightningModule):
     def setup(self, stage: str) -> None:
         if str(self.trainer.precision).startswith("16"):
             raise ValueError(f"trainer.precision={self.trainer.precision} would overflow; use 32-true or bf16-mixed")
-        self._allocate(self._features())
+        self._allocate(self._data.features)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return SolverOptimizer(self.dictionary, self._made_learner())
@@ -180,8 +177,8 @@ class SemiNMFModule(lightning.LightningModule):
     def on_fit_start(self) -> None:
         learner, device = self._made_learner(), self.trainer.strategy.root_device
         learner.to_(device)
-        sample = self._sample().to(device)
-        rows = self._training_rows()
+        sample = self._data.sample(self.recipe.nb_concepts).to(device)
+        rows = self._data.training_rows
         if rows is not None and self.recipe.nb_concepts > rows:
             raise ValueError(f"nb_concepts={self.recipe.nb_concepts} is more than the {rows} training rows; lower it")
         if self._learner_state is not None:
@@ -218,7 +215,7 @@ class SemiNMFModule(lightning.LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         learner, solver = self._made_learner(), self.recipe.solver
-        data_batches = self._data_batches()
+        data_batches = self._data.batches
         batch_idx, self._batch = self._batch, self._batch + 1
         update_every = solver.update_every or self._usual_update_every()
         updated = True
@@ -226,7 +223,7 @@ class SemiNMFModule(lightning.LightningModule):
             if batch_idx < data_batches:
                 last = batch_idx + 1 == data_batches
                 updated = (batch_idx + 1) % update_every == 0 or last
-                for part in _minibatches(batch) if updated else ():
+                for part in self._data.minibatches(batch) if updated else ():
                     self._step(functools.partial(self._observe, part))
                     for _ in range(solver.steps_per_batch - 1):
                         self._step(lambda: False)
@@ -269,11 +266,11 @@ class SemiNMFModule(lightning.LightningModule):
         self._encode = None
 
     def _observe(self, batch: Any) -> bool:
-        A, numbers = _unpack(batch)
+        A, numbers = unpack(batch)
         try:
             self._made_learner().observe(A, self.dictionary.detach())
         except FloatingPointError as error:
-            raise ValueError(self._explain(A, numbers)) from error
+            raise ValueError(self._data.explain(A, numbers)) from error
         return True
 
     # --- validation ----------------------------------------------------------------------------------------------
@@ -287,10 +284,10 @@ class SemiNMFModule(lightning.LightningModule):
 
     def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         assert self.metrics is not None and self._encode is not None
-        A, numbers = _unpack(batch)
+        A, numbers = unpack(batch)
         with self._full_precision():
             if not A.isfinite().all():
-                raise ValueError(self._explain(A, numbers))
+                raise ValueError(self._data.explain(A, numbers))
             A = self.normalizer.apply(A)
             Z = self._encode(A)
             self.metrics.update(A, Z @ self.dictionary.to(Z), Z)
@@ -391,62 +388,20 @@ class SemiNMFModule(lightning.LightningModule):
         self.mean = torch.zeros(features, dtype=torch.float64, device=self.device)
         self.metrics = ReconstructionMetrics(*shape, self.recipe.l1_penalty).to(self.device)
 
-    def _features(self) -> int:
-        datamodule = getattr(self.trainer, "datamodule", None)
-        if datamodule is not None and hasattr(datamodule, "features"):
-            return int(datamodule.features)
-        return int(next(self._peek()).shape[1])
+    @property
+    def _data(self) -> TrainerData:
+        return TrainerData(self.trainer)
 
-    def _sample(self) -> Tensor:
-        datamodule = getattr(self.trainer, "datamodule", None)
-        if datamodule is not None and hasattr(datamodule, "sample"):
-            return datamodule.sample()
-        parts, rows = [], 0
-        for A in self._peek():
-            parts.append(A)
-            rows += len(A)
-            if rows >= max(SAMPLE_ROWS, self.recipe.nb_concepts):
-                break
-        return gather_rows(torch.cat(parts))
-
-    def _held_out(self, sample: Tensor) -> Tensor | None:
-        """Rows to tune the penalty on, if it is to be tuned and there are any that are not trained on."""
-        datamodule: Any = getattr(self.trainer, "datamodule", None)
-        if self.recipe.target_l0 is None or not hasattr(datamodule, "held_out_sample"):
-            return None
-        return datamodule.held_out_sample(TUNING_ROWS).to(sample)
+    def _held_out(self, like: Tensor) -> Tensor | None:
+        """Rows to tune the penalty on, if it is to be tuned."""
+        rows = None if self.recipe.target_l0 is None else self._data.held_out()
+        return None if rows is None else rows.to(like)
 
     def _usual_update_every(self) -> int:
-        learner = self._made_learner()
-        if learner.update_rows is None:
-            return max(1, self._data_batches() // UPDATES_A_PASS)
-        size = getattr(self.trainer.train_dataloader, "batch_size", None)  # of another's loader: rows of one process
-        ours = hasattr(self.trainer.train_dataloader, "minibatch")
-        return max(1, learner.update_rows // size) if size and ours else 1
-
-    def _peek(self) -> Iterator[Tensor]:
-        """First batches of a loader that comes without our data module."""
-        loops = (self.trainer.fit_loop, self.trainer.validate_loop, self.trainer.predict_loop)
-        source = next(loop._data_source for loop in loops if loop._data_source.is_defined())
-        for batch in source.dataloader():
-            yield _unpack(batch)[0]
-
-    def _training_rows(self) -> int | None:
-        rows = getattr(getattr(self.trainer, "datamodule", None), "train_rows", None)
-        return None if rows is None else len(rows)
-
-    def _data_batches(self) -> int:
-        """Batches of a pass that hold data; further ones are our data module's empty ones."""
-        total = self.trainer.num_training_batches
-        return int(min(getattr(self.trainer.train_dataloader, "data_batches", total), total))
-
-    def _explain(self, A: Tensor, numbers: Tensor | None) -> str:
-        datamodule = getattr(self.trainer, "datamodule", None)
-        if numbers is not None and datamodule is not None and hasattr(datamodule, "explain"):
-            return datamodule.explain(A, numbers)
-        bad = (~A.isfinite()).any(dim=1).nonzero()[:, 0]
-        row = f"row {int(bad[0])} of the batch holds NaN or Inf" if len(bad) else "the numbers of the batch are too large"
-        return f"{row}; every number must be finite"
+        rows, batch_rows = self._made_learner().update_rows, self._data.batch_rows
+        if rows is None:
+            return max(1, self._data.batches // UPDATES_A_PASS)
+        return 1 if batch_rows is None else max(1, rows // batch_rows)
 
     @contextmanager
     def _full_precision(self) -> Iterator[None]:
@@ -473,28 +428,3 @@ class SemiNMFModule(lightning.LightningModule):
     def _log(self, values: dict[str, float]) -> None:
         for logger in self.loggers:
             logger.log_metrics(values, step=self.global_step)
-
-
-def _minibatches(batch: Any) -> list[Any]:
-    """The parts after each of which the dictionary is updated: as our stream says, else the batch as a whole."""
-    if isinstance(batch, list | tuple) and len(batch) == 3 and isinstance(batch[2], Tensor):
-        sizes = batch[2].tolist()
-        if len(sizes) > 1:
-            return list(zip(batch[0].split(sizes), batch[1].split(sizes), strict=True))
-    return [batch]
-
-
-def _unpack(batch: Any) -> tuple[Tensor, Tensor | None]:
-    """Rows, and their numbers where the loader gives any."""
-    if isinstance(batch, Tensor):
-        return _rows(batch), None
-    if isinstance(batch, list | tuple) and batch and isinstance(batch[0], Tensor):
-        numbers = batch[1] if len(batch) > 1 and isinstance(batch[1], Tensor) else None
-        return _rows(batch[0]), numbers
-    raise TypeError(f"a batch must be a tensor (n, d) or a tuple that begins with one, got {type(batch).__name__}")
-
-
-def _rows(A: Tensor) -> Tensor:
-    if A.ndim != 2:
-        raise ValueError(f"expected rows (n, d), found a {A.ndim}-D tensor {tuple(A.shape)}")
-    return A if A.dtype in (torch.float32, torch.float64) else A.float()

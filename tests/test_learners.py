@@ -198,3 +198,26 @@ def test_hardly_an_atom_is_dead_where_there_are_four_times_more_than_features(si
     learner, D = learn(signed.repeat(20, 1), nb_concepts=96, solver="hals", l1_penalty=0.05)
     Z = learner.encoder.precise(D)(learner.normalizer.apply(signed))
     assert float((Z == 0).all(dim=0).float().mean()) < 0.01
+
+
+def test_codes_that_are_all_zero_are_said_to_be(signed: torch.Tensor) -> None:
+    learner = make_learner(Recipe(nb_concepts=8, l1_penalty=1.5), 24)
+    signed[0] *= 10  # one row that the penalty does not silence, whatever the atoms; it is not trained on
+    D = learner.start(signed)
+    learner.observe(0.1 * signed[1:], D)
+    learner.absorb()
+    with pytest.warns(UserWarning, match="every code of this pass was zero"):
+        learner.end_pass(D)
+
+
+@pytest.mark.parametrize("recipe", [{}, {"l1_penalty": 0.1}])
+def test_a_loader_of_anything_that_begins_with_rows_will_do(recipe: dict, signed: torch.Tensor) -> None:
+    labelled = torch.utils.data.TensorDataset(signed, torch.arange(600), torch.ones(600))
+    module = SemiNMFModule(8, solver="hals", **recipe)
+    trainer = lightning.Trainer(
+        accelerator="cpu", max_epochs=2, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(module, torch.utils.data.DataLoader(labelled, batch_size=100))
+    assert module.dictionary.norm(dim=1).min() > 0
+    assert module.rows_seen == 600 * (1 if not recipe else 2)

@@ -106,7 +106,7 @@ def processes(options: Namespace) -> dict[str, float]:
     torch.set_num_threads(1)
     clock = _PassClock()
     data = ActivationDataModule(str(options.path), val_fraction=0)
-    module = SemiNMFModule(options.concepts, solver={"name": "pgd", "max_iter": 0}, l1_penalty=options.l1_penalty)
+    module = SemiNMFModule(options.concepts, solver={"name": "hals", "max_iter": 0}, l1_penalty=options.l1_penalty)
     trainer = lightning.Trainer(
         accelerator="cpu", devices=options.processes, strategy="ddp" if options.processes > 1 else "auto", max_epochs=1,
         logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,

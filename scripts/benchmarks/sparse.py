@@ -94,7 +94,7 @@ def encoding(options: Namespace) -> dict[str, float]:
             Z = Z @ square
         return Z
 
-    figures["roofline of the lasso (its matrix products alone), rows/s"] = rate(products, A)
+    figures["roofline: matrix products of the batched lasso alone, rows/s"] = rate(products, A)
     return figures
 
 

@@ -24,7 +24,7 @@ njit: Any = None  # without the extra `usable` says no, and nothing below is cal
 with contextlib.suppress(ModuleNotFoundError):
     from numba import njit
 
-MOST_CONCEPTS = 8192  # beyond, G (k, k) is too large to be worth it
+MOST_CONCEPTS = 4096  # beyond, G (k, k) is too large to be worth it
 MOST_NONZEROS = 512
 DEPENDENT = 1e-7  # an atom with so little that is new, squared, adds nothing to the support
 ROUNDING = 1e-6  # of the optimality conditions, relative to the penalty
@@ -70,19 +70,18 @@ def _compiled(function: Any) -> Any:
 @_compiled
 def _strongest(c: np.ndarray) -> int:
     """The atom with the largest correlation."""
-    largest, best = abs(c[0]), 0
-    for block in range(0, len(c), 64):  # a maximum that the processor takes many at a time, then where in its block it is
-        end = min(block + 64, len(c))
-        value = abs(c[block])
-        for j in range(block + 1, end):
-            other = abs(c[j])
-            value = other if other > value else value
-        if value > largest:
-            largest = value
-            for j in range(block, end):
-                if abs(c[j]) == value:
-                    best = j
-    return best
+    k = len(c)
+    m0 = m1 = m2 = m3 = m4 = m5 = m6 = m7 = abs(c[0])
+    for j in range(0, k - 7, 8):  # eight maxima side by side: one would wait for itself
+        m0, m1, m2, m3 = max(m0, abs(c[j])), max(m1, abs(c[j + 1])), max(m2, abs(c[j + 2])), max(m3, abs(c[j + 3]))
+        m4, m5, m6, m7 = max(m4, abs(c[j + 4])), max(m5, abs(c[j + 5])), max(m6, abs(c[j + 6])), max(m7, abs(c[j + 7]))
+    largest = max(max(max(m0, m1), max(m2, m3)), max(max(m4, m5), max(m6, m7)))
+    for j in range(k - k % 8, k):
+        largest = max(largest, abs(c[j]))
+    for j in range(k):
+        if abs(c[j]) == largest:
+            return j
+    return 0
 
 
 @_compiled
@@ -103,13 +102,18 @@ def _append(L: np.ndarray, G: np.ndarray, atoms: np.ndarray, m: int, j: int) -> 
 
 
 @_compiled
-def _solve(L: np.ndarray, m: int, x: np.ndarray) -> None:
-    """``x <- (L L^T)^-1 x``, along the rows of L both ways."""
-    for i in range(m):
+def _forward(L: np.ndarray, x: np.ndarray, start: int, m: int) -> None:
+    """``x <- L^-1 x`` from entry ``start`` on, those before being done."""
+    for i in range(start, m):
         value = x[i]
         for h in range(i):
             value -= L[i, h] * x[h]
         x[i] = value / L[i, i]
+
+
+@_compiled
+def _backward(L: np.ndarray, x: np.ndarray, m: int) -> None:
+    """``x <- L^-T x``, along the rows of L."""
     for i in range(m - 1, -1, -1):
         value = x[i] / L[i, i]
         x[i] = value
@@ -143,9 +147,11 @@ def _lasso_rows(Q: np.ndarray, G: np.ndarray, penalty: float, Z: np.ndarray, mos
     k = Q.shape[1]
     c, barred = np.empty(k, Q.dtype), np.empty(k, np.int64)
     atoms, L = np.empty(most, np.int64), np.empty((most, most))
-    codes, signs, wanted, rounded = np.empty(most), np.empty(most), np.empty(most), np.empty(most, Q.dtype)
+    codes, signs, half, wanted = np.empty(most), np.empty(most), np.empty(most), np.empty(most)
+    rounded = np.empty(most, Q.dtype)
     for row in range(len(Q)):
         q, m, n, settled = Q[row], 0, 0, True
+        kept = 0  # entries of `half`, the solution of the first triangular system, that hold still
         c[:] = q
         for _ in range(4 * most):
             if settled:
@@ -158,9 +164,12 @@ def _lasso_rows(Q: np.ndarray, G: np.ndarray, penalty: float, Z: np.ndarray, mos
                     continue
                 codes[m], signs[m] = 0.0, np.sign(c[j])
                 m += 1
-            for i in range(m):
-                wanted[i] = q[atoms[i]] - penalty * signs[i]
-            _solve(L, m, wanted)
+            for i in range(kept, m):
+                half[i] = q[atoms[i]] - penalty * signs[i]
+            _forward(L, half, kept, m)
+            kept = m
+            wanted[:m] = half[:m]
+            _backward(L, wanted, m)
             step, leaving = 1.0, -1  # the first code on the way that reaches zero
             for i in range(m):
                 if wanted[i] * signs[i] < 0:
@@ -177,7 +186,7 @@ def _lasso_rows(Q: np.ndarray, G: np.ndarray, penalty: float, Z: np.ndarray, mos
             if leaving == m - 1 and step == 0.0 and n < k:  # it came in by rounding alone
                 barred[n] = atoms[leaving]
                 n += 1
-            m -= 1
+            m, kept = m - 1, leaving
             for i in range(leaving, m):
                 atoms[i], codes[i], signs[i] = atoms[i + 1], codes[i + 1], signs[i + 1]
             for i in range(leaving, m):
@@ -190,8 +199,8 @@ def _lasso_rows(Q: np.ndarray, G: np.ndarray, penalty: float, Z: np.ndarray, mos
 def _pursue_rows(Q: np.ndarray, G: np.ndarray, smallest: np.ndarray, nonzeros: int, Z: np.ndarray) -> None:
     k = Q.shape[1]
     c, barred = np.empty(k, Q.dtype), np.empty(k, np.int64)
-    atoms, L, codes = np.empty(nonzeros, np.int64), np.empty((nonzeros, nonzeros)), np.empty(nonzeros)
-    rounded = np.empty(nonzeros, Q.dtype)
+    atoms, L = np.empty(nonzeros, np.int64), np.empty((nonzeros, nonzeros))
+    half, codes, rounded = np.empty(nonzeros), np.empty(nonzeros), np.empty(nonzeros, Q.dtype)
     for row in range(len(Q)):
         q, m, n = Q[row], 0, 0
         c[:] = q
@@ -203,10 +212,11 @@ def _pursue_rows(Q: np.ndarray, G: np.ndarray, smallest: np.ndarray, nonzeros: i
                 barred[n], c[j] = j, 0
                 n += 1
                 continue
+            half[m] = q[j]
+            _forward(L, half, m, m + 1)
             m += 1
-            for i in range(m):
-                codes[i] = q[atoms[i]]
-            _solve(L, m, codes)
+            codes[:m] = half[:m]
+            _backward(L, codes, m)
             if m < nonzeros:
                 rounded[:m] = codes[:m]
                 _correlate(c, q, G, atoms, rounded, m, barred, n)

@@ -9,6 +9,7 @@ Legend:  A (n, d)   Z (n, k)   D (k, d)   S = Z^T Z (k, k)   P = Z^T A (k, d)
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -57,7 +58,7 @@ class Online(Learner):
         self._updates, self._settled_at = 0, -1
         self._silent = torch.zeros(recipe.nb_concepts, dtype=torch.float64)  # rows since each atom last fired
         self._error = float("nan")
-        self._pass_rows, self._pass_objective = 0.0, 0.0
+        self._pass_rows, self._pass_objective, self._pass_nonzeros = 0.0, 0.0, 0.0
         self._previous_objective: float | None = None
         self._converged = False
 
@@ -113,8 +114,10 @@ class Online(Learner):
         self._error = squared_error / rows
         self._pass_rows += rows
         self._pass_objective += 0.5 * squared_error + self.penalty * float(self.pending.l1_norm)
+        nonzeros = float(self.pending.fired.sum())
+        self._pass_nonzeros += nonzeros
         if self.tuner is not None:
-            self.tuner.follow(float(self.pending.fired.sum()) / rows)
+            self.tuner.follow(nonzeros / rows)
         self._silent = torch.where(self.pending.fired > 0, 0.0, self._silent + rows)
         self.pending.zero_()
 
@@ -146,7 +149,13 @@ class Online(Learner):
                 self._tune(D)
                 self._converged &= self.tuner.usable
             self._previous_objective = objective
-            self._pass_rows, self._pass_objective = 0.0, 0.0
+            if not self._pass_nonzeros:
+                warnings.warn(
+                    f"every code of this pass was zero: l1_penalty={self.penalty:g} is above every correlation of a row "
+                    "with an atom; lower it",
+                    stacklevel=2,
+                )
+            self._pass_rows, self._pass_objective, self._pass_nonzeros = 0.0, 0.0, 0.0
         return D
 
     def _tune(self, D: Tensor, *, roughly: bool = False) -> None:
@@ -211,5 +220,5 @@ class Online(Learner):
 
 PLAIN_STATE = (
     "rows_seen", "replaced", "effort", "_updates", "_settled_at", "_error",
-    "_pass_rows", "_pass_objective", "_previous_objective", "_converged",
+    "_pass_rows", "_pass_objective", "_pass_nonzeros", "_previous_objective", "_converged",
 )  # fmt: skip

@@ -18,6 +18,8 @@ from seminmf_lightning.linalg import project_atoms
 from seminmf_lightning.solvers.base import Solver
 
 POWER_ITERATIONS = 20
+WORTH_IT = 0.02
+"""Share of what the step has gained so far below which another gradient step is not worth its price."""
 SAFETY = 1.02  # power iteration approaches the largest eigenvalue from below; a rise doubles the constant anyhow
 
 
@@ -26,7 +28,7 @@ class ProjectedGradient(Solver):
     """``D <- proj(Y - (S Y - P) / (L S_jj))``, ``L`` the largest eigenvalue of S scaled to a unit diagonal, Y with momentum."""
 
     inner_steps: int = 10
-    """Gradient steps a step, at fixed codes; momentum starts afresh with each."""
+    """Most gradient steps a step, at fixed codes; momentum starts afresh with each."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -40,7 +42,7 @@ class ProjectedGradient(Solver):
         lipschitz = (curvature * (_largest_eigenvalue(S, curvature.rsqrt()) * SAFETY))[:, None]
         D = D.clone()
         SD = S @ D
-        value = _quadratic(D, SD, P)
+        value = first_value = _quadratic(D, SD, P)
         Y, SY, momentum = D, SD, 1.0
         for _ in range(self.inner_steps):
             candidate = project_atoms(Y - (SY - P) / lipschitz, bounded)
@@ -55,7 +57,10 @@ class ProjectedGradient(Solver):
             push = (momentum - 1) / following
             Y = torch.lerp(D, candidate, 1 + push)
             SY = torch.lerp(SD, S_candidate, 1 + push)
+            gained = value - candidate_value
             D, SD, value, momentum = candidate, S_candidate, candidate_value, following
+            if gained <= WORTH_IT * (first_value - value):
+                break
         return D
 
 
