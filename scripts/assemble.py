@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import seminmf_lightning  # isort: skip  # noqa: F401  # before torch, for which it chooses how threads wait
+
 import inspect
 import logging
 import os

@@ -214,6 +214,8 @@ def installed(package: str) -> bool:
 
 def measure(options: argparse.Namespace) -> None:
     """The inside of :meth:`Results.run`."""
+    import seminmf_lightning  # isort: skip  # noqa: F401  # before torch, for which it chooses how threads wait
+
     import torch
 
     torch.set_num_threads(options.threads)

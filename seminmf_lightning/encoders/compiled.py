@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -37,30 +38,31 @@ def usable(D: Tensor) -> bool:
 
 def lasso(Q: Tensor, G: Tensor, penalty: float) -> Tensor:
     """Minimisers of ``1/2 z G z - q z + penalty ||z||_1``, row by row."""
-    return _in_threads(lambda q, z: _lasso_rows(q, G.numpy(), penalty, z, min(MOST_NONZEROS, len(G))), Q)
+    gram, most = G.numpy(), min(MOST_NONZEROS, len(G))
+    return _in_threads(lambda rows, q, z: _lasso_rows(q, gram, penalty, z, most), Q)
 
 
 def pursue(Q: Tensor, G: Tensor, norms: Tensor, nonzeros: int) -> Tensor:
     """Codes of ``nonzeros`` atoms a row for unit atoms; ``norms`` (n,) of the rows say when nothing is left."""
-    smallest = norms * (64 * torch.finfo(Q.dtype).eps)
-
-    def work(q: np.ndarray, z: np.ndarray, first: int) -> None:
-        _pursue_rows(q, G.numpy(), smallest[first : first + len(q)].numpy(), nonzeros, z)
-
-    return _in_threads(work, Q, numbered=True)
+    gram, smallest = G.numpy(), (norms * (64 * torch.finfo(Q.dtype).eps)).numpy()
+    return _in_threads(lambda rows, q, z: _pursue_rows(q, gram, smallest[rows], nonzeros, z), Q)
 
 
-def _in_threads(work: Callable[..., None], Q: Tensor, *, numbered: bool = False) -> Tensor:
-    Z = torch.zeros_like(Q)
+def _in_threads(work: Callable[[slice, np.ndarray, np.ndarray], None], Q: Tensor) -> Tensor:
+    """``work(rows, q, z)`` on slices of the rows, in as many threads as torch has."""
+    Z = torch.empty_like(Q).zero_()
     q, z = Q.contiguous().numpy(), Z.numpy()
     threads = torch.get_num_threads()
     size = max(1, -(-len(q) // threads))
-    starts = range(0, len(q), size)
-    with ThreadPoolExecutor(threads) as pool:
-        futures = [pool.submit(work, q[i : i + size], z[i : i + size], *([i] if numbered else [])) for i in starts]
-        for future in futures:
-            future.result()
+    slices = [slice(i, i + size) for i in range(0, len(q), size)]
+    # The threads see arrays alone: a tensor would have torch set itself up in each of them.
+    list(_pool(threads).map(lambda rows: work(rows, q[rows], z[rows]), slices))
     return Z
+
+
+@lru_cache(maxsize=1)
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads)
 
 
 def _compiled(function: Any) -> Any:
