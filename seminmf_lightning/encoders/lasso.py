@@ -104,7 +104,7 @@ class Lasso(Penalised):
         return lambda A: torch.cat([encode(rows) for rows in A.split(admm.rows_at_once)])
 
     def precise(self, D: Tensor, effort: Effort = ()) -> Encode:
-        settled: list[_Admm] = []
+        settled: list[tuple[_Admm, Encode | None]] = []
 
         def encode(A: Tensor) -> Tensor:
             atoms = D.to(A)
@@ -112,9 +112,10 @@ class Lasso(Penalised):
                 return A.new_zeros(0, len(D))
             if not settled:
                 found = effort or self.settle(atoms, A[:SETTLE_ROWS]) or (USUAL_RHO,)
-                settled.append(_Admm(atoms, self.l1_penalty, found[0]))
-            admm = settled[0]
-            return torch.cat([self._finished(rows, admm) for rows in A.split(admm.rows_at_once)])
+                exact = exact_rows(atoms, self.l1_penalty) if compiled.usable(atoms) else None
+                settled.append((_Admm(atoms, self.l1_penalty, found[0]), exact))
+            admm, exact = settled[0]
+            return torch.cat([self._finished(rows, admm, exact) for rows in A.split(admm.rows_at_once)])
 
         return encode
 
@@ -128,9 +129,9 @@ class Lasso(Penalised):
             precise_gap=self.precise_gap if tol is None else tol,
         )
 
-    def _finished(self, A: Tensor, admm: _Admm) -> Tensor:
-        if compiled.usable(admm.D):
-            Z = exact_rows(admm.D, self.l1_penalty)(A)
+    def _finished(self, A: Tensor, admm: _Admm, exact: Encode | None) -> Tensor:
+        if exact is not None:
+            Z = exact(A)
             objective, gap = lasso_duality_gap(A, Z, admm.D, self.l1_penalty)
             if len(rest := (gap > self.precise_gap * objective).nonzero()[:, 0]):
                 Z[rest] = self._to_gap(A[rest], admm, self.precise_gap)

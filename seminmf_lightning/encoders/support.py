@@ -17,8 +17,6 @@ LARGEST_SUPPORT = 128
 """A row with more nonzeros is left as it is: there the systems cost more than the iterations they spare."""
 RIDGE = 1e-10
 """Added to the diagonal where atoms are (nearly) equal, as a share of it."""
-
-
 WORK_OF_SQUARE, WORK_OF_CUBE = 4000.0, 16.0
 """Operations of a large matrix product that take as long as solving for m nonzeros does for each m^2 and m^3; measured on
 two CPU cores.  It decides how much to iterate before solving, never what the codes are."""
