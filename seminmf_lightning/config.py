@@ -39,3 +39,27 @@ class EncodeConfig:
     data: Any
     trainer: Any
     encoder: Any = None
+
+
+@dataclass
+class HarvestConfig:
+    """Root of ``configs/harvest/harvest.yaml``."""
+
+    layers: Any
+    list: bool
+    output: str
+    tokens: str
+    number: Optional[int]  # noqa: UP045
+    layout: str
+    norm_filter: str
+    norm_factor: float
+    dtype: str
+    batch_size: int
+    limit: Optional[int]  # noqa: UP045
+    max_skipped: float
+    shard_mb: float
+    workers: Optional[int]  # noqa: UP045
+    device: str
+    seed: int
+    model: Any
+    inputs: Any

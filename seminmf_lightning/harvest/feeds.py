@@ -1,0 +1,159 @@
+"""From an example (a picture, a text, a tensor) to what a network is called with.
+
+One example makes one or more *items*, rows of a network's batch: a long text is cut into windows.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seminmf_lightning.harvest.inputs import Unreadable
+
+
+@dataclass
+class Item:
+    """One row of a network's batch, without the batch axis."""
+
+    example: int
+    window: int
+    """Which part of its example."""
+    inputs: dict[str, Tensor]
+    special: Tensor | None = None
+    """(t,) bool: tokens that stand for no text, such as [CLS]."""
+    spans: Tensor | None = None
+    """(t, 2) int32: the characters of each token in its text."""
+
+    @property
+    def tokens(self) -> int:
+        return 0 if self.special is None else len(self.special)
+
+
+class Feed(ABC):
+    """What a model is fed with."""
+
+    prefix_tokens: int = 0
+    """Tokens before the patches of a picture ([CLS], registers)."""
+    aspect: float = 1.0
+    """Height of the network's picture over its width."""
+    pool: int = 1
+    """Batches of items that are sorted by length together, so that little is padded."""
+
+    @abstractmethod
+    def items(self, example: int, content: Any) -> list[Item]:
+        """Items of an example."""
+
+    @abstractmethod
+    def call(self, network: nn.Module, items: list[Item], device: torch.device) -> None:
+        """Run the network on a batch of items."""
+
+    @abstractmethod
+    def record(self, content: Any) -> dict[str, Any]:
+        """What is kept of an example, so that a person can find a row in it again."""
+
+
+class TextFeed(Feed):
+    """Texts through a fast tokenizer, in windows of at most ``max_length`` tokens, special ones included."""
+
+    pool = 32
+
+    def __init__(self, tokenizer: Any, max_length: int) -> None:
+        self.tokenizer, self.max_length = tokenizer, max_length
+        self.padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+
+    def items(self, example: int, content: str) -> list[Item]:
+        windows = self.tokenizer(
+            content, truncation=True, max_length=self.max_length, return_overflowing_tokens=True,
+            return_offsets_mapping=True, return_special_tokens_mask=True, return_attention_mask=False,
+            return_token_type_ids=False, verbose=False,
+        )  # fmt: skip
+        found = zip(windows["input_ids"], windows["special_tokens_mask"], windows["offset_mapping"], strict=True)
+        return [
+            Item(
+                example, number, {"input_ids": torch.tensor(ids)}, torch.tensor(special, dtype=torch.bool),
+                torch.tensor(spans, dtype=torch.int32),
+            )
+            for number, (ids, special, spans) in enumerate(found) if len(ids)
+        ]  # fmt: skip
+
+    def call(self, network: nn.Module, items: list[Item], device: torch.device) -> None:
+        ids = [item.inputs["input_ids"] for item in items]
+        batch = nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=self.padding).to(device)
+        lengths = torch.tensor([len(one) for one in ids], device=device)
+        mask = torch.arange(batch.shape[1], device=device)[None, :] < lengths[:, None]
+        network(input_ids=batch, attention_mask=mask.long())
+
+    def record(self, content: str) -> dict[str, Any]:
+        return {"text": content}
+
+
+class ImageFeed(Feed):
+    """Pictures through the model's own preprocessing.
+
+    Args:
+        transform: from a PIL picture (RGB) to a tensor (3, h, w).
+        region: from the height and width of a picture to the part of it that the network sees: top, left, height, width.
+        keyword: name of the network's argument; None: its first.
+    """
+
+    def __init__(
+        self, transform: Callable[[Any], Tensor], region: Callable[[int, int], tuple[float, float, float, float]], *,
+        keyword: str | None = None, prefix_tokens: int = 0, aspect: float = 1.0,
+    ) -> None:  # fmt: skip
+        self.transform, self.region, self.keyword = transform, region, keyword
+        self.prefix_tokens, self.aspect = prefix_tokens, aspect
+
+    def items(self, example: int, content: Any) -> list[Item]:
+        try:
+            return [Item(example, 0, {"picture": self.transform(content)})]
+        except (ValueError, RuntimeError, OSError) as error:
+            raise Unreadable(f"its picture of {content.size} cannot be preprocessed ({error})") from error
+
+    def call(self, network: nn.Module, items: list[Item], device: torch.device) -> None:
+        batch = torch.stack([item.inputs["picture"] for item in items]).to(device)
+        batch = batch.to(next((p.dtype for p in network.parameters() if p.is_floating_point()), batch.dtype))
+        if self.keyword is None:
+            network(batch)
+        else:
+            network(**{self.keyword: batch})
+
+    def record(self, content: Any) -> dict[str, Any]:
+        width, height = content.size
+        return {"size": [height, width], "region": list(self.region(height, width))}
+
+
+class TensorFeed(Feed):
+    """Tensors as they are; the network is called with a batch of them."""
+
+    def items(self, example: int, content: Tensor) -> list[Item]:
+        return [Item(example, 0, {"tensor": content})]
+
+    def call(self, network: nn.Module, items: list[Item], device: torch.device) -> None:
+        network(torch.stack([item.inputs["tensor"] for item in items]).to(device))
+
+    def record(self, content: Tensor) -> dict[str, Any]:
+        return {"shape": list(content.shape)}
+
+
+def whole_picture(height: int, width: int) -> tuple[float, float, float, float]:
+    """The region of preprocessing that resizes without cropping."""
+    return 0.0, 0.0, float(height), float(width)
+
+
+@dataclass(frozen=True)
+class CentreCrop:
+    """The region of preprocessing that resizes the shorter side to ``resize`` and crops ``height`` x ``width`` in the centre."""
+
+    resize: float
+    height: float
+    width: float
+
+    def __call__(self, height: int, width: int) -> tuple[float, float, float, float]:
+        scale = min(height, width) / self.resize
+        h, w = min(self.height * scale, height), min(self.width * scale, width)
+        return (height - h) / 2, (width - w) / 2, h, w

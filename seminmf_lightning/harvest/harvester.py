@@ -1,0 +1,207 @@
+"""A network shown examples, its layers turned to rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from seminmf_lightning.checks import one_of, real_number, whole_number
+from seminmf_lightning.harvest.feeds import Feed, Item
+from seminmf_lightning.harvest.inputs import Inputs, Unreadable
+from seminmf_lightning.harvest.layers import Candidate, Capture, Layer, try_layers
+from seminmf_lightning.harvest.models import Loaded
+from seminmf_lightning.harvest.rows import Rows, Selector
+
+
+class Read(NamedTuple):
+    """One example as read: its items and record, or why there are none."""
+
+    example: int
+    name: str
+    items: list[Item]
+    record: dict[str, Any]
+    skipped: str | None
+
+
+@dataclass(frozen=True)
+class NormFilter:
+    """What to do with rows whose norm is far above the median, such as the first token of many language models.
+
+    ``limits`` holds the norm of each layer above which rows are dropped, or scaled down to it.
+    """
+
+    name: str = "none"
+    factor: float = 10.0
+    """Times the median norm of a sample."""
+    limits: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        one_of("norm_filter", self.name, ("none", "drop", "clip"))
+        real_number("norm_factor", self.factor, 1, exclusive=True)
+
+    def apply(self, layer: Layer, rows: Rows) -> tuple[Rows, int]:
+        """The rows that are left, and how many were dropped or clipped."""
+        limit = self.limits.get(str(layer))
+        if self.name == "none" or limit is None:
+            return rows, 0
+        norms = row_norms(rows.values)
+        over = norms > limit
+        count = int(over.sum())
+        if not count:
+            return rows, 0
+        if self.name == "drop":
+            return rows.take(np.flatnonzero(~over.cpu().numpy())), count
+        factors = torch.where(over, limit / norms, torch.ones_like(norms))
+        return Rows((rows.values.float() * factors[:, None]).to(rows.values.dtype), rows.index), count
+
+
+class Harvested(NamedTuple):
+    """Some examples' rows of each layer, in order of example, and how many the norm filter touched."""
+
+    rows: dict[Layer, Rows]
+    filtered: dict[Layer, int]
+
+
+@dataclass
+class Harvester:
+    """Runs ``loaded`` over examples of ``inputs`` in batches of ``batch_size`` items, as far as the last of ``layers``."""
+
+    loaded: Loaded
+    inputs: Inputs
+    layers: list[Layer]
+    selector: Selector
+    batch_size: int = 32
+    norm_filter: NormFilter = field(default_factory=NormFilter)
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    workers: int = 0
+    """Processes that read and preprocess examples beside the network."""
+
+    def __post_init__(self) -> None:
+        whole_number("batch_size", self.batch_size, 1)
+        whole_number("workers", self.workers, 0)
+        self.widths: dict[Layer, int] = {}
+        self.loaded.network.to(self.device)
+
+    def read(self, examples: Iterable[int]) -> Iterator[Read]:
+        """Examples as the network will be shown them, in the order given."""
+        dataset = _Examples(self.inputs, self.loaded.feed)
+        return iter(
+            DataLoader(
+                dataset, sampler=_Order(examples), batch_size=None, num_workers=self.workers, collate_fn=_same,
+                prefetch_factor=4 if self.workers else None,
+            )
+        )  # fmt: skip
+
+    def pools(self, reads: Iterable[Read]) -> Iterator[list[Read]]:
+        """Successive examples that are sorted and run together: some batches of items each."""
+        pool: list[Read] = []
+        wanted, found = self.batch_size * self.loaded.feed.pool, 0
+        for read in reads:
+            pool.append(read)
+            found += len(read.items)
+            if found >= wanted:
+                yield pool
+                pool, found = [], 0
+        if pool:
+            yield pool
+
+    def harvest(self, pool: Sequence[Read]) -> Harvested | None:
+        """Rows of a pool of examples; None if no example of it gives any.
+
+        Raises:
+            ValueError: a layer's output cannot be used; the message names the layer and the example.
+            MemoryError: the device has too little memory for a batch; the message has its size.
+        """
+        items = [item for read in pool for item in read.items]
+        by_length = sorted(range(len(items)), key=lambda number: -items[number].tokens)
+        parts: dict[Layer, list[Rows]] = {layer: [] for layer in self.layers}
+        filtered = dict.fromkeys(self.layers, 0)
+        for start in range(0, len(items), self.batch_size):
+            batch = [items[number] for number in by_length[start : start + self.batch_size]]
+            for layer, found in self._run(batch).items():
+                rows, touched = self.norm_filter.apply(layer, found)
+                parts[layer].append(rows)
+                filtered[layer] += touched
+        if not items:
+            return None
+        joined = {layer: Rows.join(found) for layer, found in parts.items()}
+        if self.loaded.feed.pool > 1:
+            joined = {layer: _in_order(rows) for layer, rows in joined.items()}
+        return Harvested(joined, filtered)
+
+    def candidates(self, example: int = 0) -> list[Candidate]:
+        """What each module of the network returns for one example."""
+        items = self._first_items(example)
+        return try_layers(self.loaded.network, lambda: self.loaded.feed.call(self.loaded.network, items, self.device))
+
+    def _first_items(self, example: int) -> list[Item]:
+        for read in self.read(range(example, len(self.inputs))):
+            if read.items:
+                return read.items[:1]
+        raise ValueError(f"none of the {len(self.inputs)} examples can be read")
+
+    def _run(self, items: list[Item]) -> dict[Layer, Rows]:
+        feed, network = self.loaded.feed, self.loaded.network
+
+        def keep(layer: Layer, output: Tensor) -> Rows:
+            rows = self.selector.rows(layer, output, items, feed.prefix_tokens, feed.aspect)
+            width = self.widths.setdefault(layer, rows.values.shape[1])
+            if rows.values.shape[1] != width:
+                raise ValueError(
+                    f"layer {layer!s} has {rows.values.shape[1]} features for {self.inputs.identify(items[0].example)}, "
+                    f"but had {width} before: a layer's width must not depend on the example"
+                )
+            if not rows.values.isfinite().all():
+                bad = int((~rows.values.isfinite().all(dim=1)).nonzero()[0])
+                example = self.inputs.identify(int(rows.index["example"][bad]))
+                raise ValueError(f"layer {layer!s} holds NaN or Inf for {example} (position {rows.index['position'][bad]})")
+            return rows
+
+        try:
+            return Capture(network, self.layers, keep).run(lambda: feed.call(network, items, self.device))
+        except torch.OutOfMemoryError as error:
+            raise MemoryError(
+                f"{self.device} has too little memory for batch_size={len(items)}; try batch_size={max(1, len(items) // 2)}"
+            ) from error
+
+
+def row_norms(values: Tensor) -> Tensor:
+    """Euclidean norms (m,) of rows (m, c), float32."""
+    return values.float().norm(dim=1)
+
+
+def _in_order(rows: Rows) -> Rows:
+    """By example, window and position."""
+    order = np.lexsort((rows.index["position"], rows.index["window"], rows.index["example"]))
+    return rows.take(order)
+
+
+class _Examples(Dataset[Read]):
+    def __init__(self, inputs: Inputs, feed: Feed) -> None:
+        self.inputs, self.feed = inputs, feed
+
+    def __getitem__(self, example: int) -> Read:
+        name = self.inputs.identify(example)
+        try:
+            content = self.inputs.read(example)
+            return Read(example, name, self.feed.items(example, content), self.feed.record(content), None)
+        except Unreadable as error:
+            return Read(example, name, [], {}, str(error))
+
+
+class _Order(Sampler[int]):
+    def __init__(self, examples: Iterable[int]) -> None:
+        self.examples = examples
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.examples)
+
+
+def _same(read: Read) -> Read:
+    return read

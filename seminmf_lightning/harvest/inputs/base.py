@@ -1,0 +1,37 @@
+"""Examples in a fixed order, read by number: a picture, a text or a tensor each."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+
+class Unreadable(ValueError):
+    """One example that cannot be read: skipped, counted and listed."""
+
+
+class Inputs(ABC):
+    """A new kind is one file with a dataclass that extends this one, and one YAML in ``configs/harvest/inputs/``."""
+
+    kind: ClassVar[str]
+    """``image`` (a PIL picture), ``text`` (a str) or ``tensor``."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of examples.
+
+        Raises:
+            FileNotFoundError, ValueError: there is nothing to read; the message names the place.
+        """
+
+    @abstractmethod
+    def read(self, example: int) -> Any:
+        """Example by number.
+
+        Raises:
+            Unreadable: it is broken; others may not be.
+        """
+
+    @abstractmethod
+    def identify(self, example: int) -> str:
+        """A name that leads a person to the example: a file, a line of it, a row of a dataset."""

@@ -1,0 +1,67 @@
+"""A dataset of Hugging Face: on the hub, or a folder written by ``save_to_disk``."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from seminmf_lightning.checks import one_of
+from seminmf_lightning.harvest.inputs.base import Inputs, Unreadable
+
+
+@dataclass
+class HubDataset(Inputs):
+    """One column of one split, memory-mapped."""
+
+    path: str
+    """Name on the hub, or a local folder."""
+    column: str
+    split: str = "train"
+    config: str | None = None
+    """Name of the configuration, for datasets with several."""
+    revision: str | None = None
+    kind: str = "text"  # type: ignore[misc]
+    """``text`` or ``image``: what the column holds."""
+
+    def __post_init__(self) -> None:
+        one_of("inputs.kind", self.kind, ("text", "image"))
+
+    @cached_property
+    def _rows(self) -> Any:
+        try:
+            import datasets
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError("inputs=hf_dataset needs: pip install 'seminmf-lightning[datasets]'") from error
+        if os.path.isdir(self.path) and os.path.exists(os.path.join(self.path, "dataset_info.json")):
+            found = datasets.load_from_disk(self.path)
+        elif os.path.isdir(self.path) and os.path.exists(os.path.join(self.path, "dataset_dict.json")):
+            splits = datasets.load_from_disk(self.path)
+            if self.split not in splits:
+                raise ValueError(f"{self.path}: no split {self.split!r}; it has {', '.join(splits)}")
+            found = splits[self.split]
+        else:
+            found = datasets.load_dataset(self.path, self.config, split=self.split, revision=self.revision)
+        if self.column not in found.column_names:
+            raise ValueError(f"{self.path}: no column {self.column!r}; it has {', '.join(found.column_names)}")
+        return found
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def read(self, example: int) -> Any:
+        try:
+            value = self._rows[example][self.column]
+        except Exception as error:  # a decoder may raise anything of its own
+            raise Unreadable(f"{self.identify(example)}: {error}") from error
+        if self.kind == "text":
+            if not isinstance(value, str):
+                raise Unreadable(f"{self.identify(example)}: expected a text, found {type(value).__name__}")
+            return value
+        if not hasattr(value, "convert"):
+            raise Unreadable(f"{self.identify(example)}: expected a picture, found {type(value).__name__}")
+        return value.convert("RGB")
+
+    def identify(self, example: int) -> str:
+        return f"{self.path}, {self.split}, row {example}"

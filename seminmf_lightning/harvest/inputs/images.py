@@ -1,0 +1,54 @@
+"""Pictures in files."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from seminmf_lightning.harvest.inputs.base import Inputs, Unreadable
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
+
+
+@dataclass
+class ImageFiles(Inputs):
+    """A folder (searched to any depth), a glob, a file, or a list of them; in order of name."""
+
+    path: str | Sequence[str]
+    kind = "image"
+
+    @cached_property
+    def files(self) -> list[str]:
+        found: list[str] = []
+        for one in [self.path] if isinstance(self.path, str | os.PathLike) else list(self.path):
+            text = os.path.expanduser(os.fspath(one))
+            if os.path.isdir(text):
+                names = (os.path.join(folder, name) for folder, _, files in os.walk(text) for name in files)
+                found += sorted(name for name in names if name.lower().endswith(SUFFIXES))
+            else:
+                found += [text] if os.path.isfile(text) else sorted(glob.glob(text, recursive=True))
+        if not found:
+            raise FileNotFoundError(
+                f"inputs.path={self.path!r} matches no picture (looked from {os.getcwd()} for {', '.join(SUFFIXES)})"
+            )
+        return found
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def read(self, example: int) -> Any:
+        from PIL import Image, ImageOps
+
+        try:
+            with Image.open(self.files[example]) as picture:
+                return ImageOps.exif_transpose(picture).convert("RGB")
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise Unreadable(f"{self.files[example]}: not a whole picture ({error})") from error
+
+    def identify(self, example: int) -> str:
+        return str(Path(self.files[example]))

@@ -1,0 +1,53 @@
+"""Network inputs that are tensors already."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+
+from seminmf_lightning.harvest.inputs.base import Inputs, Unreadable
+
+
+@dataclass
+class TensorExamples(Inputs):
+    """The first axis of one ``.npy`` array, or of a tensor in one ``.safetensors`` file, memory-mapped."""
+
+    path: str
+    key: str | None = None
+    """Name of the tensor in a ``.safetensors`` file; None: the only one."""
+    kind = "tensor"
+
+    @cached_property
+    def _tensor(self) -> torch.Tensor:
+        try:
+            if self.path.endswith(".npy"):
+                return torch.from_numpy(np.load(self.path, mmap_mode="c", allow_pickle=False))
+            with safe_open(self.path, framework="pt") as handle:
+                names = list(handle.keys())
+                key = self.key or (names[0] if len(names) == 1 else None)
+                if key not in names:
+                    raise ValueError(f"which tensor? Set inputs.key to one of {', '.join(names)}")
+                return handle.get_tensor(key)
+        except FileNotFoundError:
+            raise
+        except Exception as error:
+            raise ValueError(f"{self.path}: not a .npy array or .safetensors file to read examples from ({error})") from error
+
+    def __len__(self) -> int:
+        if self._tensor.ndim < 2 or not len(self._tensor):
+            raise ValueError(f"{self.path}: expected examples (n, ...), found shape {tuple(self._tensor.shape)}")
+        return len(self._tensor)
+
+    def read(self, example: int) -> Any:
+        value = self._tensor[example]
+        if value.is_floating_point() and not value.isfinite().all():
+            raise Unreadable(f"{self.identify(example)}: holds NaN or Inf")
+        return value.float() if value.is_floating_point() else value.clone()
+
+    def identify(self, example: int) -> str:
+        return f"{self.path}, example {example}"

@@ -1,0 +1,110 @@
+"""Texts in files."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from typing import Any
+
+from seminmf_lightning.checks import one_of
+from seminmf_lightning.harvest.inputs.base import Inputs, Unreadable
+
+MARK_EVERY = 256
+"""Lines between two remembered offsets: memory stays small however many lines there are."""
+
+
+@dataclass
+class TextFiles(Inputs):
+    """One text a file, or one a line; of a ``.jsonl`` line the value of ``field``."""
+
+    path: str | Sequence[str]
+    """A file, a folder of ``.txt``, ``.md`` and ``.jsonl``, a glob, or a list of them."""
+    per: str = "auto"
+    """``file``, ``line``, or ``auto``: a line of ``.jsonl`` files, else a file."""
+    field: str = "text"
+    """Key of the text in each line of a ``.jsonl`` file."""
+    encoding: str = "utf-8"
+    kind = "text"
+
+    def __post_init__(self) -> None:
+        one_of("inputs.per", self.per, ("auto", "file", "line"))
+
+    @cached_property
+    def files(self) -> list[str]:
+        found: list[str] = []
+        for one in [self.path] if isinstance(self.path, str | os.PathLike) else list(self.path):
+            text = os.path.expanduser(os.fspath(one))
+            if os.path.isdir(text):
+                found += sorted(
+                    os.path.join(text, name) for name in os.listdir(text) if name.endswith((".txt", ".md", ".jsonl"))
+                )
+            else:
+                found += [text] if os.path.isfile(text) else sorted(glob.glob(text, recursive=True))
+        if not found:
+            raise FileNotFoundError(f"inputs.path={self.path!r} matches no text (looked from {os.getcwd()})")
+        return found
+
+    def _by_line(self, file: str) -> bool:
+        return self.per == "line" or (self.per == "auto" and file.endswith(".jsonl"))
+
+    @cached_property
+    def _marks(self) -> tuple[list[int], list[list[int]]]:
+        """For each file the number of its first text, and the offsets of every 256th line."""
+        starts, marks = [0], []
+        for file in self.files:
+            lines, offset, found = 0, 0, []
+            if self._by_line(file):
+                with open(file, "rb") as stream:
+                    for line in stream:
+                        if lines % MARK_EVERY == 0:
+                            found.append(offset)
+                        offset += len(line)
+                        lines += 1
+            starts.append(starts[-1] + (lines if self._by_line(file) else 1))
+            marks.append(found)
+        if starts[-1] == 0:
+            raise ValueError(f"inputs.path={self.path!r}: the files hold no line")
+        return starts, marks
+
+    def __len__(self) -> int:
+        return self._marks[0][-1]
+
+    def read(self, example: int) -> Any:
+        index, line = self._place(example)
+        file = self.files[index]
+        try:
+            with open(file, "rb") as stream:
+                if line is None:
+                    return stream.read().decode(self.encoding)
+                stream.seek(self._marks[1][index][line // MARK_EVERY])
+                raw = next(islice(stream, line % MARK_EVERY, None)).decode(self.encoding).rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise Unreadable(f"{self.identify(example)}: not text in {self.encoding} ({error})") from error
+        return self._field(raw, example) if file.endswith(".jsonl") else raw
+
+    def _field(self, raw: str, example: int) -> str:
+        try:
+            record = json.loads(raw)
+        except ValueError as error:
+            raise Unreadable(f"{self.identify(example)}: not JSON ({error})") from error
+        if not isinstance(record, dict) or not isinstance(record.get(self.field), str):
+            keys = ", ".join(record) if isinstance(record, dict) else type(record).__name__
+            raise Unreadable(f"{self.identify(example)}: no text under {self.field!r} (found {keys}); set inputs.field")
+        return record[self.field]
+
+    def _place(self, example: int) -> tuple[int, int | None]:
+        """Which file, and which line of it."""
+        starts = self._marks[0]
+        index = bisect_right(starts, example) - 1
+        return index, example - starts[index] if self._by_line(self.files[index]) else None
+
+    def identify(self, example: int) -> str:
+        index, line = self._place(example)
+        file = self.files[index]
+        return file if line is None else f"{file}, line {line + 1}"

@@ -1,0 +1,72 @@
+"""A model of your own: a function that makes it."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from seminmf_lightning.harvest.feeds import Feed, ImageFeed, TensorFeed, TextFeed, whole_picture
+from seminmf_lightning.harvest.models.base import Loaded, Model, only, weights_digest
+
+
+@dataclass
+class CallableModel(Model):
+    """``target`` is called with ``options`` and returns an ``nn.Module``, or a pair of it and how to preprocess.
+
+    The second of the pair is a function from a PIL picture (RGB) to a tensor, or a fast tokenizer of transformers.
+    """
+
+    target: str
+    """``module:function``, or ``module.function``; the current folder is searched too."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Arguments of the function."""
+    max_length: int = 512
+    """Tokens of a window, where the inputs are texts."""
+    prefix_tokens: int = 0
+    """Tokens before the patches of a picture."""
+
+    def load(self, kind: str) -> Loaded:
+        only(kind, ("image", "text", "tensor"), "callable")
+        made = _function(self.target)(**self.options)
+        network, preprocess = made if isinstance(made, tuple) else (made, None)
+        if not isinstance(network, nn.Module):
+            raise TypeError(f"model.target={self.target!r} must return an nn.Module, got {type(network).__name__}")
+        feed: Feed = TensorFeed()
+        if kind == "image":
+            feed = ImageFeed(preprocess or unit_range, whole_picture)
+        elif kind == "text":
+            if preprocess is None:
+                raise ValueError(f"model.target={self.target!r} must return (network, tokenizer) for inputs of kind 'text'")
+            feed = TextFeed(preprocess, self.max_length)
+        feed.prefix_tokens = self.prefix_tokens
+        description = {
+            "library": "callable", "path": self.target, "architecture": type(network).__name__, "revision": None,
+            "weights": weights_digest(network), "precision": "float32", "preprocessing": getattr(preprocess, "__name__", None),
+        }  # fmt: skip
+        return Loaded(network.eval(), feed, description)
+
+
+def unit_range(picture: Any) -> Tensor:
+    """A picture as a tensor (3, h, w) in [0, 1]."""
+    return torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1).float() / 255
+
+
+def _function(target: str) -> Callable[..., Any]:
+    module, _, name = target.rpartition(":" if ":" in target else ".")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"model.target={target!r} cannot be imported ({error}); write it as module:function") from error
+    if not callable(found):
+        raise TypeError(f"model.target={target!r} is not a function, it is {found!r}")
+    return found

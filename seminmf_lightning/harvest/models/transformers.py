@@ -1,0 +1,113 @@
+"""Models of Hugging Face transformers: text and vision."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from seminmf_lightning.checks import one_of, whole_number
+from seminmf_lightning.harvest.feeds import CentreCrop, Feed, ImageFeed, TextFeed, whole_picture
+from seminmf_lightning.harvest.models.base import Loaded, Model, local_path, only, weights_digest
+
+LONGEST = 1024
+"""Tokens of a window where neither the user nor the model says less."""
+
+
+@dataclass
+class TransformersModel(Model):
+    """Any model that ``transformers`` loads."""
+
+    path: str
+    """Name on the hub, a local folder, or ``package:<module>/<folder>``."""
+    architecture: str = "AutoModel"
+    """Class of transformers, such as ``AutoModelForCausalLM`` or ``T5EncoderModel``."""
+    revision: str | None = None
+    max_length: int | None = None
+    """Tokens of a window, special ones included; None: what the model takes, at most 1,024."""
+    precision: str = "float32"
+    """Of the weights: ``float32``, ``bfloat16`` or ``float16``."""
+
+    def __post_init__(self) -> None:
+        one_of("model.precision", self.precision, ("float32", "bfloat16", "float16"))
+        if self.max_length is not None:
+            whole_number("model.max_length", self.max_length, 3)
+
+    def load(self, kind: str) -> Loaded:
+        only(kind, ("text", "image"), "transformers")
+        try:
+            import transformers
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError("model=transformers needs: pip install 'seminmf-lightning[harvest]'") from error
+        path = local_path(self.path)
+        architecture = getattr(transformers, self.architecture, None)
+        if not hasattr(architecture, "from_pretrained"):
+            raise ValueError(f"model.architecture={self.architecture!r} is not a model class of transformers")
+        quiet = transformers.utils.logging
+        bars, verbosity = quiet.is_progress_bar_enabled(), quiet.get_verbosity()
+        if os.path.isdir(path):  # nothing to wait for
+            quiet.disable_progress_bar()
+            quiet.set_verbosity_error()
+        try:
+            network = architecture.from_pretrained(path, revision=self.revision, dtype=getattr(torch, self.precision)).eval()
+            feed = self._text(path, network) if kind == "text" else self._image(path, network)
+        finally:
+            quiet.set_verbosity(verbosity)
+            if bars:
+                quiet.enable_progress_bar()
+        if hasattr(network.config, "use_cache"):
+            network.config.use_cache = False
+        return Loaded(network, feed, self._describe(network, feed))
+
+    def _text(self, path: str, network: Any) -> TextFeed:
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(path, revision=self.revision)
+        if not tokenizer.is_fast:
+            raise ValueError(f"{self.path}: its tokenizer is not a fast one, which alone tells where a token is in its text")
+        tokenizer.padding_side = tokenizer.truncation_side = "right"
+        known = (tokenizer.model_max_length, getattr(network.config, "max_position_embeddings", None))
+        most = min(value for value in (*known, 10**9) if value is not None)
+        if self.max_length is not None and self.max_length > most:
+            raise ValueError(f"model.max_length={self.max_length} is more than the {most} tokens that {self.path} takes")
+        return TextFeed(tokenizer, self.max_length or min(most, LONGEST))
+
+    def _image(self, path: str, network: Any) -> ImageFeed:
+        from transformers import AutoImageProcessor
+
+        processor = AutoImageProcessor.from_pretrained(path, revision=self.revision)
+        size = dict(processor.crop_size or {}) if getattr(processor, "do_center_crop", False) else {}
+        shorter = dict(getattr(processor, "size", None) or {}).get("shortest_edge")
+        region = (
+            CentreCrop(shorter or min(size["height"], size["width"]), size["height"], size["width"]) if size else whole_picture
+        )
+        shape = size or dict(getattr(processor, "size", None) or {})
+        return ImageFeed(
+            Pixels(processor), region, keyword="pixel_values",
+            prefix_tokens=1 + getattr(network.config, "num_register_tokens", 0),
+            aspect=shape.get("height", 1) / shape.get("width", 1),
+        )  # fmt: skip
+
+    def _describe(self, network: Any, feed: Feed) -> dict[str, Any]:
+        preprocessing = (
+            {"tokenizer": type(feed.tokenizer).__name__, "max_length": feed.max_length}
+            if isinstance(feed, TextFeed)
+            else {"processor": type(feed.transform.processor).__name__}  # type: ignore[attr-defined]
+        )
+        return {
+            "library": "transformers", "path": self.path, "architecture": type(network).__name__,
+            "revision": getattr(network.config, "_commit_hash", None) or self.revision,
+            "weights": weights_digest(network), "precision": self.precision, "preprocessing": preprocessing,
+        }  # fmt: skip
+
+
+class Pixels:
+    """An image processor as a function of one picture; a class, so that it can be sent to workers."""
+
+    def __init__(self, processor: Any) -> None:
+        self.processor = processor
+
+    def __call__(self, picture: Any) -> torch.Tensor:
+        return self.processor(images=picture, return_tensors="pt")["pixel_values"][0]
