@@ -4,10 +4,12 @@ from seminmf_lightning.data.datamodule import ActivationDataModule
 from seminmf_lightning.data.demo import DemoRows
 from seminmf_lightning.data.npy import NpyRows
 from seminmf_lightning.data.safetensors import SafetensorsRows
+from seminmf_lightning.data.shards import HarvestedRows
 from seminmf_lightning.data.source import Shard, Source
 from seminmf_lightning.data.synthetic import PlantedRows
 from seminmf_lightning.data.tensor import TensorRows
 
 __all__ = [
-    "ActivationDataModule", "DemoRows", "NpyRows", "PlantedRows", "SafetensorsRows", "Shard", "Source", "TensorRows",
+    "ActivationDataModule", "DemoRows", "HarvestedRows", "NpyRows", "PlantedRows", "SafetensorsRows",
+    "Shard", "Source", "TensorRows",
 ]  # fmt: skip
