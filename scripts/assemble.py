@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 from hydra.core.config_store import ConfigStore
-from hydra.utils import instantiate
-from lightning import Callback, Trainer
+from hydra.utils import get_class, instantiate
+from lightning import Callback, LightningDataModule, Trainer
 from omegaconf import DictConfig, OmegaConf
 
 from seminmf_lightning import ActivationDataModule, SemiNMFModule
@@ -61,8 +61,11 @@ def build_module(cfg: DictConfig) -> SemiNMFModule:
     return SemiNMFModule(**{key: plain(cfg[key]) for key in RECIPE_KEYS})
 
 
-def build_data(node: DictConfig) -> ActivationDataModule:
-    """The keys that the data module knows go to it, the others to the source."""
+def build_data(node: DictConfig) -> Any:
+    """A data module as it is; of a source, the keys that the data module knows go to it, the others to the source."""
+    target = get_class(node._target_)
+    if issubclass(target, LightningDataModule):
+        return target(**{key: value for key, value in plain(node).items() if key != "_target_"})
     stream_keys = inspect.signature(ActivationDataModule).parameters
     options: dict[str, Any] = plain(node)
     stream = {key: value for key, value in options.items() if key in stream_keys}

@@ -2,6 +2,7 @@
 
 from seminmf_lightning.data.datamodule import ActivationDataModule
 from seminmf_lightning.data.demo import DemoRows
+from seminmf_lightning.data.live import HarvestDataModule
 from seminmf_lightning.data.npy import NpyRows
 from seminmf_lightning.data.safetensors import SafetensorsRows
 from seminmf_lightning.data.shards import HarvestedRows
@@ -10,6 +11,6 @@ from seminmf_lightning.data.synthetic import PlantedRows
 from seminmf_lightning.data.tensor import TensorRows
 
 __all__ = [
-    "ActivationDataModule", "DemoRows", "HarvestedRows", "NpyRows", "PlantedRows", "SafetensorsRows",
+    "ActivationDataModule", "DemoRows", "HarvestDataModule", "HarvestedRows", "NpyRows", "PlantedRows", "SafetensorsRows",
     "Shard", "Source", "TensorRows",
 ]  # fmt: skip

@@ -65,9 +65,9 @@ def hold_out(n: int, fraction: float, seed: int, groups: np.ndarray | None = Non
     """
     if fraction == 0:
         return RowSet.all(n), RowSet.all(n)
-    wanted = max(1, round(n * fraction))
-    generator = np.random.default_rng(seed)
     if groups is None:
+        wanted = max(1, round(n * fraction))
+        generator = np.random.default_rng(seed)
         blocks = min(HELD_OUT_BLOCKS, wanted)
         edges = np.linspace(0, n, blocks + 1).astype(np.int64)
         sizes = np.diff(np.linspace(0, wanted, blocks + 1).astype(np.int64))
@@ -75,16 +75,22 @@ def hold_out(n: int, fraction: float, seed: int, groups: np.ndarray | None = Non
         starts = edges[:-1] + (generator.random(blocks) * (room + 1)).astype(np.int64)
         held = RowSet(starts, np.minimum(starts + sizes, edges[1:]))
     else:
-        names, group_of, counts = np.unique(groups, return_inverse=True, return_counts=True)
-        order = generator.permutation(len(names))
-        enough = int(np.searchsorted(np.cumsum(counts[order]), wanted)) + 1
-        chosen = np.zeros(len(names), dtype=bool)
-        chosen[order[:enough]] = True
-        held = RowSet.where(chosen[group_of])
+        _, group_of, counts = np.unique(groups, return_inverse=True, return_counts=True)
+        held = RowSet.where(held_out_groups(counts, fraction, seed)[group_of])
     if len(held) >= n:
         what = f"{n} rows" if groups is None else f"{n} rows in {len(np.unique(groups))} groups"
         raise ValueError(f"data.val_fraction={fraction:g} of {what} leaves no row to train on; lower it, or set it to 0")
     return held.complement(n), held
+
+
+def held_out_groups(counts: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """Which groups are held out (g,), given the rows of each (g,): in random order, until there are rows enough."""
+    wanted = max(1, round(int(counts.sum()) * fraction))
+    order = np.random.default_rng(seed).permutation(len(counts))
+    enough = int(np.searchsorted(np.cumsum(counts[order]), wanted)) + 1
+    chosen = np.zeros(len(counts), dtype=bool)
+    chosen[order[:enough]] = True
+    return chosen
 
 
 def shuffled(positions: np.ndarray, n: int, seed: int, epoch: int) -> np.ndarray:
