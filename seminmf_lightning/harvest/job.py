@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from seminmf_lightning.checks import one_of, real_number, whole_number
-from seminmf_lightning.harvest.harvester import Harvester, Read, row_norms
+from seminmf_lightning.harvest.harvester import Harvester, row_norms
 from seminmf_lightning.harvest.layers import Layer
 from seminmf_lightning.harvest.rows import Rows
 from seminmf_lightning.harvest.store import FORMAT, Store, StoreError
@@ -83,28 +83,25 @@ class HarvestJob:
         shards = math.ceil(count / plan["examples_per_shard"])
         mine = range(self.rank, shards, self.world)
         todo = [shard for shard in mine if not self._is_whole(shard, plan)]
-        ranges = [self._range(shard, plan) for shard in mine]
         done = sum(len(self._range(shard, plan)) for shard in mine if shard not in set(todo))
         skipped = sum(self._skipped(shard) for shard in mine if shard not in set(todo))
         if len(todo) < len(mine):
             self.tell(f"{len(mine) - len(todo)} of {len(mine)} shards are whole already; going on with the others")
-        total, rows = sum(map(len, ranges)), 0
+        total, rows = sum(len(self._range(shard, plan)) for shard in mine), 0
         reads = self.harvester.read(example for shard in todo for example in self._range(shard, plan))
         for shard in todo:
-            part: list[Read] = []
             found: dict[Layer, list[Rows]] = {layer: [] for layer in self.harvester.layers}
             filtered = dict.fromkeys(self.harvester.layers, 0)
             records: list[dict[str, Any]] = []
             for pool in self.harvester.pools(islice(reads, len(self._range(shard, plan)))):
-                part = pool
-                for read in part:
+                for read in pool:
                     reason = {} if read.skipped is None else {"skipped": read.skipped}
                     records.append({"example": read.example, "name": read.name} | read.record | reason)
-                skipped += sum(read.skipped is not None for read in part)
+                skipped += sum(read.skipped is not None for read in pool)
                 if skipped > self.max_skipped * count:
                     self._too_many(skipped, count, [record for record in records if "skipped" in record])
-                harvested = self.harvester.harvest(part)
-                done += len(part)
+                harvested = self.harvester.harvest(pool)
+                done += len(pool)
                 if harvested is not None:
                     for layer, more in harvested.rows.items():
                         found[layer].append(Rows(self._stored(layer, more), more.index))
@@ -270,8 +267,9 @@ def finished_manifest(store: Store, settings: dict[str, Any], plan: dict[str, An
                 listed.append(
                     {"shard": shard} | {key: str(path.relative_to(store.folder)) for key, path in names.items()} | record
                 )
-                total += store.index(layer, shard, "sum")
-                norms += float(store.index(layer, shard, "norm_sum"))
+                columns = store.columns(layer, shard)
+                total += columns["sum"]
+                norms += float(columns["norm_sum"])
         rows = sum(record["rows"] for record in listed)
         layers[layer] = {
             "features": width, "rows": rows, "mean_row_norm": norms / max(rows, 1),

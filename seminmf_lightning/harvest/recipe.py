@@ -107,3 +107,8 @@ def describe_inputs(inputs: Inputs) -> dict[str, Any]:
     if isinstance(inputs, First):
         return describe_inputs(inputs.inputs) | {"examples": len(inputs)}
     return spec_of(inputs) | {"examples": len(inputs)}
+
+
+def make_inputs(description: Mapping[str, Any]) -> Inputs:
+    """Inputs from what :func:`describe_inputs` said of them.  Only classes of ``harvest/inputs`` can be named."""
+    return build(Inputs, {key: value for key, value in description.items() if key != "examples"})

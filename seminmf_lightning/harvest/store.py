@@ -126,13 +126,10 @@ class Store:
             )
         return record
 
-    def index(self, layer: str, shard: int, column: str) -> Tensor:
-        """One column (m,) of a shard's index, or ``sum`` (d,) and ``norm_sum`` (1,)."""
-        path = self.files(layer, shard).index
-        with open_tensors(path) as handle:
-            if column not in handle.keys():  # noqa: SIM118  (not a mapping)
-                raise StoreError(f"{path}: no column {column!r}; it has {', '.join(handle.keys())}")
-            return handle.get_tensor(column)
+    def columns(self, layer: str, shard: int) -> dict[str, Tensor]:
+        """A shard's index: columns (m,), and the sums ``sum`` (d,) of its rows and ``norm_sum`` (1,) of their norms."""
+        with open_tensors(self.files(layer, shard).index) as handle:
+            return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118  (not a mapping)
 
     def examples(self, shard: int) -> list[dict[str, Any]]:
         """The records of a shard's examples, those that were skipped with the reason."""

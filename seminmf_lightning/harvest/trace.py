@@ -1,0 +1,130 @@
+"""From a row back to the token in its sentence, or the patch in its picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from seminmf_lightning.harvest.inputs import Inputs
+from seminmf_lightning.harvest.recipe import make_inputs
+from seminmf_lightning.harvest.store import Store, StoreError
+
+CONTEXT = 80
+"""Characters shown on each side of a token."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a row comes from."""
+
+    row: int
+    example: int
+    name: str
+    """Of the example: a file, a line, a topic."""
+    position: int
+    """Token of its window, or place in the map; -1 for the mean of several."""
+
+
+@dataclass(frozen=True)
+class TokenOrigin(Origin):
+    """A token; ``text[start:stop]``, -1 where it stands for no text."""
+
+    text: str
+    start: int
+    stop: int
+
+    def __str__(self) -> str:
+        if self.start < 0:
+            return f"{self.name}: {'mean of a window' if self.position < 0 else f'special token at position {self.position}'}"
+        left, right = max(0, self.start - CONTEXT), self.stop + CONTEXT
+        before = self.text[left : self.start].rpartition("\n\n")[2]
+        after = self.text[self.stop : right].partition("\n\n")[0]
+        sentence = f"{before}[[{self.text[self.start : self.stop]}]]{after}"
+        return f"{self.name}: {' '.join(sentence.split())}"
+
+
+@dataclass(frozen=True)
+class PatchOrigin(Origin):
+    """A patch; ``box`` is its top, left, bottom and right in pixels of the picture, or None for the whole of it."""
+
+    box: tuple[int, int, int, int] | None
+    size: tuple[int, int]
+    """Height and width of the picture."""
+
+    def __str__(self) -> str:
+        if self.box is None:
+            return f"{self.name}: the whole picture of {self.size[0]} x {self.size[1]}"
+        top, left, bottom, right = self.box
+        return f"{self.name}: patch [{top}:{bottom}, {left}:{right}] of {self.size[0]} x {self.size[1]} pixels"
+
+
+class Tracer:
+    """The origins of the rows of one layer of a store, by row number as ``data=shards`` counts them.
+
+    Raises:
+        StoreError: the store has no such layer, or is not finished.
+    """
+
+    def __init__(self, store: Store, layer: str | None = None) -> None:
+        manifest = store.manifest()
+        if manifest is None or not manifest["complete"]:
+            raise StoreError(f"{store.folder} holds no finished harvest")
+        layers = manifest["layers"]
+        if layer is None and len(layers) == 1:
+            layer = next(iter(layers))
+        if layer not in layers:
+            raise StoreError(f"{store.folder}: which layer? It holds {', '.join(layers)}; got {layer!r}")
+        self.store, self.layer, self._settings = store, layer, manifest["settings"]
+        self._shards = [record for record in layers[layer]["shards"] if record["rows"]]
+        self._starts = np.cumsum([0] + [record["rows"] for record in self._shards])
+        self._columns = lru_cache(maxsize=8)(self._read_columns)
+        self._examples = lru_cache(maxsize=8)(store.examples)
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def origin(self, row: int) -> Origin:
+        """Where row ``row`` comes from.
+
+        Raises:
+            IndexError: there is no such row.
+        """
+        if not 0 <= row < len(self):
+            raise IndexError(f"row {row} is not in 0..{len(self) - 1}, the rows of {self.layer} in {self.store.folder}")
+        index = int(np.searchsorted(self._starts, row, side="right")) - 1
+        record, columns = self._shards[index], self._columns(index)
+        at = {name: int(column[row - self._starts[index]]) for name, column in columns.items()}
+        example = self._examples(record["shard"])[at["example"] - record["examples"][0]]
+        known = {"row": row, "example": at["example"], "name": example["name"], "position": at["position"]}
+        if "start" in at:
+            return TokenOrigin(**known, text=example["text"], start=at["start"], stop=at["stop"])
+        if "region" in example:
+            return PatchOrigin(**known, box=_box(at, example["region"]), size=tuple(example["size"]))
+        return Origin(**known)
+
+    def picture(self, origin: Origin) -> Any:
+        """The PIL picture of a row's example, read anew."""
+        return self._inputs().read(origin.example)
+
+    @lru_cache(maxsize=1)  # noqa: B019  (one tracer, one inputs)
+    def _inputs(self) -> Inputs:
+        return make_inputs(self._settings["inputs"])
+
+    def _read_columns(self, index: int) -> dict[str, np.ndarray]:
+        names = ("example", "position", "start", "stop", "y", "x", "height", "width")
+        present = self.store.columns(self.layer, self._shards[index]["shard"])
+        return {name: present[name].numpy() for name in names if name in present}
+
+
+def _box(at: dict[str, int], region: list[float]) -> tuple[int, int, int, int] | None:
+    if at["y"] < 0:
+        return None
+    top, left, height, width = region
+    edges = (
+        top + height * at["y"] / at["height"], left + width * at["x"] / at["width"],
+        top + height * (at["y"] + 1) / at["height"], left + width * (at["x"] + 1) / at["width"],
+    )  # fmt: skip
+    return tuple(round(edge) for edge in edges)  # type: ignore[return-value]
