@@ -21,6 +21,7 @@ from seminmf_lightning.data.tensor import TensorRows
 
 SAMPLE_BYTES = 256 * 2**20
 BLOCK_BYTES = 64 * 2**20  # where order does not matter: blocks large enough for the matrix product to run at full speed
+COPY_BYTES = 24 * 2**20  # of blocks that are copies: larger ones get fresh memory each time, at a seventh of the speed
 SHUFFLED_ROWS = 1024
 WHOLE_ROWS = 2048  # a large batch is a multiple of this, so that processes can share it in whole blocks
 LEAST_BATCHES = 8  # a pass: enough to see the loss fall
@@ -151,7 +152,7 @@ class ActivationDataModule(lightning.LightningDataModule):
         if order_matters:
             return SHUFFLED_ROWS
         assert self.train_rows is not None
-        block = min(65_536, BLOCK_BYTES // (4 * self.features))
+        block = min(65_536, (COPY_BYTES if self.source.converts else BLOCK_BYTES) // (4 * self.features))
         rows = max(SHUFFLED_ROWS, min(block, -(-len(self.train_rows) // LEAST_BATCHES)))
         return rows if rows < WHOLE_ROWS else rows // WHOLE_ROWS * WHOLE_ROWS
 
