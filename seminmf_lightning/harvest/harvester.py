@@ -45,27 +45,29 @@ class NormFilter:
         one_of("norm_filter", self.name, ("none", "drop", "clip"))
         real_number("norm_factor", self.factor, 1, exclusive=True)
 
-    def apply(self, layer: Layer, rows: Rows) -> tuple[Rows, int]:
-        """The rows that are left, and how many were dropped or clipped."""
+    def apply(self, layer: Layer, rows: Rows, norms: Tensor) -> tuple[Rows, Tensor, int]:
+        """The rows that are left, their norms, and how many were dropped or clipped."""
         limit = self.limits.get(str(layer))
         if self.name == "none" or limit is None:
-            return rows, 0
-        norms = row_norms(rows.values)
+            return rows, norms, 0
         over = norms > limit
         count = int(over.sum())
         if not count:
-            return rows, 0
+            return rows, norms, 0
         if self.name == "drop":
-            return rows.take(np.flatnonzero(~over.cpu().numpy())), count
+            return rows.take(np.flatnonzero(~over.cpu().numpy())), norms[~over], count
         factors = torch.where(over, limit / norms, torch.ones_like(norms))
-        return Rows((rows.values.float() * factors[:, None]).to(rows.values.dtype), rows.index), count
+        return Rows((rows.values.float() * factors[:, None]).to(rows.values.dtype), rows.index), norms.clamp(max=limit), count
 
 
 class Harvested(NamedTuple):
-    """Some examples' rows of each layer, in order of example, and how many the norm filter touched."""
+    """Some examples' rows of each layer, in order of example."""
 
     rows: dict[Layer, Rows]
     filtered: dict[Layer, int]
+    """How many rows the norm filter touched."""
+    norm_sums: dict[Layer, float]
+    """Of the Euclidean norms of the rows."""
 
 
 @dataclass
@@ -81,6 +83,8 @@ class Harvester:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     workers: int = 0
     """Processes that read and preprocess examples beside the network."""
+    dtype: torch.dtype | None = None
+    """Of the rows; None: the network's."""
 
     def __post_init__(self) -> None:
         whole_number("batch_size", self.batch_size, 1)
@@ -121,19 +125,19 @@ class Harvester:
         items = [item for read in pool for item in read.items]
         by_length = sorted(range(len(items)), key=lambda number: -items[number].tokens)
         parts: dict[Layer, list[Rows]] = {layer: [] for layer in self.layers}
-        filtered = dict.fromkeys(self.layers, 0)
+        filtered, norm_sums = dict.fromkeys(self.layers, 0), dict.fromkeys(self.layers, 0.0)
         for start in range(0, len(items), self.batch_size):
             batch = [items[number] for number in by_length[start : start + self.batch_size]]
-            for layer, found in self._run(batch).items():
-                rows, touched = self.norm_filter.apply(layer, found)
+            for layer, (rows, norms, touched) in self._run(batch).items():
                 parts[layer].append(rows)
                 filtered[layer] += touched
+                norm_sums[layer] += float(norms.double().sum())
         if not items:
             return None
         joined = {layer: Rows.join(found) for layer, found in parts.items()}
         if self.loaded.feed.pool > 1:
             joined = {layer: _in_order(rows) for layer, rows in joined.items()}
-        return Harvested(joined, filtered)
+        return Harvested(joined, filtered, norm_sums)
 
     def candidates(self, example: int = 0) -> list[Candidate]:
         """What each module of the network returns for one example."""
@@ -146,10 +150,11 @@ class Harvester:
                 return read.items[:1]
         raise ValueError(f"none of the {len(self.inputs)} examples can be read")
 
-    def _run(self, items: list[Item]) -> dict[Layer, Rows]:
+    def _run(self, items: list[Item]) -> dict[Layer, tuple[Rows, Tensor, int]]:
+        """For each layer the rows of a batch, their norms, and how many the norm filter touched."""
         feed, network = self.loaded.feed, self.loaded.network
 
-        def keep(layer: Layer, output: Tensor) -> Rows:
+        def keep(layer: Layer, output: Tensor) -> tuple[Rows, Tensor, int]:
             rows = self.selector.rows(layer, output, items, feed.prefix_tokens, feed.aspect)
             width = self.widths.setdefault(layer, rows.values.shape[1])
             if rows.values.shape[1] != width:
@@ -157,11 +162,11 @@ class Harvester:
                     f"layer {layer!s} has {rows.values.shape[1]} features for {self.inputs.identify(items[0].example)}, "
                     f"but had {width} before: a layer's width must not depend on the example"
                 )
-            if not rows.values.isfinite().all():
-                bad = int((~rows.values.isfinite().all(dim=1)).nonzero()[0])
-                example = self.inputs.identify(int(rows.index["example"][bad]))
-                raise ValueError(f"layer {layer!s} holds NaN or Inf for {example} (position {rows.index['position'][bad]})")
-            return rows
+            norms = row_norms(rows.values)
+            if not norms.isfinite().all():
+                raise ValueError(f"layer {layer!s} holds NaN or Inf for {self._name(rows, ~norms.isfinite())}")
+            rows, norms, touched = self.norm_filter.apply(layer, rows, norms)
+            return Rows(self._typed(layer, rows, norms), rows.index), norms, touched
 
         try:
             return Capture(network, self.layers, keep).run(lambda: feed.call(network, items, self.device))
@@ -169,6 +174,24 @@ class Harvester:
             raise MemoryError(
                 f"{self.device} has too little memory for batch_size={len(items)}; try batch_size={max(1, len(items) // 2)}"
             ) from error
+
+
+    def _typed(self, layer: Layer, rows: Rows, norms: Tensor) -> Tensor:
+        if self.dtype is None:
+            return rows.values
+        largest = torch.finfo(self.dtype).max
+        over = norms > largest  # a number is no larger than its row's norm
+        if over.any() and (over := rows.values.abs().amax(dim=1) > largest).any():
+            raise ValueError(
+                f"layer {layer!s}: {float(rows.values.abs().max()):,.0f} is beyond {self.dtype} ({largest:,.0f}) for "
+                f"{self._name(rows, over)}: set dtype=bfloat16 or dtype=float32, or norm_filter=drop"
+            )
+        return rows.values.to(self.dtype)
+
+    def _name(self, rows: Rows, mask: Tensor) -> str:
+        """Where the first of the rows in ``mask`` comes from."""
+        row = int(mask.nonzero()[0])
+        return f"{self.inputs.identify(int(rows.index['example'][row]))}, position {rows.index['position'][row]}"
 
 
 def row_norms(values: Tensor) -> Tensor:

@@ -77,7 +77,8 @@ class HarvestJob:
             ValueError: too many unreadable examples, or activations that cannot be stored.
             OSError: the disk cannot hold it.
         """
-        plan = self._plan()
+        plan = self.prepare()
+        self.harvester.dtype = DTYPES[self.dtype]
         self.harvester.norm_filter = replace(self.harvester.norm_filter, limits=plan["norm_limits"])
         count = len(self.harvester.inputs)
         shards = math.ceil(count / plan["examples_per_shard"])
@@ -91,7 +92,7 @@ class HarvestJob:
         reads = self.harvester.read(example for shard in todo for example in self._range(shard, plan))
         for shard in todo:
             found: dict[Layer, list[Rows]] = {layer: [] for layer in self.harvester.layers}
-            filtered = dict.fromkeys(self.harvester.layers, 0)
+            filtered, norm_sums = dict.fromkeys(self.harvester.layers, 0), dict.fromkeys(self.harvester.layers, 0.0)
             records: list[dict[str, Any]] = []
             for pool in self.harvester.pools(islice(reads, len(self._range(shard, plan)))):
                 for read in pool:
@@ -104,16 +105,17 @@ class HarvestJob:
                 done += len(pool)
                 if harvested is not None:
                     for layer, more in harvested.rows.items():
-                        found[layer].append(Rows(self._stored(layer, more), more.index))
+                        found[layer].append(Rows(more.values.cpu(), more.index))
                         filtered[layer] += harvested.filtered[layer]
+                        norm_sums[layer] += harvested.norm_sums[layer]
                     rows += len(more.values)
                 self.show(Progress(done, total, rows, skipped))
-            self._write(shard, plan, found, filtered, records)
+            self._write(shard, plan, found, filtered, norm_sums, records)
         return self._finish(plan, shards)
 
     def _write(
         self, shard: int, plan: dict[str, Any], found: Mapping[Layer, list[Rows]], filtered: Mapping[Layer, int],
-        records: list[dict[str, Any]],
+        norm_sums: Mapping[Layer, float], records: list[dict[str, Any]],
     ) -> None:  # fmt: skip
         self.store.write_examples(shard, records)
         examples = self._range(shard, plan)
@@ -121,20 +123,10 @@ class HarvestJob:
             rows = Rows.join(parts) if parts else Rows(torch.zeros(0, plan["widths"][str(layer)], dtype=DTYPES[self.dtype]), {})
             record = {
                 "harvest": plan["harvest"], "examples": [examples.start, examples.stop], "filtered": filtered[layer],
+                "norm_sum": norm_sums[layer],
                 "skipped": sum("skipped" in record for record in records),
             }  # fmt: skip
             self.store.write_shard(shard, str(layer), rows.values, rows.index, record)
-
-    def _stored(self, layer: Layer, rows: Rows) -> Tensor:
-        stored = rows.values.to("cpu", DTYPES[self.dtype])
-        if self.dtype == "float16" and not stored.isfinite().all():
-            bad = int((~stored.isfinite().all(dim=1)).nonzero()[0])
-            example = self.harvester.inputs.identify(int(rows.index["example"][bad]))
-            raise ValueError(
-                f"layer {layer!s}: {float(rows.values[bad].float().abs().max()):,.0f} in {example} is beyond float16 "
-                "(65,504): set dtype=bfloat16 or dtype=float32, or norm_filter=drop"
-            )
-        return stored
 
     def _too_many(self, skipped: int, count: int, listed: list[dict[str, Any]]) -> None:
         reasons = "".join(f"\n  {record['skipped']}" for record in listed[:5])
@@ -149,8 +141,12 @@ class HarvestJob:
         """A short name for what is harvested."""
         return hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()[:16]
 
-    def _plan(self) -> dict[str, Any]:
-        """The plan on disk, or a new one from a look at some examples.  Only process 0 makes it."""
+    def prepare(self) -> dict[str, Any]:
+        """The plan on disk, or a new one from a look at some examples.  Only process 0 makes it.
+
+        Raises:
+            StoreError, OSError: as :meth:`run`.
+        """
         deadline = time.monotonic() + SECONDS_TO_WAIT
         while (manifest := self.store.manifest()) is None and self.rank > 0:
             if time.monotonic() > deadline:
@@ -267,9 +263,8 @@ def finished_manifest(store: Store, settings: dict[str, Any], plan: dict[str, An
                 listed.append(
                     {"shard": shard} | {key: str(path.relative_to(store.folder)) for key, path in names.items()} | record
                 )
-                columns = store.columns(layer, shard)
-                total += columns["sum"]
-                norms += float(columns["norm_sum"])
+                total += store.columns(layer, shard)["sum"]
+                norms += record["norm_sum"]
         rows = sum(record["rows"] for record in listed)
         layers[layer] = {
             "features": width, "rows": rows, "mean_row_norm": norms / max(rows, 1),

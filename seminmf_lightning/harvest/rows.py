@@ -35,10 +35,12 @@ class Rows(NamedTuple):
 
     def take(self, chosen: np.ndarray) -> Rows:
         at = torch.from_numpy(chosen).to(self.values.device)
-        return Rows(self.values[at], {name: column[chosen] for name, column in self.index.items()})
+        return Rows(self.values.index_select(0, at), {name: column[chosen] for name, column in self.index.items()})
 
     @staticmethod
     def join(parts: Sequence[Rows]) -> Rows:
+        if len(parts) == 1:
+            return parts[0]
         names = parts[0].index
         return Rows(
             torch.cat([part.values for part in parts]),
@@ -118,7 +120,7 @@ class Selector:
         if chosen.all():
             values = output.reshape(n * t, -1).clone()
         else:
-            values = output[torch.from_numpy(item_of).to(output.device), torch.from_numpy(position).to(output.device)]
+            values = output.reshape(n * t, -1).index_select(0, torch.from_numpy(item_of * t + position).to(output.device))
         where = position if whole or grid is not None or not is_text else np.full(len(position), -1)
         return Rows(values, _columns(items, item_of, where, is_text, grid, first))
 

@@ -28,6 +28,7 @@ from torch import Tensor
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+SUMMED_ROWS = 2048  # in float32, before they are added in float64
 
 
 class StoreError(ValueError):
@@ -89,10 +90,11 @@ class Store:
         content = save({"activations": values.contiguous()})
         record = record | {"rows": len(values), "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
         write_whole(files.activations, content)
-        exact = values.double()
         columns = {name: torch.from_numpy(np.ascontiguousarray(column)) for name, column in index.items()}
-        sums = {"sum": exact.sum(dim=0), "norm_sum": exact.norm(dim=1).sum().reshape(1)}
-        write_whole(files.index, save(columns | sums, metadata={"record": json.dumps(record, sort_keys=True)}))
+        total = torch.zeros(values.shape[1], dtype=torch.float64)
+        for block in values.split(SUMMED_ROWS):
+            total += block.float().sum(dim=0)
+        write_whole(files.index, save(columns | {"sum": total}, metadata={"record": json.dumps(record, sort_keys=True)}))
         return record
 
     def write_examples(self, shard: int, records: list[dict[str, Any]]) -> None:
@@ -127,7 +129,7 @@ class Store:
         return record
 
     def columns(self, layer: str, shard: int) -> dict[str, Tensor]:
-        """A shard's index: columns (m,), and the sums ``sum`` (d,) of its rows and ``norm_sum`` (1,) of their norms."""
+        """A shard's index: columns (m,), and ``sum`` (d,), the sum of its rows."""
         with open_tensors(self.files(layer, shard).index) as handle:
             return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118  (not a mapping)
 
