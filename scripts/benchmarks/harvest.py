@@ -116,7 +116,7 @@ def on_the_fly(options: Namespace) -> dict[str, float]:
         seconds += time.perf_counter() - began
         return found
 
-    data.rows_of = timed  # type: ignore[method-assign, assignment]
+    data.rows_of = timed  # type: ignore[method-assign]
     trainer.fit(module, data)
     return {"time in steps over time in the network": clock.seconds / seconds, "rows/s of steps": clock.rows / clock.seconds}
 

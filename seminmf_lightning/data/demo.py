@@ -82,4 +82,4 @@ def harvest_demo() -> tuple[Tensor, Tensor]:
         assert found is not None
         parts.append(found.rows[harvester.layers[0]])
     rows = Rows.join(parts)
-    return rows.values.clone(), torch.from_numpy(rows.index["example"])
+    return rows.values.clone(), torch.from_numpy(rows.origin["example"])

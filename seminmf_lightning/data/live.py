@@ -23,7 +23,7 @@ from seminmf_lightning.harvest.harvester import Harvester, NormFilter, row_norms
 from seminmf_lightning.harvest.recipe import HarvestRecipe
 
 COUNTED_EXAMPLES = 4096
-"""Up to so many texts, the rows of each are counted, so that the held-out share is one of rows; beyond, it is one of examples."""
+"""Up to so many texts, the rows of each are counted: the held-out share is one of rows; beyond, one of examples."""
 PROBED_EXAMPLES = 16
 SHUFFLED_ROWS = 1024
 LARGE_BATCH = 8192
@@ -171,7 +171,7 @@ class HarvestDataModule(lightning.LightningDataModule):
             found = harvester.harvest(pool)
             if found is not None:
                 values.append(found.rows[layer].values.float().clone())
-                numbers.append(torch.from_numpy(found.rows[layer].index["example"]))
+                numbers.append(torch.from_numpy(found.rows[layer].origin["example"]))
         if not values:
             return torch.empty(0, self._features, device=device), torch.empty(0, dtype=torch.int64, device=device)
         return torch.cat(values), torch.cat(numbers).to(device)
@@ -216,7 +216,7 @@ class HarvestDataModule(lightning.LightningDataModule):
             chosen = harvester.norm_filter
             limit = chosen.factor * float(row_norms(rows.values).double().median())
             harvester.norm_filter = NormFilter(chosen.name, chosen.factor, {str(layer): limit})
-        counts = np.full(count, len(rows.values) / len(np.unique(rows.index["example"])))
+        counts = np.full(count, len(rows.values) / len(np.unique(rows.origin["example"])))
         if harvester.inputs.kind == "text" and count <= COUNTED_EXAMPLES:
             counts = np.array([self._count(read.items) for read in harvester.read(range(count))], dtype=float)
         self._rows_an_example = max(float(counts.mean()), 1e-3)

@@ -31,7 +31,9 @@ class HarvestedRows(Source):
         shards = []
         for record, file in self._files("file"):
             if self.verify and (found := sha256_of(file)) != record["sha256"]:
-                raise StoreError(f"{file}: damaged: its sha256 is {found}, the manifest says {record['sha256']}; {self._again(record)}")
+                raise StoreError(
+                    f"{file}: damaged: its sha256 is {found}, the manifest says {record['sha256']}; {self._again(record)}"
+                )
             with open_tensors(file) as handle:
                 try:
                     rows = handle.get_tensor("activations")
@@ -86,7 +88,9 @@ class HarvestedRows(Source):
         store = Store(self.path)
         manifest = store.manifest()
         if manifest is None:
-            raise FileNotFoundError(f"{store.folder / MANIFEST} does not exist; scripts/harvest.py output={self.path} writes it")
+            raise FileNotFoundError(
+                f"{store.folder / MANIFEST} does not exist; scripts/harvest.py output={self.path} writes it"
+            )
         if not manifest["complete"]:
             if not self.partial:
                 raise StoreError(

@@ -147,7 +147,7 @@ def whole_picture(height: int, width: int) -> tuple[float, float, float, float]:
 
 @dataclass(frozen=True)
 class CentreCrop:
-    """The region of preprocessing that resizes the shorter side to ``resize`` and crops ``height`` x ``width`` in the centre."""
+    """The region of preprocessing that resizes the shorter side to ``resize``, then crops ``height`` x ``width`` centrally."""
 
     resize: float
     height: float

@@ -57,7 +57,7 @@ class NormFilter:
         if self.name == "drop":
             return rows.take(np.flatnonzero(~over.cpu().numpy())), norms[~over], count
         factors = torch.where(over, limit / norms, torch.ones_like(norms))
-        return Rows((rows.values.float() * factors[:, None]).to(rows.values.dtype), rows.index), norms.clamp(max=limit), count
+        return Rows((rows.values.float() * factors[:, None]).to(rows.values.dtype), rows.origin), norms.clamp(max=limit), count
 
 
 class Harvested(NamedTuple):
@@ -166,7 +166,7 @@ class Harvester:
             if not norms.isfinite().all():
                 raise ValueError(f"layer {layer!s} holds NaN or Inf for {self._name(rows, ~norms.isfinite())}")
             rows, norms, touched = self.norm_filter.apply(layer, rows, norms)
-            return Rows(self._typed(layer, rows, norms), rows.index), norms, touched
+            return Rows(self._typed(layer, rows, norms), rows.origin), norms, touched
 
         try:
             return Capture(network, self.layers, keep).run(lambda: feed.call(network, items, self.device))
@@ -174,7 +174,6 @@ class Harvester:
             raise MemoryError(
                 f"{self.device} has too little memory for batch_size={len(items)}; try batch_size={max(1, len(items) // 2)}"
             ) from error
-
 
     def _typed(self, layer: Layer, rows: Rows, norms: Tensor) -> Tensor:
         if self.dtype is None:
@@ -191,7 +190,7 @@ class Harvester:
     def _name(self, rows: Rows, mask: Tensor) -> str:
         """Where the first of the rows in ``mask`` comes from."""
         row = int(mask.nonzero()[0])
-        return f"{self.inputs.identify(int(rows.index['example'][row]))}, position {rows.index['position'][row]}"
+        return f"{self.inputs.identify(int(rows.origin['example'][row]))}, position {rows.origin['position'][row]}"
 
 
 def row_norms(values: Tensor) -> Tensor:
@@ -201,7 +200,7 @@ def row_norms(values: Tensor) -> Tensor:
 
 def _in_order(rows: Rows) -> Rows:
     """By example, window and position."""
-    order = np.lexsort((rows.index["position"], rows.index["window"], rows.index["example"]))
+    order = np.lexsort((rows.origin["position"], rows.origin["window"], rows.origin["example"]))
     return rows.take(order)
 
 
@@ -226,5 +225,5 @@ class _Order(Sampler[int]):
         return iter(self.examples)
 
 
-def _same(read: Read) -> Read:
+def _same(read: Any) -> Any:
     return read

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from seminmf_lightning.checks import one_of, real_number, whole_number
 from seminmf_lightning.harvest.harvester import Harvester, row_norms
@@ -105,7 +104,7 @@ class HarvestJob:
                 done += len(pool)
                 if harvested is not None:
                     for layer, more in harvested.rows.items():
-                        found[layer].append(Rows(more.values.cpu(), more.index))
+                        found[layer].append(Rows(more.values.cpu(), more.origin))
                         filtered[layer] += harvested.filtered[layer]
                         norm_sums[layer] += harvested.norm_sums[layer]
                     rows += len(more.values)
@@ -126,7 +125,7 @@ class HarvestJob:
                 "norm_sum": norm_sums[layer],
                 "skipped": sum("skipped" in record for record in records),
             }  # fmt: skip
-            self.store.write_shard(shard, str(layer), rows.values, rows.index, record)
+            self.store.write_shard(shard, str(layer), rows.values, rows.origin, record)
 
     def _too_many(self, skipped: int, count: int, listed: list[dict[str, Any]]) -> None:
         reasons = "".join(f"\n  {record['skipped']}" for record in listed[:5])
@@ -259,7 +258,7 @@ def finished_manifest(store: Store, settings: dict[str, Any], plan: dict[str, An
             record = store.record(layer, shard)
             if record is not None:
                 files = store.files(layer, shard)
-                names = {"file": files.activations, "index": files.index}
+                names = {"file": files.activations, "index": files.origin}
                 listed.append(
                     {"shard": shard} | {key: str(path.relative_to(store.folder)) for key, path in names.items()} | record
                 )
@@ -296,6 +295,6 @@ def _existing(folder: Path) -> Path:
 
 
 def _duration(seconds: float) -> str:
-    minutes, left = divmod(int(round(seconds)), 60)
+    minutes, left = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {left:02d} s" if minutes else f"{left} s"

@@ -135,10 +135,8 @@ class Capture:
             for handle in handles:
                 handle.remove()
         if missing := [layer for layer in self.layers if layer not in kept]:
-            called = calls[missing[0].name]
-            raise ValueError(
-                f"layer {missing[0]!s} was not reached: the network called {missing[0].name!r} {called} time{'s' * (called != 1)}"
-            )
+            name = missing[0].name
+            raise ValueError(f"layer {missing[0]!s} was not reached: the network called {name!r} {calls[name]} times")
         return kept
 
     def _hook(self, name: str, calls: Counter[str], kept: dict[Layer, Any]) -> Callable[..., None]:

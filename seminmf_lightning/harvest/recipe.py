@@ -68,9 +68,7 @@ class HarvestRecipe:
         beside = min(WORKERS_BESIDE_A_GPU, max(0, (os.cpu_count() or 1) - 1))
         workers = (beside if device.type == "cuda" else 0) if self.workers is None else self.workers
         layers = match_layers(self.loaded.network, self.layers)
-        return Harvester(
-            self.loaded, self.inputs, layers, self.selector, self.batch_size, self.norms, device, workers
-        )
+        return Harvester(self.loaded, self.inputs, layers, self.selector, self.batch_size, self.norms, device, workers)
 
     def settings(self, layers: Sequence[Any]) -> dict[str, Any]:
         """Everything that the rows depend on, plain, for a manifest."""

@@ -31,20 +31,20 @@ class Rows(NamedTuple):
     """
 
     values: Tensor
-    index: dict[str, np.ndarray]
+    origin: dict[str, np.ndarray]
 
     def take(self, chosen: np.ndarray) -> Rows:
         at = torch.from_numpy(chosen).to(self.values.device)
-        return Rows(self.values.index_select(0, at), {name: column[chosen] for name, column in self.index.items()})
+        return Rows(self.values.index_select(0, at), {name: column[chosen] for name, column in self.origin.items()})
 
     @staticmethod
     def join(parts: Sequence[Rows]) -> Rows:
         if len(parts) == 1:
             return parts[0]
-        names = parts[0].index
+        names = parts[0].origin
         return Rows(
             torch.cat([part.values for part in parts]),
-            {name: np.concatenate([part.index[name] for part in parts]) for name in names},
+            {name: np.concatenate([part.origin[name] for part in parts]) for name in names},
         )
 
 
@@ -101,7 +101,9 @@ class Selector:
         if whole:
             longest = max(item.tokens for item in items)
             if t != longest:
-                raise ValueError(f"layer {layer!s} returns {t} positions for a batch of {longest} tokens: {tuple(output.shape)}")
+                raise ValueError(
+                    f"layer {layer!s} returns {t} positions for a batch of {longest} tokens: {tuple(output.shape)}"
+                )
             for number, item in enumerate(items):
                 assert item.special is not None
                 usable[number, item.tokens :] = False
@@ -129,7 +131,9 @@ class Selector:
             return usable
         if self.tokens == "cls":
             if usable.shape[1] > 1 and ordinary[:, 0].all():
-                raise ValueError(f"layer {layer!s}: tokens=cls, but its first position is no [CLS]; use mean, all or no_special")
+                raise ValueError(
+                    f"layer {layer!s}: tokens=cls, but its first position is no [CLS]; use mean, all or no_special"
+                )
             first = np.zeros_like(usable)
             first[:, 0] = usable[:, 0]
             return first

@@ -39,7 +39,7 @@ class ShardFiles(NamedTuple):
     """The two files of one shard of one layer."""
 
     activations: Path
-    index: Path
+    origin: Path
 
 
 class Store:
@@ -94,7 +94,7 @@ class Store:
         total = torch.zeros(values.shape[1], dtype=torch.float64)
         for block in values.split(SUMMED_ROWS):
             total += block.float().sum(dim=0)
-        write_whole(files.index, save(columns | {"sum": total}, metadata={"record": json.dumps(record, sort_keys=True)}))
+        write_whole(files.origin, save(columns | {"sum": total}, metadata={"record": json.dumps(record, sort_keys=True)}))
         return record
 
     def write_examples(self, shard: int, records: list[dict[str, Any]]) -> None:
@@ -117,20 +117,20 @@ class Store:
             StoreError: its index is damaged.
         """
         files = self.files(layer, shard)
-        if not files.index.exists() or not files.activations.exists():
+        if not files.origin.exists() or not files.activations.exists():
             return None
-        with open_tensors(files.index) as handle:
+        with open_tensors(files.origin) as handle:
             record = json.loads((handle.metadata() or {}).get("record", "{}"))
         if record.get("bytes") != files.activations.stat().st_size:
             raise StoreError(
                 f"{files.activations}: {files.activations.stat().st_size:,} bytes, but its index says {record.get('bytes')}; "
-                f"it is damaged: delete {files.index} and run the harvest again, which writes it anew"
+                f"it is damaged: delete {files.origin} and run the harvest again, which writes it anew"
             )
         return record
 
     def columns(self, layer: str, shard: int) -> dict[str, Tensor]:
         """A shard's index: columns (m,), and ``sum`` (d,), the sum of its rows."""
-        with open_tensors(self.files(layer, shard).index) as handle:
+        with open_tensors(self.files(layer, shard).origin) as handle:
             return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118  (not a mapping)
 
     def examples(self, shard: int) -> list[dict[str, Any]]:

@@ -77,7 +77,7 @@ class Tracer:
             layer = next(iter(layers))
         if layer not in layers:
             raise StoreError(f"{store.folder}: which layer? It holds {', '.join(layers)}; got {layer!r}")
-        self.store, self.layer, self._settings = store, layer, manifest["settings"]
+        self.store, self.layer, self._settings = store, str(layer), manifest["settings"]
         self._shards = [record for record in layers[layer]["shards"] if record["rows"]]
         self._starts = np.cumsum([0] + [record["rows"] for record in self._shards])
         self._columns = lru_cache(maxsize=8)(self._read_columns)

