@@ -18,7 +18,8 @@ from lightning import Callback, LightningDataModule, Trainer
 from omegaconf import DictConfig, OmegaConf
 
 from seminmf_lightning import ActivationDataModule, SemiNMFModule
-from seminmf_lightning.config import EncodeConfig, HarvestConfig, ShowRowsConfig, TrainConfig
+from seminmf_lightning.config import EncodeConfig, HarvestConfig, ReportConfig, ShowRowsConfig, TrainConfig
+from seminmf_lightning.export import load_dictionary
 
 RECIPE_KEYS = (
     "nb_concepts", "l1_penalty", "target_l0", "solver", "init", "encoder", "statistics", "normalize", "tol", "seed",
@@ -31,6 +32,7 @@ def register_schemas() -> None:
     store.store(name="train_schema", node=TrainConfig)
     store.store(name="encode_schema", node=EncodeConfig)
     store.store(name="harvest_schema", node=HarvestConfig)
+    store.store(name="report_schema", node=ReportConfig)
     store.store(name="show_rows_schema", node=ShowRowsConfig)
 
 
@@ -86,6 +88,27 @@ def build_trainer(cfg: DictConfig, callbacks: list[Callback], loggers: list[Any]
 def build_each(node: DictConfig | None) -> list[Any]:
     """Every object of a group of named ones."""
     return [instantiate(item, _convert_="all") for item in (node or {}).values()]
+
+
+def choose_device(name: str) -> torch.device:
+    """``auto`` is a GPU if there is one, under torchrun this process's own."""
+    if name != "auto":
+        return torch.device(name)
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def data_of_run(run: str | os.PathLike[str]) -> DictConfig:
+    """The data that a run was trained on, as it was configured.
+
+    Raises:
+        ValueError: the run does not say, or names a class that is not ours: nothing else is made from a file.
+    """
+    node = load_dictionary(run).config.get("data")
+    if not isinstance(node, dict) or not str(node.get("_target_")).startswith("seminmf_lightning.data."):
+        raise ValueError(f"{run} does not say which data it was trained on: give data=... data.path=...")
+    return OmegaConf.create(node)
 
 
 def quieten() -> None:

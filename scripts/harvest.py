@@ -13,7 +13,7 @@ from typing import Any
 
 import hydra
 import torch
-from assemble import plain, quieten, register_schemas
+from assemble import choose_device, plain, quieten, register_schemas
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -77,14 +77,6 @@ def harvest(cfg: DictConfig) -> dict[str, Any] | None:
 
 def make_recipe(cfg: DictConfig) -> HarvestRecipe:
     return HarvestRecipe(**{key: plain(cfg[key]) for key in RECIPE_KEYS})
-
-
-def choose_device(name: str) -> torch.device:
-    if name != "auto":
-        return torch.device(name)
-    if torch.cuda.is_available():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 def list_layers(cfg: DictConfig) -> None:

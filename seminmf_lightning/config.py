@@ -75,3 +75,18 @@ class ShowRowsConfig:
     first: Optional[int]  # noqa: UP045
     count: int
     pictures: Optional[str]  # noqa: UP045
+
+
+@dataclass
+class ReportConfig:
+    """Root of ``configs/report.yaml``."""
+
+    run: str
+    output: Optional[str]  # noqa: UP045
+    examples: int
+    max_concepts: int
+    max_mb: float
+    batch_rows: int
+    device: str
+    seed: int
+    data: Any = None

