@@ -22,10 +22,8 @@ from rich.progress import track
 from torch import Tensor
 
 from seminmf_lightning import SemiNMFModule
-from seminmf_lightning.data import ActivationDataModule, HarvestedRows
-from seminmf_lightning.harvest import Store, StoreError
-from seminmf_lightning.harvest.trace import Tracer
-from seminmf_lightning.report import Harvested, Origins, Report, RowNumbers, make_report
+from seminmf_lightning.data import ActivationDataModule
+from seminmf_lightning.report import Report, make_report, origins_of
 from seminmf_lightning.report.page import ENCODED_ROWS
 
 register_schemas()
@@ -46,12 +44,12 @@ def report(cfg: DictConfig) -> Path:
         raise ValueError("a report reads rows again: harvest them with scripts/harvest.py and use data=shards data.path=...")
     data.prepare_data()
     data.setup()
-    concepts, features = module.dictionary.shape
+    features = module.dictionary.shape[1]
     if data.features != features:
         raise ValueError(f"{data.source.shards[0].name}: rows of {data.features} features, but {run} has {features}")
     device = choose_device(cfg.device)
     module.to(device)
-    origins = origins_of(data, int(cfg.max_mb * 2**20))
+    origins = origins_of(data.source, int(cfg.max_mb * 2**20))
     gathered = Report.empty(module.dictionary.detach().cpu(), len(data.source), cfg.examples)
     starts = range(0, len(data.source), cfg.batch_rows)
     for start in track(starts, "rows", disable=len(starts) < 2):
@@ -79,24 +77,6 @@ def report(cfg: DictConfig) -> Path:
     os.replace(partial, path)
     print(f"report  {path} ({path.stat().st_size / 2**20:.1f} MB, {time.monotonic() - began:.1f} s)")
     return path
-
-
-def origins_of(data: ActivationDataModule, budget: int) -> Origins:
-    """How rows are shown: by token or patch where the data has an index, else by number."""
-    source = data.source
-    if isinstance(source, HarvestedRows):
-        try:
-            (layer,) = source.layers()
-            return Harvested(Tracer(Store(source.path), layer), budget)
-        except (StoreError, ValueError) as error:
-            note = f"Rows are shown by number, because their origins cannot be read: {error}"
-    else:
-        note = "Rows are shown by number: this data has no index of where they come from (scripts/harvest.py writes one)."
-    try:
-        groups = source.open_groups()
-    except (StoreError, OSError):
-        groups = None
-    return RowNumbers(source.where, groups, note)
 
 
 def figures_of(run: Path) -> dict[str, Any]:

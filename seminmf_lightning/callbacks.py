@@ -32,12 +32,12 @@ class Histograms(lightning.Callback):
         batch_idx: int, dataloader_idx: int = 0,
     ) -> None:  # fmt: skip
         if batch_idx == 0 and not trainer.sanity_checking and outputs["codes"].numel():
-            for writer in _tensorboards(trainer):
+            for writer in tensorboards(trainer):
                 writer.add_histogram("val/codes", outputs["codes"], pl_module.global_step)
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         assert isinstance(pl_module, SemiNMFModule)
-        for writer in _tensorboards(trainer):
+        for writer in tensorboards(trainer):
             writer.add_histogram("val/atom_norms", pl_module.dictionary.detach().norm(dim=1), pl_module.global_step)
 
 
@@ -83,7 +83,8 @@ class SaveDictionary(lightning.Callback):
             save_dictionary(self.path, pl_module.dictionary, pl_module.normalizer, config, pl_module.effort)
 
 
-def _tensorboards(trainer: lightning.Trainer) -> Iterator[SummaryWriter]:
+def tensorboards(trainer: lightning.Trainer) -> Iterator[SummaryWriter]:
+    """The writers of a trainer's TensorBoard loggers, in the first process alone."""
     if trainer.is_global_zero:
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):

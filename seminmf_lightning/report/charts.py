@@ -33,9 +33,8 @@ def loss_figure(found: dict[str, tuple[list[int], list[float]]]) -> Any:
     figure = _figure("Reconstruction loss", "step", "mean squared error, data units")
     for tag, colour in (("train/reconstruction_loss", INK), ("val/reconstruction_loss", SECOND)):
         if tag in found:
-            figure.add_scatter(
-                x=found[tag][0], y=found[tag][1], name=tag.partition("/")[0], mode="lines+markers", line_color=colour
-            )
+            (steps, values), name = found[tag], tag.partition("/")[0]
+            figure.add_scatter(x=steps, y=values, name=name, mode="lines+markers", line_color=colour)
     figure.update_yaxes(type="log")
     return figure
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from seminmf_lightning.data import HarvestedRows, Source
+from seminmf_lightning.harvest import Store, StoreError
 from seminmf_lightning.harvest.trace import PatchOrigin, TokenOrigin, Tracer
 
 CONTEXT = 100
@@ -126,12 +128,37 @@ class Harvested(Origins):
         return self._numbers[origin.example]
 
 
-def _jpeg(picture: Any, region: tuple[float, ...]) -> str:
-    """What the network saw of a picture, small, as a data URI."""
+def origins_of(source: Source, budget: int = 0) -> Origins:
+    """How the rows of a source are shown: by token or patch where it has an index, else by number.
+
+    Args:
+        budget: bytes that embedded pictures may take.
+    """
+    if isinstance(source, HarvestedRows):
+        try:
+            (layer,) = source.layers()
+            return Harvested(Tracer(Store(source.path), layer), budget)
+        except (StoreError, ValueError) as error:
+            note = f"Rows are shown by number, because their origins cannot be read: {error}"
+    else:
+        note = "Rows are shown by number: this data has no index of where they come from (scripts/harvest.py writes one)."
+    try:
+        groups = source.open_groups()
+    except (StoreError, OSError):
+        groups = None
+    return RowNumbers(source.where, groups, note)
+
+
+def seen(picture: Any, region: tuple[float, ...]) -> Any:
+    """What the network saw of a picture, small."""
     top, left, height, width = region
     scale = SIDE / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    small = picture.convert("RGB").resize(size, box=(left, top, left + width, top + height))
+    return picture.convert("RGB").resize(size, box=(left, top, left + width, top + height))
+
+
+def _jpeg(picture: Any, region: tuple[float, ...]) -> str:
+    """The same as a data URI."""
     stream = io.BytesIO()
-    small.save(stream, "JPEG", quality=QUALITY)
+    seen(picture, region).save(stream, "JPEG", quality=QUALITY)
     return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
