@@ -43,7 +43,6 @@ def report(cfg: DictConfig) -> Path:
     if not isinstance(data, ActivationDataModule):
         raise ValueError("a report reads rows again: harvest them with scripts/harvest.py and use data=shards data.path=...")
     data.prepare_data()
-    data.setup()
     features = module.dictionary.shape[1]
     if data.features != features:
         raise ValueError(f"{data.source.shards[0].name}: rows of {data.features} features, but {run} has {features}")
