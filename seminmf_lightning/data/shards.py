@@ -62,14 +62,16 @@ class HarvestedRows(Source):
     def where(self, row: int) -> str:
         """File and number of a row, and the example it comes from."""
         place = super().where(row)
-        for record, index in self._files("index"):
-            if row < record["rows"]:
-                with open_tensors(index) as handle:
-                    example = int(handle.get_slice("example")[row : row + 1][0])
-                store = Store(self.path)
-                first = record["examples"][0]
-                return f"{place} ({store.examples(record['shard'])[example - first]['name']})"
-            row -= record["rows"]
+        try:
+            for record, index in self._files("index"):
+                if row < record["rows"]:
+                    with open_tensors(index) as handle:
+                        example = int(handle.get_slice("example")[row : row + 1][0])
+                    examples = Store(self.path).examples(record["shard"])
+                    return f"{place} ({examples[example - record['examples'][0]]['name']})"
+                row -= record["rows"]
+        except StoreError:  # a name is not worth an error of its own
+            return place
         return place
 
     def layers(self) -> list[str]:
@@ -112,7 +114,7 @@ class HarvestedRows(Source):
                 if record["harvest"] != manifest["plan"]["harvest"]:
                     raise StoreError(f"{file}: belongs to another harvest than {folder / MANIFEST}")
                 if not file.exists():
-                    raise StoreError(f"{file}: missing; {self._again(record)}")
+                    raise StoreError(f"{file}: missing; run the same scripts/harvest.py again, which writes it anew")
                 if kind == "file" and (size := file.stat().st_size) != record["bytes"]:
                     raise StoreError(
                         f"{file}: {size:,} bytes, but the manifest says {record['bytes']:,}; it is truncated or replaced; "

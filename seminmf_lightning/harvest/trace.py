@@ -85,6 +85,9 @@ class Tracer:
             raise StoreError(f"{store.folder}: which layer? It holds {', '.join(layers)}; got {layer!r}")
         self.store, self.layer, self._settings = store, str(layer), manifest["settings"]
         self._shards = [record for record in layers[layer]["shards"] if record["rows"]]
+        files = (store.files(self.layer, record["shard"]).origin for record in self._shards)
+        if missing := [file for file in files if not file.exists()]:
+            raise StoreError(f"{missing[0]} is missing; run the same scripts/harvest.py again, which writes it anew")
         self._starts = np.cumsum([0] + [record["rows"] for record in self._shards])
         self._columns = lru_cache(maxsize=8)(self._read_columns)
         self._keys = lru_cache(maxsize=8)(self._read_keys)
