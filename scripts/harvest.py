@@ -84,11 +84,14 @@ def list_layers(cfg: DictConfig) -> None:
     recipe = make_recipe(cfg)
     recipe.layers = "**"
     table = Table("layer", "module", "output for one example", title=f"{recipe.loaded.description['architecture']}")
-    for found in recipe.harvester(choose_device(cfg.device)).candidates():
+    candidates, failure = recipe.harvester(choose_device(cfg.device)).candidates()
+    for found in candidates:
         for call, shape in enumerate(found.shapes):
             shown = "no tensor" if shape is None else " x ".join(map(str, shape))
             table.add_row(found.name + (f"@{call}" if call else ""), found.module, shown)
     Console(width=None if console.is_terminal else 160).print(table)
+    if failure is not None:
+        say(f"the pass ended here ({failure}); the layers above can be harvested all the same")
 
 
 def report(output: str, manifest: dict[str, Any], seconds: float) -> None:

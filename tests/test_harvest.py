@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -28,9 +27,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from seminmf_lightning.data import HarvestDataModule, HarvestedRows
+from seminmf_lightning.data.live import LiveStream
 from seminmf_lightning.harvest import Harvester, HarvestJob, HarvestRecipe, Store, StoreError
 from seminmf_lightning.harvest import store as store_module
-from seminmf_lightning.harvest.feeds import CentreCrop, Item
+from seminmf_lightning.harvest.feeds import CentreCrop, Item, TensorFeed
 from seminmf_lightning.harvest.inputs import Inputs
 from seminmf_lightning.harvest.layers import Layer, match_layers
 from seminmf_lightning.harvest.rows import Rows, Selector
@@ -38,6 +38,7 @@ from seminmf_lightning.harvest.trace import PatchOrigin, TokenOrigin, Tracer
 from seminmf_lightning.plugins import build
 
 CPU = torch.device("cpu")
+FEED = TensorFeed()
 
 
 @pytest.fixture
@@ -196,9 +197,7 @@ def sequences(draw: Any) -> tuple[torch.Tensor, list[Item]]:
 @given(sequences(), st.sampled_from(["all", "cls", "no_special", "mean", "random"]))
 def test_padding_never_becomes_a_row(problem: tuple[torch.Tensor, list[Item]], tokens: str) -> None:
     output, items = problem
-    if output.shape[1] == 1:
-        return  # a pooled output: one row a text
-    rows = Selector(tokens, 2 if tokens == "random" else None).rows(Layer("x"), output, items)
+    rows = Selector(tokens, 2 if tokens == "random" else None).rows(Layer("x"), output, items, FEED)
     expected, places = [], []
     for number, item in enumerate(items):  # the naive way
         allowed = list(range(item.tokens)) if tokens == "all" else [0] if tokens == "cls" else list(range(1, item.tokens))
@@ -218,6 +217,80 @@ def test_padding_never_becomes_a_row(problem: tuple[torch.Tensor, list[Item]], t
         assert rows.origin["position"].tolist() == [place for _, place in places]
         starts = [-1 if place == 0 else place for _, place in places]
         assert rows.origin["start"].tolist() == starts
+
+
+def test_short_and_empty_texts_give_the_same_rows_in_any_batch(bert: Path, tmp_path: Path) -> None:
+    file = tmp_path / "short.jsonl"
+    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in ("a", "", "cat", "a dog ran", "", "mat")) + "\n")
+    found = [all_rows(text_recipe(bert, file, batch_size=size).harvester(CPU))["encoder.layer.1"] for size in (1, 4, 64)]
+    for rows in found:
+        assert rows.origin["example"].tolist() == [0, 2, 3, 3, 3, 5]
+        assert rows.origin["position"].tolist() == [1, 1, 1, 2, 3, 1]
+        assert (rows.values - found[0].values).abs().max() < 1e-6
+    gpt = tiny.gpt(tmp_path / "gpt")  # no special tokens: a text may be one token, or none
+    for size in (1, 4, 64):
+        rows = all_rows(text_recipe(gpt, file, layers="h.0", batch_size=size).harvester(CPU))["h.0"]
+        assert rows.origin["position"].tolist() == [0, 0, 0, 1, 2, 0]
+
+
+def test_maps_with_channels_last_are_seen_by_their_shape() -> None:
+    items = [Item(number, 0, {"picture": torch.zeros(3, 32, 48)}) for number in range(2)]
+    first = torch.arange(2.0 * 5 * 4 * 6).reshape(2, 5, 4, 6)  # (n, c, h, w)
+    feed = TensorFeed(pictures=True)
+    for output in (first, first.permute(0, 2, 3, 1)):
+        rows = Selector("all").rows(Layer("x"), output, items, feed)
+        assert torch.equal(rows.values, first.permute(0, 2, 3, 1).reshape(-1, 5))
+        assert rows.origin["y"][:7].tolist() == [0] * 6 + [1]
+    square = torch.arange(2.0 * 64).reshape(2, 4, 4, 4)  # its shape does not tell
+    items = [Item(number, 0, {"picture": torch.zeros(3, 32, 32)}) for number in range(2)]
+    for usual, expected in ((False, square.permute(0, 2, 3, 1)), (True, square)):
+        feed.channels_last = usual
+        assert torch.equal(Selector("all").rows(Layer("x"), square, items, feed).values, expected.reshape(-1, 4))
+
+
+def test_sequences_that_are_no_pictures_lose_no_position() -> None:
+    for t in (2, 5, 10, 17):
+        items = [Item(number, 0, {"tensor": torch.zeros(t, 3)}) for number in range(2)]
+        output = torch.randn(2, t, 4)
+        assert torch.equal(Selector().rows(Layer("x"), output, items, FEED).values, output.reshape(-1, 4))
+        assert len(Selector().rows(Layer("x"), output, items, TensorFeed(1)).values) == 2 * (t - 1)
+
+
+def test_a_layer_of_zeros_mostly_keeps_its_rows(tmp_path: Path) -> None:
+    x = np.zeros((30, 4), dtype=np.float32)
+    x[::10] = 1.0
+    np.save(tmp_path / "x.npy", x)
+    inputs = {"name": "tensors", "path": str(tmp_path / "x.npy")}
+    for name in ("none", "drop"):
+        recipe = HarvestRecipe({"name": "callable", "target": "tiny:nothing"}, inputs, "act", norm_filter=name)
+        manifest = job(recipe, tmp_path / name).run()
+        assert manifest is not None
+        assert manifest["layers"]["act"]["rows"] == 30
+
+
+def test_a_long_text_is_run_in_parts(bert: Path, tmp_path: Path) -> None:
+    (tmp_path / "long.txt").write_text(" ".join(tiny.texts(400)))
+    recipe = text_recipe(bert, tmp_path / "long.txt", batch_size=1)
+    harvester = recipe.harvester(CPU)
+    pools = list(harvester.pools(harvester.read([0])))
+    assert len(pools) > 5
+    assert all(sum(len(read.items) for read in pool) <= 32 for pool in pools)
+    assert job(recipe, tmp_path / "store").run() is not None
+    tracer = Tracer(Store(tmp_path / "store"))
+    origins = [tracer.origin(row) for row in range(len(tracer))]
+    assert [origin.start for origin in origins] == sorted(origin.start for origin in origins)
+    assert len(origins) == len((tmp_path / "long.txt").read_text().split())
+
+
+def test_inputs_that_changed_are_noticed(tmp_path: Path) -> None:
+    folder = tiny.pictures(tmp_path / "pictures", 8)
+    assert job(image_recipe(folder), tmp_path / "store").run() is not None
+    (folder / "00.png").rename(folder / "zz.png")
+    with pytest.raises(StoreError, match=r"holds another harvest.*inputs\.digest"):
+        job(image_recipe(folder), tmp_path / "store").run()
+    tracer = Tracer(Store(tmp_path / "store"))
+    with pytest.raises(StoreError, match="the inputs have changed"):
+        tracer.picture(tracer.origin(0))
 
 
 def test_random_tokens_do_not_depend_on_the_batch(bert: Path, corpus: Path) -> None:
@@ -336,7 +409,7 @@ def test_every_patch_can_be_found_again(script, tmp_path: Path) -> None:
 
 @given(st.integers(20, 500), st.integers(20, 500))
 def test_a_centre_crop_lies_in_its_picture(height: int, width: int) -> None:
-    top, left, h, w = CentreCrop(256, 224, 224)(height, width)
+    top, left, h, w = CentreCrop((256, 256), (224, 224))(height, width)
     assert top >= 0 and left >= 0 and top + h <= height + 1e-6 and left + w <= width + 1e-6
     assert h == pytest.approx(min(height, width) * 224 / 256)
 
@@ -431,6 +504,9 @@ def test_a_damaged_or_foreign_store_is_refused(bert: Path, corpus: Path, tmp_pat
     (folder / "manifest.json").write_text("{")
     with pytest.raises(StoreError, match="not a manifest"):
         reading()
+    (folder / "manifest.json").write_text('{"format": 1}')
+    with pytest.raises(StoreError, match="not a manifest"):
+        reading()
     with pytest.raises(FileNotFoundError, match=r"scripts/harvest\.py"):
         len(HarvestedRows(str(tmp_path / "nowhere")))
 
@@ -516,12 +592,6 @@ def live(bert: Path, corpus: Path, **options: Any) -> HarvestDataModule:
     return HarvestDataModule({"name": "transformers", "path": str(bert)}, {"name": "text", "path": str(corpus)}, **settings)
 
 
-def batches(data: HarvestDataModule) -> Iterator[Any]:
-    data.setup()
-    data.sample()
-    return iter(data.train_dataloader())
-
-
 @pytest.mark.parametrize("buffer_mb", [0.02, 1.0])
 def test_live_batches_hold_every_training_row_once_in_a_new_order_each_pass(bert: Path, corpus: Path, buffer_mb: float) -> None:
     data = live(bert, corpus, buffer_mb=buffer_mb, batch_size=64)
@@ -540,14 +610,20 @@ def test_live_batches_hold_every_training_row_once_in_a_new_order_each_pass(bert
     assert not torch.equal(*passes)
 
 
-def test_live_batches_resume_where_they_were(bert: Path, corpus: Path) -> None:
-    whole = list(batches(live(bert, corpus, buffer_mb=0.02, batch_size=64)))
-    data = live(bert, corpus, buffer_mb=0.02, batch_size=64)
-    data.setup()
-    data.sample()
-    loader = data.train_dataloader()
-    loader.load_state_dict({"epoch": 0, "batch": 7})
-    rest = list(loader)
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_live_batches_resume_where_they_were(bert: Path, corpus: Path, epoch: int) -> None:
+    def loader() -> LiveStream:
+        data = live(bert, corpus, buffer_mb=0.02, batch_size=64)
+        data.setup()
+        data.sample()
+        return data.train_dataloader()
+
+    undisturbed = loader()
+    for _ in range(epoch + 1):
+        whole = list(undisturbed)
+    resumed = loader()
+    resumed.load_state_dict({"epoch": epoch, "batch": 7})
+    rest = list(resumed)
     assert len(rest) == len(whole) - 7
     assert all(torch.equal(a, b) for x, y in zip(whole[7:], rest, strict=True) for a, b in zip(x, y, strict=True))
 

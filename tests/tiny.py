@@ -116,3 +116,10 @@ def pictures(folder: Path, count: int = 8) -> Path:
         pixels = generator.integers(0, 255, (40, 48, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{number:02d}.png")
     return folder
+
+
+def nothing() -> nn.Module:
+    """A network whose one layer changes nothing that is positive."""
+    network = nn.Sequential()
+    network.add_module("act", nn.ReLU())
+    return network

@@ -19,7 +19,7 @@ from torch import Tensor
 from seminmf_lightning.checks import real_number, whole_number
 from seminmf_lightning.data.rows import RowSet, held_out_groups, shuffled
 from seminmf_lightning.data.stream import Batch
-from seminmf_lightning.harvest.harvester import Harvester, NormFilter, row_norms
+from seminmf_lightning.harvest.harvester import Harvester, NormFilter, norm_limits
 from seminmf_lightning.harvest.recipe import HarvestRecipe
 
 COUNTED_EXAMPLES = 4096
@@ -158,12 +158,15 @@ class HarvestDataModule(lightning.LightningDataModule):
     def rank(self) -> int:
         return self.trainer.global_rank if self.trainer is not None else 0
 
-    def rows_of(self, examples: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Rows (m, d) float32 of examples, and the example of each (m,)."""
+    def rows_of(self, examples: Sequence[int], *, first_pass: bool = False) -> tuple[Tensor, Tensor]:
+        """Rows (m, d) float32 of examples, and the example of each (m,).
+
+        In the first pass over the training examples those of the sample are at hand already; they are kept until it ends.
+        """
         harvester, layer = self.harvester, self.harvester.layers[0]
         device = harvester.device
-        known = [example for example in examples if example in self._kept]
-        values = [self._kept.pop(example) for example in known]
+        known = [example for example in examples if first_pass and example in self._kept]
+        values = [self._kept[example] for example in known]
         numbers = [torch.full((len(rows),), example) for rows, example in zip(values, known, strict=True)]
         wanted = set(examples) - set(known)
         for pool in harvester.pools(harvester.read(example for example in examples if example in wanted)):
@@ -175,6 +178,10 @@ class HarvestDataModule(lightning.LightningDataModule):
         if not values:
             return torch.empty(0, self._features, device=device), torch.empty(0, dtype=torch.int64, device=device)
         return torch.cat(values), torch.cat(numbers).to(device)
+
+    def forget_sample(self) -> None:
+        """Free the rows of the sample: the first pass is over."""
+        self._kept.clear()
 
     def _some(self, examples: np.ndarray, wanted: int, *, keep: bool) -> Tensor:
         parts, found = [], 0
@@ -207,15 +214,15 @@ class HarvestDataModule(lightning.LightningDataModule):
         harvester, layer = self.harvester, self.harvester.layers[0]
         count = len(harvester.inputs)
         picked = np.unique(np.linspace(0, count - 1, min(count, PROBED_EXAMPLES)).astype(int))
-        found = harvester.harvest([read for read in harvester.read(picked.tolist()) if read.items])
+        found = harvester.harvest(harvester.few(harvester.read(picked.tolist())))
         if found is None or not len(found.rows[layer].values):
             raise ValueError(f"layer {layer!s} gives no rows for {len(picked)} examples looked at")
         rows = found.rows[layer]
         self._features = rows.values.shape[1]
         if harvester.norm_filter.name != "none":
             chosen = harvester.norm_filter
-            limit = chosen.factor * float(row_norms(rows.values).double().median())
-            harvester.norm_filter = NormFilter(chosen.name, chosen.factor, {str(layer): limit})
+            limits = norm_limits({layer: rows}, chosen.factor)
+            harvester.norm_filter = NormFilter(chosen.name, chosen.factor, limits)
         counts = np.full(count, len(rows.values) / len(np.unique(rows.origin["example"])))
         if harvester.inputs.kind == "text" and count <= COUNTED_EXAMPLES:
             counts = np.array([self._count(read.items) for read in harvester.read(range(count))], dtype=float)
@@ -275,6 +282,8 @@ class LiveStream:
             self.batch += 1
             yield (*empty, torch.zeros(0, dtype=torch.int64))
         self.epoch, self.batch = self.epoch + 1, 0
+        if self.shuffle:
+            self.data.forget_sample()
 
     def state_dict(self) -> dict[str, Any]:
         return {"epoch": self.epoch, "batch": self.batch}
@@ -293,7 +302,7 @@ class LiveStream:
         if self.shuffle:
             positions = shuffled(positions, len(self.examples), self.data.seed, self.epoch)
         mine = self.examples.rows(positions)[self.data.rank :: self.data.world]
-        values, numbers = self.data.rows_of(mine.tolist())
+        values, numbers = self.data.rows_of(mine.tolist(), first_pass=self.shuffle and self.epoch == 0)
         if not self.shuffle:
             return values, numbers, torch.arange(len(values), device=values.device)
         seed = np.random.SeedSequence([self.data.seed, self.epoch, window, self.data.rank]).generate_state(1)[0]

@@ -39,8 +39,10 @@ class Feed(ABC):
 
     prefix_tokens: int = 0
     """Tokens before the patches of a picture ([CLS], registers)."""
-    aspect: float = 1.0
-    """Height of the network's picture over its width."""
+    pictures: bool = False
+    """Whether the network is shown pictures, so that sequences may be grids of patches."""
+    channels_last: bool = False
+    """Whether maps are usually (n, h, w, c) where their shape does not tell."""
     pool: int = 1
     """Batches of items that are sorted by length together, so that little is padded."""
 
@@ -101,12 +103,13 @@ class ImageFeed(Feed):
         keyword: name of the network's argument; None: its first.
     """
 
+    pictures = True
+
     def __init__(
         self, transform: Callable[[Any], Tensor], region: Callable[[int, int], tuple[float, float, float, float]], *,
-        keyword: str | None = None, prefix_tokens: int = 0, aspect: float = 1.0,
+        keyword: str | None = None, prefix_tokens: int = 0,
     ) -> None:  # fmt: skip
-        self.transform, self.region, self.keyword = transform, region, keyword
-        self.prefix_tokens, self.aspect = prefix_tokens, aspect
+        self.transform, self.region, self.keyword, self.prefix_tokens = transform, region, keyword, prefix_tokens
 
     def items(self, example: int, content: Any) -> list[Item]:
         try:
@@ -115,7 +118,7 @@ class ImageFeed(Feed):
             raise Unreadable(f"its picture of {content.size} cannot be preprocessed ({error})") from error
 
     def call(self, network: nn.Module, items: list[Item], device: torch.device) -> None:
-        batch = torch.stack([item.inputs["picture"] for item in items]).to(device)
+        batch = stacked([item.inputs["picture"] for item in items]).to(device)
         batch = batch.to(next((p.dtype for p in network.parameters() if p.is_floating_point()), batch.dtype))
         if self.keyword is None:
             network(batch)
@@ -130,14 +133,27 @@ class ImageFeed(Feed):
 class TensorFeed(Feed):
     """Tensors as they are; the network is called with a batch of them."""
 
+    def __init__(self, prefix_tokens: int = 0, *, pictures: bool = False) -> None:
+        self.prefix_tokens, self.pictures = prefix_tokens, pictures
+
     def items(self, example: int, content: Tensor) -> list[Item]:
         return [Item(example, 0, {"tensor": content})]
 
     def call(self, network: nn.Module, items: list[Item], device: torch.device) -> None:
-        network(torch.stack([item.inputs["tensor"] for item in items]).to(device))
+        network(stacked([item.inputs["tensor"] for item in items]).to(device))
 
     def record(self, content: Tensor) -> dict[str, Any]:
         return {"shape": list(content.shape)}
+
+
+def stacked(tensors: list[Tensor]) -> Tensor:
+    """One batch (n, ...) of tensors of one shape."""
+    if len(shapes := {tuple(one.shape) for one in tensors}) > 1:
+        raise ValueError(
+            f"pictures of different sizes cannot be one batch: {', '.join(map(str, sorted(shapes)))}; "
+            "resize them in the preprocessing, or set batch_size=1"
+        )
+    return torch.stack(tensors)
 
 
 def whole_picture(height: int, width: int) -> tuple[float, float, float, float]:
@@ -147,13 +163,15 @@ def whole_picture(height: int, width: int) -> tuple[float, float, float, float]:
 
 @dataclass(frozen=True)
 class CentreCrop:
-    """The region of preprocessing that resizes the shorter side to ``resize``, then crops ``height`` x ``width`` centrally."""
+    """The region of preprocessing that resizes a picture, aspect kept, to cover ``resize`` and crops ``crop`` centrally.
 
-    resize: float
-    height: float
-    width: float
+    Both are (height, width); for a square ``resize`` it is the shorter side that gets its length.
+    """
+
+    resize: tuple[float, float]
+    crop: tuple[float, float]
 
     def __call__(self, height: int, width: int) -> tuple[float, float, float, float]:
-        scale = min(height, width) / self.resize
-        h, w = min(self.height * scale, height), min(self.width * scale, width)
+        scale = min(height / self.resize[0], width / self.resize[1])
+        h, w = min(self.crop[0] * scale, height), min(self.crop[1] * scale, width)
         return (height - h) / 2, (width - w) / 2, h, w

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -27,6 +27,8 @@ class Read(NamedTuple):
     items: list[Item]
     record: dict[str, Any]
     skipped: str | None
+    part: int = 0
+    """Which part of its items these are, where they are many."""
 
 
 @dataclass(frozen=True)
@@ -103,17 +105,25 @@ class Harvester:
         )  # fmt: skip
 
     def pools(self, reads: Iterable[Read]) -> Iterator[list[Read]]:
-        """Successive examples that are sorted and run together: some batches of items each."""
+        """Successive examples that are sorted and run together: some batches of items each, an example of more in parts."""
         pool: list[Read] = []
         wanted, found = self.batch_size * self.loaded.feed.pool, 0
         for read in reads:
-            pool.append(read)
-            found += len(read.items)
-            if found >= wanted:
-                yield pool
-                pool, found = [], 0
+            for start in range(0, max(1, len(read.items)), wanted):
+                part = read._replace(items=read.items[start : start + wanted], part=start // wanted)
+                pool.append(part)
+                found += len(part.items)
+                if found >= wanted:
+                    yield pool
+                    pool, found = [], 0
         if pool:
             yield pool
+
+    def few(self, reads: Iterable[Read], batches: int = 4) -> list[Read]:
+        """Of each example its first items, a few batches in all: what a trial pass is made with."""
+        reads = [read for read in reads if read.items]
+        each = max(1, batches * self.batch_size // max(1, len(reads)))
+        return [read._replace(items=read.items[:each]) for read in reads][: batches * self.batch_size]
 
     def harvest(self, pool: Sequence[Read]) -> Harvested | None:
         """Rows of a pool of examples; None if no example of it gives any.
@@ -139,8 +149,8 @@ class Harvester:
             joined = {layer: _in_order(rows) for layer, rows in joined.items()}
         return Harvested(joined, filtered, norm_sums)
 
-    def candidates(self, example: int = 0) -> list[Candidate]:
-        """What each module of the network returns for one example."""
+    def candidates(self, example: int = 0) -> tuple[list[Candidate], Exception | None]:
+        """What each module of the network returns for one example, and the error that ended the pass early, if one did."""
         items = self._first_items(example)
         return try_layers(self.loaded.network, lambda: self.loaded.feed.call(self.loaded.network, items, self.device))
 
@@ -155,7 +165,7 @@ class Harvester:
         feed, network = self.loaded.feed, self.loaded.network
 
         def keep(layer: Layer, output: Tensor) -> tuple[Rows, Tensor, int]:
-            rows = self.selector.rows(layer, output, items, feed.prefix_tokens, feed.aspect)
+            rows = self.selector.rows(layer, output, items, feed)
             width = self.widths.setdefault(layer, rows.values.shape[1])
             if rows.values.shape[1] != width:
                 raise ValueError(
@@ -164,15 +174,25 @@ class Harvester:
                 )
             norms = row_norms(rows.values)
             if not norms.isfinite().all():
-                raise ValueError(f"layer {layer!s} holds NaN or Inf for {self._name(rows, ~norms.isfinite())}")
+                raise ValueError(
+                    f"layer {layer!s} holds NaN, Inf or numbers too large to square for {self._name(rows, ~norms.isfinite())}"
+                )
             rows, norms, touched = self.norm_filter.apply(layer, rows, norms)
             return Rows(self._typed(layer, rows, norms), rows.origin), norms, touched
 
         try:
             return Capture(network, self.layers, keep).run(lambda: feed.call(network, items, self.device))
+        except (ValueError, ModuleNotFoundError):
+            raise
         except torch.OutOfMemoryError as error:
             raise MemoryError(
                 f"{self.device} has too little memory for batch_size={len(items)}; try batch_size={max(1, len(items) // 2)}"
+            ) from error
+        except (RuntimeError, TypeError, IndexError) as error:
+            shapes = {name: tuple(value.shape) for name, value in items[0].inputs.items()}
+            raise ValueError(
+                f"the network cannot be called with {len(items)} items such as {self.inputs.identify(items[0].example)} "
+                f"({shapes}): {error}"
             ) from error
 
     def _typed(self, layer: Layer, rows: Rows, norms: Tensor) -> Tensor:
@@ -196,6 +216,16 @@ class Harvester:
 def row_norms(values: Tensor) -> Tensor:
     """Euclidean norms (m,) of rows (m, c), float32."""
     return values.float().norm(dim=1)
+
+
+def norm_limits(rows: Mapping[Layer, Rows], factor: float) -> dict[str, float]:
+    """For each layer ``factor`` times the median norm of the rows that are not zero; none for a layer of zeros."""
+    limits = {}
+    for layer, found in rows.items():
+        norms = row_norms(found.values)
+        if (norms > 0).any():
+            limits[str(layer)] = factor * float(norms[norms > 0].double().median())
+    return limits
 
 
 def _in_order(rows: Rows) -> Rows:

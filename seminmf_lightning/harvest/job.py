@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from seminmf_lightning.checks import one_of, real_number, whole_number
-from seminmf_lightning.harvest.harvester import Harvester, row_norms
+from seminmf_lightning.harvest.harvester import Harvester, norm_limits, row_norms
 from seminmf_lightning.harvest.layers import Layer
 from seminmf_lightning.harvest.rows import Rows
 from seminmf_lightning.harvest.store import FORMAT, Store, StoreError
@@ -94,14 +94,14 @@ class HarvestJob:
             filtered, norm_sums = dict.fromkeys(self.harvester.layers, 0), dict.fromkeys(self.harvester.layers, 0.0)
             records: list[dict[str, Any]] = []
             for pool in self.harvester.pools(islice(reads, len(self._range(shard, plan)))):
-                for read in pool:
+                for read in (read for read in pool if read.part == 0):
                     reason = {} if read.skipped is None else {"skipped": read.skipped}
                     records.append({"example": read.example, "name": read.name} | read.record | reason)
                 skipped += sum(read.skipped is not None for read in pool)
                 if skipped > self.max_skipped * count:
                     self._too_many(skipped, count, [record for record in records if "skipped" in record])
                 harvested = self.harvester.harvest(pool)
-                done += len(pool)
+                done += sum(read.part == 0 for read in pool)
                 if harvested is not None:
                     for layer, more in harvested.rows.items():
                         found[layer].append(Rows(more.values.cpu(), more.origin))
@@ -170,37 +170,35 @@ class HarvestJob:
         """Look at examples from all over the inputs: rows an example, norms, seconds; refuse what the disk cannot hold."""
         harvester, count = self.harvester, len(self.harvester.inputs)
         picked = np.unique(np.linspace(0, count - 1, min(count, PROBED_EXAMPLES)).astype(int)).tolist()
+        began = time.monotonic()
         reads = list(harvester.read(picked))
+        reading = (time.monotonic() - began) / len(picked)
         readable = [read for read in reads if read.items]
         if not readable:
             raise ValueError(f"none of {len(picked)} examples looked at can be read:\n  {reads[0].skipped or 'no tokens'}")
-        harvester.harvest(readable[:1])  # warm up
-        sample, items = [], 0
-        for read in readable:
-            if items < 4 * harvester.batch_size:
-                sample.append(read)
-                items += len(read.items)
+        sample = harvester.few(readable)
+        harvester.harvest(sample[:1])  # warm up
         began = time.monotonic()
         found = harvester.harvest(sample)
         seconds = time.monotonic() - began
         assert found is not None
+        items = sum(len(read.items) for read in sample)
         items_an_example = statistics.fmean(len(read.items) for read in reads)
-        limits, size, rows = {}, 0, {}
+        limits, size, rows = norm_limits(found.rows, harvester.norm_filter.factor), 0, {}
         for layer, part in found.rows.items():
-            norms = row_norms(part.values).double()
-            if not len(norms):
+            if not len(part.values):
                 raise ValueError(f"layer {layer!s} gives no rows for {sample[0].name}; another choice of tokens may")
-            median, largest = float(norms.median()), float(norms.max())
-            if largest > OUTLIER * median and harvester.norm_filter.name == "none":
+            median = limits.get(str(layer), 0.0) / harvester.norm_filter.factor
+            largest = float(row_norms(part.values).max())
+            if largest > OUTLIER * median > 0 and harvester.norm_filter.name == "none":
                 self.tell(
                     f"layer {layer!s}: a row's norm is {largest / median:,.0f} times the median; "
                     "norm_filter=drop or norm_filter=clip keeps such rows from ruling the dictionary"
                 )
-            limits[str(layer)] = harvester.norm_filter.factor * median
-            rows[layer] = len(norms) / items * items_an_example * count
+            rows[layer] = len(part.values) / items * items_an_example * count
             size += int(rows[layer] * (part.values.shape[1] * DTYPES[self.dtype].itemsize + INDEX_BYTES))
         size += int(statistics.fmean(len(json.dumps(read.record)) for read in reads) * count)
-        self._foretell(rows, size, seconds / items * items_an_example * count / self.world)
+        self._foretell(rows, size, (seconds / items * items_an_example + reading) * count / self.world)
         widest = max(part.values.shape[1] * rows[layer] for layer, part in found.rows.items())
         shards = max(1, math.ceil(widest * DTYPES[self.dtype].itemsize / (self.shard_mb * 2**20)))
         return {

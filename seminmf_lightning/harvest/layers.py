@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 NEAREST = 5
+CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
 
 
 class Layer(NamedTuple):
@@ -50,6 +51,8 @@ def match_layers(network: nn.Module, patterns: str | Sequence[str]) -> list[Laye
         if call and not call.isdigit():
             raise ValueError(f"layer {pattern!r}: after @ comes the number of the call, 0 for the first")
         matches = [name for name in names if _matches(name.split("."), path.split("."))]
+        if "*" in path:  # containers are never called
+            matches = [name for name in matches if not isinstance(network.get_submodule(name), CONTAINERS)]
         if not matches:
             near = difflib.get_close_matches(path, names, NEAREST, cutoff=0.0)
             raise ValueError(
@@ -70,8 +73,8 @@ def _matches(name: Sequence[str], pattern: Sequence[str]) -> bool:
     return bool(name) and fnmatch.fnmatchcase(name[0], pattern[0]) and _matches(name[1:], pattern[1:])
 
 
-def try_layers(network: nn.Module, run: Callable[[], None]) -> list[Candidate]:
-    """What every module returns in one whole pass."""
+def try_layers(network: nn.Module, run: Callable[[], None]) -> tuple[list[Candidate], Exception | None]:
+    """What every module returns in one pass, and what ended it early if something did: layers before can be harvested."""
     seen: dict[str, list[tuple[int, ...] | None]] = {}
     handles = []
 
@@ -85,13 +88,18 @@ def try_layers(network: nn.Module, run: Callable[[], None]) -> list[Candidate]:
     modules = {name: module for name, module in network.named_modules() if name}
     for name, module in modules.items():
         handles.append(module.register_forward_hook(watch(name)))
+    failure: Exception | None = None
     try:
         with torch.inference_mode():
             run()
+    except Exception as error:
+        if not seen:
+            raise
+        failure = error
     finally:
         for handle in handles:
             handle.remove()
-    return [Candidate(name, type(module).__name__, seen[name]) for name, module in modules.items() if name in seen]
+    return [Candidate(name, type(module).__name__, seen[name]) for name, module in modules.items() if name in seen], failure
 
 
 def first_tensor(output: Any) -> Tensor | None:

@@ -60,7 +60,9 @@ class HarvestRecipe:
     @cached_property
     def loaded(self) -> Any:
         assert isinstance(self.model, Model) and isinstance(self.inputs, Inputs)
-        return self.model.load(self.inputs.kind)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)  # random weights, where they are asked for, are the same in each process
+            return self.model.load(self.inputs.kind)
 
     def harvester(self, device: torch.device) -> Harvester:
         """The network on ``device``, its layers found."""
@@ -73,9 +75,11 @@ class HarvestRecipe:
     def settings(self, layers: Sequence[Any]) -> dict[str, Any]:
         """Everything that the rows depend on, plain, for a manifest."""
         assert isinstance(self.inputs, Inputs)
+        drawn = ("number", "seed") if self.tokens != "random" else ()  # of no consequence
+        selector = {key: value for key, value in asdict(self.selector).items() if key not in drawn}
         return {
             "model": self.loaded.description, "inputs": describe_inputs(self.inputs),
-            "layers": [str(layer) for layer in layers], "selector": asdict(self.selector),
+            "layers": [str(layer) for layer in layers], "selector": selector,
             "norm_filter": None if self.norms.name == "none" else {"name": self.norms.name, "factor": self.norms.factor},
         }  # fmt: skip
 
@@ -104,9 +108,9 @@ def describe_inputs(inputs: Inputs) -> dict[str, Any]:
     """The plain mapping that makes equal inputs again, and how many examples they hold."""
     if isinstance(inputs, First):
         return describe_inputs(inputs.inputs) | {"examples": len(inputs)}
-    return spec_of(inputs) | {"examples": len(inputs)}
+    return spec_of(inputs) | {"examples": len(inputs), "digest": inputs.digest()}
 
 
 def make_inputs(description: Mapping[str, Any]) -> Inputs:
     """Inputs from what :func:`describe_inputs` said of them.  Only classes of ``harvest/inputs`` can be named."""
-    return build(Inputs, {key: value for key, value in description.items() if key != "examples"})
+    return build(Inputs, {key: value for key, value in description.items() if key not in ("examples", "digest")})

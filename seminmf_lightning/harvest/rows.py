@@ -6,6 +6,7 @@ becomes a row.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from seminmf_lightning.checks import one_of, whole_number
-from seminmf_lightning.harvest.feeds import Item
+from seminmf_lightning.harvest.feeds import Feed, Item
 from seminmf_lightning.harvest.layers import Layer
 
 TOKENS = ("all", "cls", "no_special", "mean", "random")
@@ -58,60 +59,55 @@ class Selector:
     number: int | None = None
     """Rows an item, for ``random``."""
     layout: str = "auto"
-    """Of 4-D outputs: ``channels_first``, ``channels_last``; ``auto`` takes the first."""
+    """Of maps: ``channels_first``, ``channels_last``; ``auto`` looks which axes have the picture's aspect."""
     seed: int = 0
 
     def __post_init__(self) -> None:
         one_of("tokens", self.tokens, TOKENS)
         one_of("layout", self.layout, LAYOUTS)
+        whole_number("seed", self.seed, 0)
         if (self.tokens == "random") != (self.number is not None):
             raise ValueError(f"number is for tokens=random, and needed there; got tokens={self.tokens} number={self.number}")
         if self.number is not None:
             whole_number("number", self.number, 1)
 
-    def rows(self, layer: Layer, output: Tensor, items: Sequence[Item], prefix: int = 0, aspect: float = 1.0) -> Rows:
+    def rows(self, layer: Layer, output: Tensor, items: Sequence[Item], feed: Feed) -> Rows:
         """Rows of a batch of items, item by item, position by position.
-
-        Args:
-            output: what the layer returned for ``items``.
-            prefix: tokens before the patches of a picture.
-            aspect: height of the network's picture over its width.
 
         Raises:
             ValueError: a shape that cannot be read as maps, tokens or vectors of these items.
         """
-        is_text = items[0].special is not None
-        grid: tuple[int, int] | None = None
-        if output.ndim == 4:
-            if self.layout != "channels_last":
-                output = output.permute(0, 2, 3, 1)
-            grid, first = (output.shape[1], output.shape[2]), 0
-            output = output.flatten(1, 2)
-        elif output.ndim == 3:
-            grid, first = (None, 0) if is_text else _grid(output.shape[1], prefix, aspect)
-        elif output.ndim == 2:
-            output, first = output[:, None], 0
-        else:
-            raise ValueError(f"layer {layer!s} returns a {output.ndim}-D tensor {tuple(output.shape)}; rows need 2 to 4 axes")
+        shape, is_text = tuple(output.shape), items[0].special is not None
+        if output.ndim not in (2, 3, 4) or (output.ndim == 4 and is_text):
+            raise ValueError(
+                f"layer {layer!s} returns {shape}; rows come from vectors (n, c), sequences (n, t, c) and maps of pictures"
+            )
         if len(output) != len(items):
-            raise ValueError(f"layer {layer!s} returns {len(output)} items for a batch of {len(items)}: {tuple(output.shape)}")
+            raise ValueError(f"layer {layer!s} returns {shape}: {len(output)} items for a batch of {len(items)}")
+        single, grid, first = output.ndim == 2, None, 0
+        if output.ndim == 4:
+            if self._channels_last(shape, _aspect(items), feed.channels_last):
+                grid = (output.shape[1], output.shape[2])
+            else:
+                grid, output = (output.shape[2], output.shape[3]), output.permute(0, 2, 3, 1)
+            output = output.flatten(1, 2)
+        elif single:
+            output = output[:, None]
+        elif not is_text:
+            grid, first = _grid(output.shape[1], feed, _aspect(items))
         n, t, _ = output.shape
-        whole = is_text and t > 1  # a row a token; a pooler gives one a text
         usable, ordinary = np.ones((n, t), dtype=bool), np.ones((n, t), dtype=bool)
-        if whole:
+        if is_text and not single:
             longest = max(item.tokens for item in items)
             if t != longest:
-                raise ValueError(
-                    f"layer {layer!s} returns {t} positions for a batch of {longest} tokens: {tuple(output.shape)}"
-                )
+                raise ValueError(f"layer {layer!s} returns {shape}: {t} positions for a batch of {longest} tokens")
             for number, item in enumerate(items):
                 assert item.special is not None
                 usable[number, item.tokens :] = False
                 ordinary[number, : item.tokens] = ~item.special.numpy()
-        elif output.ndim == 3 and grid is not None:
-            ordinary[:, :first] = False
-        chosen = self._choose(layer, usable, ordinary & usable, items)
-        if self.tokens == "mean" and t > 1:
+        ordinary[:, :first] = False
+        chosen = usable if single else self._choose(layer, usable, ordinary & usable, items)
+        if self.tokens == "mean" and not single:
             weights = torch.from_numpy(chosen).to(output.device)
             kept = np.flatnonzero(chosen.any(axis=1))
             at = torch.from_numpy(kept).to(output.device)
@@ -123,14 +119,22 @@ class Selector:
             values = output.reshape(n * t, -1).clone()
         else:
             values = output.reshape(n * t, -1).index_select(0, torch.from_numpy(item_of * t + position).to(output.device))
-        where = position if whole or grid is not None or not is_text else np.full(len(position), -1)
+        where = np.full(len(position), -1) if single else position
         return Rows(values, _columns(items, item_of, where, is_text, grid, first))
+
+    def _channels_last(self, shape: tuple[int, ...], aspect: float, usual: bool) -> bool:
+        """Whether a map is (n, h, w, c): its height and width are as those of the picture, its channels are not."""
+        if self.layout != "auto":
+            return self.layout == "channels_last"
+        _, a, b, c = shape
+        first, last = abs(math.log(b / c / aspect)), abs(math.log(a / b / aspect))
+        return usual if first == last else last < first
 
     def _choose(self, layer: Layer, usable: np.ndarray, ordinary: np.ndarray, items: Sequence[Item]) -> np.ndarray:
         if self.tokens == "all":
             return usable
         if self.tokens == "cls":
-            if usable.shape[1] > 1 and ordinary[:, 0].all():
+            if ordinary[:, 0].any():
                 raise ValueError(
                     f"layer {layer!s}: tokens=cls, but its first position is no [CLS]; use mean, all or no_special"
                 )
@@ -150,14 +154,20 @@ class Selector:
         return ordinary
 
 
-def _grid(tokens: int, prefix: int, aspect: float) -> tuple[tuple[int, int] | None, int]:
-    """Rows and columns of patches in a sequence, and the tokens before them."""
-    for first in dict.fromkeys((prefix, 0, 1)):
+def _aspect(items: Sequence[Item]) -> float:
+    """Height over width of what the network is shown; 1 where it is no picture."""
+    shape = next(iter(items[0].inputs.values())).shape
+    return shape[-2] / shape[-1] if len(shape) == 3 else 1.0
+
+
+def _grid(tokens: int, feed: Feed, aspect: float) -> tuple[tuple[int, int] | None, int]:
+    """Rows and columns of patches in a sequence, and the tokens before them: those of the feed, or none in an early layer."""
+    for first in dict.fromkeys((feed.prefix_tokens, 0)) if feed.pictures else ():
         patches = tokens - first
         height = round((max(patches, 0) * aspect) ** 0.5)
         if height > 0 and patches % height == 0 and abs(height / (patches // height) / aspect - 1) < 0.05:
             return (height, patches // height), first
-    return None, 0
+    return None, min(feed.prefix_tokens, tokens)
 
 
 def _columns(

@@ -71,6 +71,7 @@ class Store:
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
             version = found["format"]
+            found["settings"], found["plan"]["examples_per_shard"], found["complete"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StoreError(f"{path}: not a manifest of harvested activations ({error})") from error
         if version != FORMAT:
@@ -111,22 +112,16 @@ class Store:
     # --- reading -------------------------------------------------------------------------------------------------
 
     def record(self, layer: str, shard: int) -> dict[str, Any] | None:
-        """What is known of a shard; None unless it is whole.
-
-        Raises:
-            StoreError: its index is damaged.
-        """
+        """What is known of a shard; None unless it is whole: what is missing or damaged is written anew."""
         files = self.files(layer, shard)
         if not files.origin.exists() or not files.activations.exists():
             return None
-        with open_tensors(files.origin) as handle:
-            record = json.loads((handle.metadata() or {}).get("record", "{}"))
-        if record.get("bytes") != files.activations.stat().st_size:
-            raise StoreError(
-                f"{files.activations}: {files.activations.stat().st_size:,} bytes, but its index says {record.get('bytes')}; "
-                f"it is damaged: delete {files.origin} and run the harvest again, which writes it anew"
-            )
-        return record
+        try:
+            with open_tensors(files.origin) as handle:
+                record = json.loads((handle.metadata() or {}).get("record", "{}"))
+        except (StoreError, ValueError):
+            return None
+        return record if record.get("bytes") == files.activations.stat().st_size else None
 
     def columns(self, layer: str, shard: int) -> dict[str, Tensor]:
         """A shard's index: columns (m,), and ``sum`` (d,), the sum of its rows."""

@@ -29,6 +29,14 @@ class Origin:
     position: int
     """Token of its window, or place in the map; -1 for the mean of several."""
 
+    @property
+    def title(self) -> str:
+        """The name on one line, in characters that can be printed."""
+        return self.name.encode("utf-8", "replace").decode().replace("\n", "\\n").replace("\r", "\\r")
+
+    def __str__(self) -> str:
+        return f"{self.title}, position {self.position}"
+
 
 @dataclass(frozen=True)
 class TokenOrigin(Origin):
@@ -40,12 +48,12 @@ class TokenOrigin(Origin):
 
     def __str__(self) -> str:
         if self.start < 0:
-            return f"{self.name}: {'mean of a window' if self.position < 0 else f'special token at position {self.position}'}"
+            return f"{self.title}: {'mean of a window' if self.position < 0 else f'special token at position {self.position}'}"
         left, right = max(0, self.start - CONTEXT), self.stop + CONTEXT
         before = self.text[left : self.start].rpartition("\n\n")[2]
         after = self.text[self.stop : right].partition("\n\n")[0]
         sentence = f"{before}[[{self.text[self.start : self.stop]}]]{after}"
-        return f"{self.name}: {' '.join(sentence.split())}"
+        return f"{self.title}: {' '.join(sentence.split())}"
 
 
 @dataclass(frozen=True)
@@ -62,9 +70,9 @@ class PatchOrigin(Origin):
 
     def __str__(self) -> str:
         if self.box is None:
-            return f"{self.name}: the whole picture of {self.size[0]} x {self.size[1]}"
+            return f"{self.title}: the whole picture of {self.size[0]} x {self.size[1]}"
         top, left, bottom, right = self.box
-        return f"{self.name}: patch [{top}:{bottom}, {left}:{right}] of {self.size[0]} x {self.size[1]} pixels"
+        return f"{self.title}: patch [{top}:{bottom}, {left}:{right}] of {self.size[0]} x {self.size[1]} pixels"
 
 
 class Tracer:
@@ -138,8 +146,15 @@ class Tracer:
         return columns["example"] * WINDOWS + columns["window"]
 
     def picture(self, origin: Origin) -> Any:
-        """The PIL picture of a row's example, read anew."""
-        return self._inputs().read(origin.example)
+        """The PIL picture of a row's example, read anew.
+
+        Raises:
+            StoreError: the inputs are no longer those that were harvested.
+        """
+        inputs = self._inputs()
+        if origin.example >= len(inputs) or inputs.identify(origin.example) != origin.name:
+            raise StoreError(f"{origin.name} is no longer example {origin.example}: the inputs have changed since the harvest")
+        return inputs.read(origin.example)
 
     @lru_cache(maxsize=1)  # noqa: B019  (one tracer, one inputs)
     def _inputs(self) -> Inputs:
@@ -155,8 +170,7 @@ def _box(at: dict[str, int], region: list[float]) -> tuple[int, int, int, int] |
     if at["y"] < 0:
         return None
     top, left, height, width = region
-    edges = (
-        top + height * at["y"] / at["height"], left + width * at["x"] / at["width"],
-        top + height * (at["y"] + 1) / at["height"], left + width * (at["x"] + 1) / at["width"],
-    )  # fmt: skip
-    return tuple(round(edge) for edge in edges)  # type: ignore[return-value]
+    y, x = top + height * at["y"] / at["height"], left + width * at["x"] / at["width"]
+    bottom, right = y + height / at["height"], x + width / at["width"]
+    # To whole pixels; a patch may be smaller than one.
+    return round(y), round(x), max(round(bottom), round(y) + 1), max(round(right), round(x) + 1)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 
@@ -32,6 +35,23 @@ class Inputs(ABC):
             Unreadable: it is broken; others may not be.
         """
 
+    def digest(self) -> str:
+        """A short name for what is read, from names and sizes: other inputs have another."""
+        return digest_of([str(len(self))])
+
     @abstractmethod
     def identify(self, example: int) -> str:
         """A name that leads a person to the example: a file, a line of it, a row of a dataset."""
+
+
+def digest_of(parts: Iterable[str]) -> str:
+    """A short digest of texts in their order."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.encode("utf-8", "surrogateescape") + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def digest_of_files(files: Iterable[str]) -> str:
+    """A short digest of files' names and sizes; where they lie does not matter."""
+    return digest_of(f"{os.path.basename(file)} {os.path.getsize(file)}" for file in files)

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from seminmf_lightning.harvest.inputs.base import Inputs, Unreadable
+from seminmf_lightning.harvest.inputs.base import Inputs, Unreadable, digest_of_files
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 
@@ -49,6 +49,9 @@ class ImageFiles(Inputs):
                 return ImageOps.exif_transpose(picture).convert("RGB")
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise Unreadable(f"{self.files[example]}: not a whole picture ({error})") from error
+
+    def digest(self) -> str:
+        return digest_of_files(self.files)
 
     def identify(self, example: int) -> str:
         return str(Path(self.files[example]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,7 +11,9 @@ import numpy as np
 import torch
 from safetensors import safe_open
 
-from seminmf_lightning.harvest.inputs.base import Inputs, Unreadable
+from seminmf_lightning.harvest.inputs.base import Inputs, Unreadable, digest_of
+
+SAMPLED_VALUES = 256
 
 
 @dataclass
@@ -25,9 +28,10 @@ class TensorExamples(Inputs):
     @cached_property
     def _tensor(self) -> torch.Tensor:
         try:
-            if self.path.endswith(".npy"):
-                return torch.from_numpy(np.load(self.path, mmap_mode="c", allow_pickle=False))
-            with safe_open(self.path, framework="pt") as handle:
+            path = os.path.expanduser(self.path)
+            if path.endswith(".npy"):
+                return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
+            with safe_open(path, framework="pt") as handle:
                 names = list(handle.keys())
                 key = self.key or (names[0] if len(names) == 1 else None)
                 if key not in names:
@@ -48,6 +52,11 @@ class TensorExamples(Inputs):
         if value.is_floating_point() and not value.isfinite().all():
             raise Unreadable(f"{self.identify(example)}: holds NaN or Inf")
         return value.float() if value.is_floating_point() else value.clone()
+
+    def digest(self) -> str:
+        flat = self._tensor.reshape(-1)
+        sampled = flat[:: max(1, flat.numel() // SAMPLED_VALUES)].double().tolist()
+        return digest_of([str(tuple(self._tensor.shape)), *map(repr, sampled)])
 
     def identify(self, example: int) -> str:
         return f"{self.path}, example {example}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import glob
 import json
 import os
@@ -13,8 +14,10 @@ from itertools import islice
 from typing import Any
 
 from seminmf_lightning.checks import one_of
-from seminmf_lightning.harvest.inputs.base import Inputs, Unreadable
+from seminmf_lightning.harvest.inputs.base import Inputs, Unreadable, digest_of_files
 
+BYTE_ORDER_MARK = "\ufeff"
+SUFFIXES = (".txt", ".md", ".jsonl")
 MARK_EVERY = 256
 """Lines between two remembered offsets: memory stays small however many lines there are."""
 
@@ -24,7 +27,7 @@ class TextFiles(Inputs):
     """One text a file, or one a line; of a ``.jsonl`` line the value of ``field``."""
 
     path: str | Sequence[str]
-    """A file, a folder of ``.txt``, ``.md`` and ``.jsonl``, a glob, or a list of them."""
+    """A file, a folder (any depth) of ``.txt``, ``.md`` and ``.jsonl``, a glob, or a list of them."""
     per: str = "auto"
     """``file``, ``line``, or ``auto``: a line of ``.jsonl`` files, else a file."""
     field: str = "text"
@@ -34,6 +37,12 @@ class TextFiles(Inputs):
 
     def __post_init__(self) -> None:
         one_of("inputs.per", self.per, ("auto", "file", "line"))
+        try:
+            name = codecs.lookup(self.encoding).name
+        except LookupError as error:
+            raise ValueError(f"inputs.encoding={self.encoding!r} is not an encoding that Python knows") from error
+        if self.per == "line" and name.startswith(("utf-16", "utf-32")):
+            raise ValueError(f"inputs.encoding={self.encoding!r} cannot be cut into lines; convert the files to utf-8")
 
     @cached_property
     def files(self) -> list[str]:
@@ -41,13 +50,14 @@ class TextFiles(Inputs):
         for one in [self.path] if isinstance(self.path, str | os.PathLike) else list(self.path):
             text = os.path.expanduser(os.fspath(one))
             if os.path.isdir(text):
-                found += sorted(
-                    os.path.join(text, name) for name in os.listdir(text) if name.endswith((".txt", ".md", ".jsonl"))
-                )
+                names = (os.path.join(folder, name) for folder, _, files in os.walk(text) for name in files)
+                found += sorted(name for name in names if name.endswith(SUFFIXES))
             else:
                 found += [text] if os.path.isfile(text) else sorted(glob.glob(text, recursive=True))
         if not found:
-            raise FileNotFoundError(f"inputs.path={self.path!r} matches no text (looked from {os.getcwd()})")
+            raise FileNotFoundError(
+                f"inputs.path={self.path!r} matches no text (looked from {os.getcwd()} for {', '.join(SUFFIXES)})"
+            )
         return found
 
     def _by_line(self, file: str) -> bool:
@@ -81,14 +91,17 @@ class TextFiles(Inputs):
         try:
             with open(file, "rb") as stream:
                 if line is None:
-                    return stream.read().decode(self.encoding)
+                    return stream.read().decode(self.encoding).removeprefix(BYTE_ORDER_MARK)
                 stream.seek(self._marks[1][index][line // MARK_EVERY])
                 raw = next(islice(stream, line % MARK_EVERY, None)).decode(self.encoding).rstrip("\r\n")
+                raw = raw.removeprefix(BYTE_ORDER_MARK)
         except (OSError, UnicodeDecodeError) as error:
             raise Unreadable(f"{self.identify(example)}: not text in {self.encoding} ({error})") from error
         return self._field(raw, example) if file.endswith(".jsonl") else raw
 
     def _field(self, raw: str, example: int) -> str:
+        if not raw.strip():
+            return ""  # a blank line holds no text, and is no error
         try:
             record = json.loads(raw)
         except ValueError as error:
@@ -103,6 +116,9 @@ class TextFiles(Inputs):
         starts = self._marks[0]
         index = bisect_right(starts, example) - 1
         return index, example - starts[index] if self._by_line(self.files[index]) else None
+
+    def digest(self) -> str:
+        return digest_of_files(self.files)
 
     def identify(self, example: int) -> str:
         index, line = self._place(example)

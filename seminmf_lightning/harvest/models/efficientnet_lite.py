@@ -37,7 +37,7 @@ class EfficientNetLite(Model):
         weights = EfficientnetLite0ModelFile.get_model_file_path()
         with contextlib.redirect_stdout(io.StringIO()):  # it prints that it has loaded
             network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights).eval()
-        feed: Feed = ImageFeed(Scale(self.image_size), whole_picture) if kind == "image" else TensorFeed()
+        feed: Feed = ImageFeed(Scale(self.image_size), whole_picture) if kind == "image" else TensorFeed(pictures=True)
         description = {
             "library": "efficientnet_lite_pytorch", "path": "efficientnet-lite0", "architecture": "EfficientNet",
             "revision": "0.1.0", "weights": weights_digest(network), "precision": "float32",

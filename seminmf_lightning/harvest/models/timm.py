@@ -37,11 +37,11 @@ class TimmModel(Model):
         side = self.options.get("img_size")
         shape = None if side is None else (3, *(side if isinstance(side, list | tuple) else (side, side)))
         settings = resolve_data_config({"input_size": shape}, model=network)
-        feed: Feed = TensorFeed()
+        feed: Feed = TensorFeed(pictures=True)
         if kind == "image":
             feed = ImageFeed(create_transform(**settings, is_training=False), _region(settings))
         feed.prefix_tokens = getattr(network, "num_prefix_tokens", 0)
-        feed.aspect = settings["input_size"][1] / settings["input_size"][2]
+        feed.channels_last = str(getattr(network, "output_fmt", "NCHW")).endswith("NHWC")
         description = {
             "library": "timm", "path": self.path, "architecture": type(network).__name__,
             "revision": (getattr(network, "pretrained_cfg", None) or {}).get("tag") if self.pretrained else None,
@@ -55,4 +55,5 @@ def _region(settings: dict[str, Any]) -> Any:
     height, width = settings["input_size"][1:]
     if settings["crop_mode"] == "squash":
         return whole_picture
-    return CentreCrop(min(height, width) / settings["crop_pct"], height, width)
+    share = settings["crop_pct"]
+    return CentreCrop((height // share, width // share), (height, width))

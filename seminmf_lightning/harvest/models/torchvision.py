@@ -33,6 +33,12 @@ class TorchvisionModel(Model):
             from torchvision.transforms._presets import ImageClassification
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError("model=torchvision needs: pip install 'seminmf-lightning[torchvision]'") from error
+        if (
+            self.weights is not None
+            and self.path in list_models()
+            and self.weights not in (known := ["DEFAULT", *get_model_weights(self.path).__members__])
+        ):
+            raise ValueError(f"model.weights={self.weights!r}: {self.path} has {', '.join(known)}, or null for random ones")
         if self.path not in list_models():
             raise ValueError(f"model.path={self.path!r} is not a model of torchvision; it has {', '.join(list_models())}")
         network = get_model(self.path, weights=self.weights, **self.options).eval()
@@ -42,7 +48,7 @@ class TorchvisionModel(Model):
             transform = get_model_weights(self.path)[self.weights].transforms()
         else:
             transform = ImageClassification(crop_size=self.image_size, resize_size=self.image_size)
-        feed: Feed = TensorFeed()
+        feed: Feed = TensorFeed(pictures=True)
         if kind == "image":
             feed = ImageFeed(transform, _region(transform))
         feed.prefix_tokens = 1 if hasattr(network, "class_token") else 0
@@ -55,4 +61,4 @@ class TorchvisionModel(Model):
 
 def _region(transform: Any) -> CentreCrop:
     resize, crop = transform.resize_size[0], transform.crop_size
-    return CentreCrop(resize, crop[0], crop[-1])
+    return CentreCrop((resize, resize), (crop[0], crop[-1]))

@@ -12,6 +12,8 @@ from seminmf_lightning.checks import one_of, whole_number
 from seminmf_lightning.harvest.feeds import CentreCrop, Feed, ImageFeed, TextFeed, whole_picture
 from seminmf_lightning.harvest.models.base import Loaded, Model, local_path, only, weights_digest
 
+WARPED_FROM = 384
+"""Side from which ConvNeXT's processor resizes without a crop."""
 LONGEST = 1024
 """Tokens of a window where neither the user nor the model says less."""
 
@@ -78,16 +80,18 @@ class TransformersModel(Model):
         from transformers import AutoImageProcessor
 
         processor = AutoImageProcessor.from_pretrained(path, revision=self.revision)
-        size = dict(processor.crop_size or {}) if getattr(processor, "do_center_crop", False) else {}
+        crop = dict(processor.crop_size or {}) if getattr(processor, "do_center_crop", False) else {}
         shorter = dict(getattr(processor, "size", None) or {}).get("shortest_edge")
-        region = (
-            CentreCrop(shorter or min(size["height"], size["width"]), size["height"], size["width"]) if size else whole_picture
-        )
-        shape = size or dict(getattr(processor, "size", None) or {})
+        share = getattr(processor, "crop_pct", None)
+        region: Any = whole_picture
+        if crop:
+            side = shorter or min(crop["height"], crop["width"])
+            region = CentreCrop((side, side), (crop["height"], crop["width"]))
+        elif share and shorter and shorter < WARPED_FROM:  # ConvNeXT's way
+            region = CentreCrop((shorter / share, shorter / share), (shorter, shorter))
         return ImageFeed(
             Pixels(processor), region, keyword="pixel_values",
             prefix_tokens=1 + getattr(network.config, "num_register_tokens", 0),
-            aspect=shape.get("height", 1) / shape.get("width", 1),
         )  # fmt: skip
 
     def _describe(self, network: Any, feed: Feed) -> dict[str, Any]:
