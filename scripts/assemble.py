@@ -18,7 +18,7 @@ from lightning import Callback, LightningDataModule, Trainer
 from omegaconf import DictConfig, OmegaConf
 
 from seminmf_lightning import ActivationDataModule, SemiNMFModule
-from seminmf_lightning.config import EncodeConfig, HarvestConfig, ReportConfig, ShowRowsConfig, TrainConfig
+from seminmf_lightning.config import EncodeConfig, EvaluateConfig, HarvestConfig, ReportConfig, ShowRowsConfig, TrainConfig
 from seminmf_lightning.export import load_dictionary
 
 RECIPE_KEYS = (
@@ -31,6 +31,7 @@ def register_schemas() -> None:
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig)
     store.store(name="encode_schema", node=EncodeConfig)
+    store.store(name="evaluate_schema", node=EvaluateConfig)
     store.store(name="harvest_schema", node=HarvestConfig)
     store.store(name="report_schema", node=ReportConfig)
     store.store(name="show_rows_schema", node=ShowRowsConfig)
@@ -74,6 +75,16 @@ def build_data(node: DictConfig) -> Any:
     stream = {key: value for key, value in options.items() if key in stream_keys}
     source = instantiate({key: value for key, value in options.items() if key not in stream_keys}, _convert_="all")
     return ActivationDataModule(source, **stream)
+
+
+def build_data_for(module: SemiNMFModule, cfg: DictConfig) -> Any:
+    """The data module of ``cfg.data``, prepared, or a ValueError if its rows do not fit the dictionary of ``cfg.run``."""
+    data = build_data(cfg.data)
+    data.prepare_data()
+    name, found, wanted = data.source.shards[0].name, data.source.features, module.dictionary.shape[1]
+    if found != wanted:
+        raise ValueError(f"{name}: rows of {found} features, but {cfg.run} has {wanted}")
+    return data
 
 
 def build_trainer(cfg: DictConfig, callbacks: list[Callback], loggers: list[Any] | bool) -> Trainer:

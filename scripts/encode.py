@@ -6,14 +6,14 @@ Every key is in configs/encode.yaml and the groups beside it.
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 
 import hydra
-from assemble import build_data, build_trainer, plain, register_schemas
+from assemble import build_data_for, build_trainer, plain, register_schemas
 from lightning.pytorch.callbacks import RichProgressBar
 from omegaconf import DictConfig
+from outputs import refuse_to_overwrite
 from rich.console import Console
 from rich.table import Table
 
@@ -32,12 +32,8 @@ def encode(cfg: DictConfig) -> dict[str, float]:
     """Write the codes of all rows of ``data`` and return the figures of the reconstruction."""
     began = time.monotonic()
     module = SemiNMFModule.from_run(cfg.run, encoder=plain(cfg.encoder) if cfg.encoder else None)
-    data = build_data(cfg.data)
-    data.prepare_data()
-    concepts, features = module.dictionary.shape
-    rows = len(data.source)
-    if data.features != features:
-        raise ValueError(f"{data.source.shards[0].name}: rows of {data.features} features, but {cfg.run} has {features}")
+    data = build_data_for(module, cfg)
+    rows, concepts = len(data.source), len(module.dictionary)
     sparse = module.recipe.encoder.sparse
     output = Path(cfg.output or Path(cfg.run) / ("codes.npz" if sparse else "codes.npy"))
     refuse_to_overwrite(output, cfg.overwrite)
@@ -56,13 +52,6 @@ def encode(cfg: DictConfig) -> dict[str, float]:
         Console().print(table)
         Console().print(f"codes  {output} ({output.stat().st_size:,} bytes)", soft_wrap=True, highlight=False)
     return module.figures
-
-
-def refuse_to_overwrite(output: Path, overwrite: bool) -> None:
-    """Raise FileExistsError if there are codes already and nobody said that they may go."""
-    first = int(os.environ.get("LOCAL_RANK", 0)) == 0 and int(os.environ.get("RANK", 0)) == 0
-    if first and output.exists() and not overwrite:
-        raise FileExistsError(f"{output} exists; choose another with output=..., or replace it with overwrite=true")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ Every key is in configs/train.yaml and the groups beside it; ``--help`` lists th
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from pathlib import Path
@@ -16,6 +15,7 @@ from assemble import build_data, build_each, build_module, build_trainer, plain,
 from lightning import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig
+from outputs import write_json
 from rich.console import Console
 from rich.table import Table
 
@@ -75,9 +75,7 @@ def refuse_to_overwrite(run_dir: Path, ckpt_path: str | None) -> None:
 
 def write_results(run_dir: Path, figures: dict[str, Any], module: SemiNMFModule, trainer: Trainer) -> None:
     """``metrics.json``, the hyperparameters tab, the table, and what to type next."""
-    partial = run_dir / "metrics.json.partial"
-    partial.write_text(json.dumps(figures, indent=2) + "\n")
-    os.replace(partial, run_dir / "metrics.json")
+    write_json(run_dir / "metrics.json", figures)
     numbers = {f"final/{name}": value for name, value in figures.items() if value is not None}
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):

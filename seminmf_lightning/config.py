@@ -42,6 +42,21 @@ class EncodeConfig:
 
 
 @dataclass
+class EvaluateConfig:
+    """Root of ``configs/evaluate.yaml``."""
+
+    run: str
+    against: Optional[str]  # noqa: UP045
+    split: str
+    output: Optional[str]  # noqa: UP045
+    overwrite: bool
+    seed: Optional[int]  # noqa: UP045
+    data: Any
+    trainer: Any
+    encoder: Any = None
+
+
+@dataclass
 class HarvestConfig:
     """Root of ``configs/harvest/harvest.yaml``."""
 

@@ -11,7 +11,6 @@ import torch
 from torch.utils.data import DataLoader
 
 from seminmf_lightning import ActivationDataModule, SemiNMF, SemiNMFModule
-from seminmf_lightning.metrics import ReconstructionMetrics
 from seminmf_lightning.objective import kkt_residual
 from seminmf_lightning.solvers.pgd import ProjectedGradient
 
@@ -142,16 +141,3 @@ def test_pgd_decays_no_weights(signed: torch.Tensor) -> None:
     for _ in range(100):
         D = ProjectedGradient().step(D, S, P, bounded=False)
     assert kkt_residual(D, S, P, bounded=False) < 1e-9
-
-
-def test_predicting_the_feature_means_scores_zero_and_signed_codes_are_not_dead() -> None:
-    A = torch.randn(500, 6) + torch.arange(6) * 100.0
-    Z = torch.tensor([[1.0, 0.0], [-1.0, 0.0]]).repeat(250, 1)
-    metrics = ReconstructionMetrics(2, 6, 0.1)
-    for rows, codes in zip(A.split(77), Z.split(77), strict=True):
-        metrics.update(rows, A.mean(dim=0).expand_as(rows), codes)
-    figures = metrics.compute()
-    assert abs(figures["r2"]) < 1e-6
-    assert figures["dead_fraction"] == 0.5  # the first cancels in sum, and lives
-    assert figures["l0"] == 1.0  # a count
-    assert figures["reconstruction_loss"] == pytest.approx(float((A - A.mean(0)).square().mean()), rel=1e-5)

@@ -1,4 +1,4 @@
-"""Figures of a reconstruction, summed over batches and processes.
+"""How well rows are reconstructed.
 
 Legend:  A (n, d) activations   A_hat = Z D (n, d)   Z (n, k) codes
 """
@@ -7,23 +7,21 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
+
+from seminmf_lightning.metrics.base import SummedMetric
 
 
-class ReconstructionMetrics(Metric):
-    """The five figures of a run.  Sums are float64, so that the split into batches and processes does not show.
+class ReconstructionMetrics(SummedMetric):
+    """The five figures of a run.
 
-    - ``reconstruction_loss``: ``||A - A_hat||_F^2 / (n d)``, mean squared error an element, times ``scale^2``: data units.
+    - ``reconstruction_loss``: ``||A - A_hat||_F^2 / (n d)``, mean squared error an element, in squared units of A; a run
+      multiplies it by ``scale^2`` to have it in data units.
     - ``objective``: ``(1/n) sum_i 1/2 ||a_i - z_i D||^2 + l1_penalty ||z_i||_1``, in normalised units as minimised.
     - ``r2``: ``1 - ||A - A_hat||_F^2 / sum_j sum_i (a_ij - mean_j)^2``, the mean of each feature over the same rows;
-      predicting the feature means scores 0.
+      predicting the feature means scores 0.  Of rows that do not vary: 1 if they are reconstructed, else 0.
     - ``l0``: mean number of codes that are not zero, a count a row.
     - ``dead_fraction``: share of concepts whose code is exactly zero in every row.
     """
-
-    full_state_update = False
-    higher_is_better = None
-    is_differentiable = False
 
     squared_error: Tensor
     column_sum: Tensor
@@ -36,13 +34,10 @@ class ReconstructionMetrics(Metric):
     def __init__(self, concepts: int, features: int, l1_penalty: float) -> None:
         super().__init__()
         self.l1_penalty = l1_penalty
-        shapes = {"column_sum": (features,), "fired": (concepts,)}
-        for name in ("squared_error", "column_sum", "squares", "l1_norm", "nonzeros", "fired", "rows"):
-            zeros = torch.zeros(shapes.get(name, ()), dtype=torch.float64)
-            self.add_state(name, default=zeros, dist_reduce_fx="sum")
+        self.add_sums(squared_error=(), column_sum=(features,), squares=(), l1_norm=(), nonzeros=(), fired=(concepts,), rows=())
 
     def update(self, A: Tensor, A_hat: Tensor, Z: Tensor) -> None:
-        """Add rows in normalised units."""
+        """Add rows, in normalised units where the objective is to be as minimised."""
         self.squared_error += (A - A_hat).square().sum(dtype=torch.float64)
         self.column_sum += A.sum(dim=0, dtype=torch.float64)
         self.squares += A.double().square().sum()
@@ -53,7 +48,7 @@ class ReconstructionMetrics(Metric):
         self.rows += A.shape[0]
 
     def compute(self) -> dict[str, float]:
-        """The figures, with the reconstruction loss still in normalised units."""
+        """The figures, in the units of the rows added."""
         rows = self.rows.clamp(min=1)
         total = float(self.squares - self.column_sum.square().sum() / rows)
         error = float(self.squared_error)
@@ -66,3 +61,26 @@ class ReconstructionMetrics(Metric):
             "l0": float(self.nonzeros / rows),
             "dead_fraction": float((self.fired == 0).double().mean()),
         }
+
+
+class RelativeError(SummedMetric):
+    """``relative_l2``: ``||A - A_hat||_F / ||A||_F``, no unit, of rows in data units (a mean that was taken off is in A).
+
+    0 is exact, 1 is as good as predicting zeros.  Where every row is zero: NaN if they are reconstructed, else infinite.
+    """
+
+    squared_error: Tensor
+    squares: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_sums(squared_error=(), squares=())
+
+    def update(self, A: Tensor, A_hat: Tensor) -> None:
+        """Add rows and their reconstructions, both in data units."""
+        A = A.double()
+        self.squared_error += (A - A_hat).square().sum()
+        self.squares += A.square().sum()
+
+    def compute(self) -> dict[str, float]:
+        return {"relative_l2": float((self.squared_error / self.squares).sqrt())}

@@ -1,0 +1,20 @@
+"""Figures of rows, codes and dictionaries, summed over batches and processes.
+
+Those of dictionaries alone are in :mod:`seminmf_lightning.similarity`.
+"""
+
+from seminmf_lightning.metrics.codes import ConceptUse, Hoyer
+from seminmf_lightning.metrics.collection import dictionary_metrics
+from seminmf_lightning.metrics.correlation import CodeCorrelation
+from seminmf_lightning.metrics.gap import OptimalityGap
+from seminmf_lightning.metrics.reconstruction import ReconstructionMetrics, RelativeError
+
+__all__ = [
+    "CodeCorrelation",
+    "ConceptUse",
+    "Hoyer",
+    "OptimalityGap",
+    "ReconstructionMetrics",
+    "RelativeError",
+    "dictionary_metrics",
+]
