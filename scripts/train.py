@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import os
 import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +24,40 @@ from rich.table import Table
 
 from seminmf_lightning import SemiNMFModule
 from seminmf_lightning.callbacks import SaveDictionary
+from seminmf_lightning.checks import one_of
 from seminmf_lightning.export import FILE_NAME
+from seminmf_lightning.runs import ERROR
 
 set_run_id()
 register_schemas()
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="train")
-def main(cfg: DictConfig) -> float:
-    return train(cfg)
-
-
-def train(cfg: DictConfig) -> float:
-    """Train, write the run directory, and return the validation reconstruction loss (data units), for sweepers."""
-    began = time.monotonic()
+def main(cfg: DictConfig) -> float | list[float]:
     run_dir = Path(cfg.run_dir)
     refuse_to_overwrite(run_dir, cfg.ckpt_path)
+    with failure_kept(run_dir / ERROR):
+        return train(cfg)
+
+
+@contextmanager
+def failure_kept(path: Path) -> Iterator[None]:
+    """Write why the run failed, for ``scripts/compare.py``; a run that is resumed forgets its last failure."""
+    path.unlink(missing_ok=True)
+    try:
+        yield
+    except Exception as error:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(traceback.format_exception_only(error)))
+        raise
+
+
+def train(cfg: DictConfig) -> float | list[float]:
+    """Train, write the run directory, and return the ``optimized_metric`` on the held-out rows, for sweepers."""
+    began = time.monotonic()
+    run_dir, to_optimize = Path(cfg.run_dir), plain(cfg.optimized_metric)
+    for name in to_optimize if isinstance(to_optimize, list) else [to_optimize]:
+        one_of("optimized_metric", name, tuple(MEANINGS))
     module, data = build_module(cfg), build_data(cfg.data)
     saver = SaveDictionary(str(run_dir / FILE_NAME), config=plain(cfg))
     trainer = build_trainer(cfg, [*build_each(cfg.callbacks), saver], build_each(cfg.logger) or False)
@@ -51,7 +72,7 @@ def train(cfg: DictConfig) -> float:
     }
     if trainer.is_global_zero:
         write_results(run_dir, figures, module, trainer)
-    return figures["reconstruction_loss"]
+    return [figures[name] for name in to_optimize] if isinstance(to_optimize, list) else figures[to_optimize]
 
 
 def refuse_to_overwrite(run_dir: Path, ckpt_path: str | None) -> None:

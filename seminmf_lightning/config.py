@@ -18,6 +18,7 @@ class TrainConfig:
     normalize: str
     statistics: str
     ckpt_path: Optional[str]  # noqa: UP045
+    optimized_metric: Any
     run_dir: str
     solver: Any
     init: Any

@@ -1,0 +1,156 @@
+"""Compare the runs of a sweep:  python scripts/compare.py multirun/<date>/<time> [--max-l0 16]
+
+Takes sweeps, single runs and globs of them, as many as wanted.  Prints a line a run, and writes ``compare.csv``,
+``compare.json`` and the frontier of r2 against l0, ``compare.html`` (pip install -e '.[report]').
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import math
+import os
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from seminmf_lightning.runs import FIGURES, Run, best, find_runs, frontier, read_run, stability, varying
+
+STYLES = {"failed": "red", "unfinished": "yellow"}
+COSINE = 0.9
+POWERS = [2**power for power in range(16)]
+CAPTION = f"""* on the frontier: no run has a higher r2 with as few nonzeros.
+stability: share of atoms with a partner of cosine above {COSINE}, mean over pairs of runs that differ only in their seed."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("paths", nargs="+", help="sweep directories, run directories, or globs of them")
+    parser.add_argument("--max-l0", type=float, default=math.inf, help="name the best run with at most so many nonzeros a row")
+    parser.add_argument("--output", type=Path, help="folder for the three files; default: the folder that holds the runs")
+    options = parser.parse_args()
+    try:
+        runs = [read_run(path) for path in find_runs(options.paths)]
+    except FileNotFoundError as error:
+        parser.error(str(error))
+    shared = Path(os.path.commonpath([run.path.parent for run in runs]))
+    output = options.output or shared
+    output.mkdir(parents=True, exist_ok=True)
+    keys, records, chosen = varying(runs), describe(runs, shared), best(runs, options.max_l0)
+
+    console = Console()
+    if not console.is_terminal:
+        console.width = 500  # a file or a pipe: no line is folded
+    console.print(as_table(records, keys))
+    write_csv(output / "compare.csv", records, keys)
+    (output / "compare.json").write_text(json.dumps(records, indent=2) + "\n")
+    for line in (
+        best_line(runs, chosen, options.max_l0),
+        f"wrote {output / 'compare.csv'}, {output / 'compare.json'}",
+        plot(output / "compare.html", records),
+    ):
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+
+def describe(runs: list[Run], shared: Path) -> list[dict[str, Any]]:
+    """All that is shown of each run, as plain values."""
+    keys, on_frontier, stable = varying(runs), {run.path for run in frontier(runs)}, stability(runs, COSINE)
+    return [
+        {
+            "run": os.path.relpath(run.path, shared),
+            "path": str(run.path),
+            "status": run.status,
+            "reason": run.reason,
+            "settings": {key: run.settings.get(key) for key in keys},
+            "frontier": run.path in on_frontier,
+            "stability": stable[run.path].share if run.path in stable else None,
+            "seeds": stable[run.path].seeds if run.path in stable else None,
+        }
+        | {name: run.figures.get(name) for name in FIGURES}
+        for run in runs
+    ]
+
+
+def as_table(records: list[dict[str, Any]], keys: list[str]) -> Table:
+    table = Table("run", *keys, *FIGURES, "stability", "status", caption=CAPTION, caption_justify="left")
+    for record in records:
+        state = ": ".join(filter(None, (record["status"], record["reason"])))
+        cells = [
+            record["run"] + " *" * record["frontier"],
+            *(shown(record["settings"][key]) for key in keys),
+            *(shown(record[name]) for name in FIGURES),
+            shown(record["stability"]) + (f" ({record['seeds']} seeds)" if record["seeds"] else ""),
+            state,
+        ]
+        style = STYLES.get(record["status"], "bold" if record["frontier"] else "")
+        table.add_row(*(Text(cell, style=style) for cell in cells))
+    return table
+
+
+def shown(value: Any) -> str:
+    return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def write_csv(path: Path, records: list[dict[str, Any]], keys: list[str]) -> None:
+    columns = ["run", *keys, *FIGURES, "stability", "seeds", "frontier", "status", "reason", "path"]
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(record["settings"] | record for record in records)
+
+
+def best_line(runs: list[Run], chosen: Run | None, max_l0: float) -> str:
+    limit = "" if max_l0 == math.inf else f" with l0 <= {max_l0:g}"
+    if chosen is not None:
+        return f"best r2{limit}: {chosen.r2:.4g} at l0 {chosen.l0:.4g}  run={chosen.path}"
+    fewest = next(iter(frontier(runs)), None)
+    return f"no finished run{limit}" + (f"; the fewest nonzeros are {fewest.l0:.4g}, in {fewest.path}" if fewest else "")
+
+
+def plot(path: Path, records: list[dict[str, Any]]) -> str:
+    """r2 against l0, the frontier joined, on one page that needs no network; returns what to tell the user."""
+    finished = sorted((record for record in records if record["status"] == "finished"), key=lambda record: record["l0"])
+    if not finished:
+        return "no plot: no run is finished"
+    if find_spec("plotly") is None:
+        return "no plot: it needs pip install -e '.[report]'"
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    for name, mode, colour, on_frontier in (
+        ("other runs", "markers", "#8a8f98", False),
+        ("frontier", "lines+markers", "#1f5fbf", True),
+    ):
+        points = [record for record in finished if record["frontier"] == on_frontier]
+        figure.add_scatter(
+            name=name,
+            mode=mode,
+            marker={"color": colour, "size": 9},
+            line={"shape": "hv"},  # a run reaches its r2 with any larger number of nonzeros
+            x=[record["l0"] for record in points],
+            y=[record["r2"] for record in points],
+            text=[hover(record) for record in points],
+            hovertemplate="%{text}<br>l0 %{x:.4g}, r2 %{y:.4g}<extra></extra>",
+        )
+    figure.update_layout(
+        title="held-out r2 against nonzeros a row",
+        xaxis={"title": "l0, mean nonzeros a row"} | ({"type": "log", "tickvals": POWERS} if finished[0]["l0"] > 0 else {}),
+        yaxis={"title": "r2"},
+        template="plotly_white",
+    )
+    figure.write_html(path, include_plotlyjs=True)
+    return f"plot  {path}"
+
+
+def hover(record: dict[str, Any]) -> str:
+    lines = [f"<b>{record['run']}</b>", *(f"{key}={shown(value)}" for key, value in record["settings"].items())]
+    return "<br>".join(lines)
+
+
+if __name__ == "__main__":
+    main()
