@@ -28,7 +28,7 @@ EXPECTED_FAILURES: dict[str, str] = {}
 """None.  A check that must fail goes here with its reason."""
 # Two concepts: the checks have as few as 10 rows, and 64 concepts want as many.
 CHECKED = [
-    SemiNMFTransformer(2, max_iter=50), SemiNMFTransformer(2, l1_penalty=0.1, normalize="center", max_iter=5),
+    SemiNMFTransformer(2, max_iter=5), SemiNMFTransformer(2, l1_penalty=0.1, normalize="center", max_iter=5),
     SemiNMFTransformer(2, encoder={"name": "omp", "nonzeros": 1}, max_iter=5),
 ]  # fmt: skip
 
