@@ -26,6 +26,7 @@ from seminmf_lightning import SemiNMFModule
 from seminmf_lightning.callbacks import SaveDictionary
 from seminmf_lightning.checks import one_of
 from seminmf_lightning.export import FILE_NAME
+from seminmf_lightning.metrics import MEANINGS, described
 from seminmf_lightning.runs import ERROR
 
 set_run_id()
@@ -105,9 +106,8 @@ def write_results(run_dir: Path, figures: dict[str, Any], module: SemiNMFModule,
 
     concepts, features = module.dictionary.shape
     table = Table("figure", "value", "meaning", title=f"{concepts} concepts x {features} features")
-    for name, value in figures.items():
-        shown = "-" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
-        table.add_row(name, shown, MEANINGS[name])
+    for row in described(figures):
+        table.add_row(*row)
     console = Console()
     console.print(table)
     for line in (
@@ -116,18 +116,6 @@ def write_results(run_dir: Path, figures: dict[str, Any], module: SemiNMFModule,
         f"      python scripts/encode.py run={run_dir} data=npy data.path=<new rows>.npy",
     ):
         console.print(line, soft_wrap=True, markup=False, highlight=False)
-
-
-MEANINGS = {
-    "reconstruction_loss": "held-out mean squared error, data units",
-    "objective": "held-out loss as minimised, normalised",
-    "r2": "held-out share of variance explained",
-    "l0": "held-out mean nonzero codes a row",
-    "dead_fraction": "concepts no held-out row uses",
-    "optimality_gap": "training loss / lower bound - 1",
-    "rows_seen": "training rows, with repeats",
-    "seconds": "wall time",
-}
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,11 +16,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from seminmf_lightning.checks import real_number, whole_number
-from seminmf_lightning.encoders import Effort
+from seminmf_lightning.encoders import Effort, Encode
 from seminmf_lightning.export import load_dictionary, save_dictionary
 from seminmf_lightning.learners import Learner, Recipe, make_learner
 from seminmf_lightning.linalg import unit_atoms
+from seminmf_lightning.metrics import ReconstructionMetrics
 from seminmf_lightning.normalize import Normalizer
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Activations = Tensor | np.ndarray | DataLoader
 SAMPLE_ROWS = 16_384
@@ -45,6 +49,9 @@ class SemiNMF:
         seed: of the starting dictionary and the order of rows.
         init, encoder, normalize: as in :class:`~seminmf_lightning.learners.Recipe`.
 
+    Attributes:
+        iterations: what the last :meth:`fit` took, of its ``max_iter``; 0 where the start was as good as it gets.
+
     Raises:
         TypeError: an argument of a wrong type.
         ValueError: an argument out of range.
@@ -66,6 +73,7 @@ class SemiNMF:
         self.D: Tensor | None = None
         self.normalizer = Normalizer()
         self.effort: Effort = ()
+        self.iterations = 0
 
     def fit(self, A: Activations, max_iter: int = 500) -> tuple[Tensor, Tensor]:
         """Learn D, and return ``Z (n, k), D (k, d)``.
@@ -86,6 +94,7 @@ class SemiNMF:
             raise ValueError(f"nb_concepts={self.recipe.nb_concepts} is more than the {len(sample)} rows; lower it")
         learner = make_learner(self.recipe, sample.shape[1])
         learner.to_(self.device)
+        self.iterations = 0
         D = learner.start(sample)
         D = self._one_pass(learner, D, A, max_iter) if learner.one_pass else self._passes(learner, D, A, max_iter)
         self.normalizer, self.effort = learner.normalizer, learner.effort
@@ -103,17 +112,26 @@ class SemiNMF:
             max_iter, tol: of the lasso (l1_penalty > 0), most iterations and relative duality gap of a row; least squares
                 (l1_penalty = 0) are solved in one step.
         """
-        D = self.get_dictionary()
-        whole_number("max_iter", max_iter, 1)
-        if tol is not None:
-            real_number("tol", tol, 0)
-        encode = self.encoder.with_limits(max_iter, tol).precise(D, self.effort)
+        encode = self._encode(max_iter, tol)
         if isinstance(A, DataLoader):
-            return torch.cat([encode(self.normalizer.apply(rows)) for rows in self._batches(A)])
-        rows = self.sanitize_np_input(A)
-        if rows.shape[1] != D.shape[1]:
-            raise ValueError(f"rows have {rows.shape[1]} features, the dictionary has {D.shape[1]}")
-        return encode(self.normalizer.apply(rows))
+            return torch.cat([encode(self.normalizer.apply(self._of_width(rows))) for rows in self._batches(A)])
+        return encode(self.normalizer.apply(self._of_width(self.sanitize_np_input(A))))
+
+    def evaluate(self, A: Activations) -> dict[str, float]:
+        """The figures of :class:`~seminmf_lightning.metrics.ReconstructionMetrics` on rows A (n, d), by name; those of a
+        run's ``metrics.json`` on its held-out rows.
+
+        Raises:
+            TypeError, ValueError: as :meth:`fit`.
+        """
+        D, encode = self.get_dictionary(), self._encode()
+        metrics = ReconstructionMetrics(D.shape[0], D.shape[1], self.settings["l1_penalty"]).to(self.device)
+        for rows in self._batches(A if isinstance(A, DataLoader) else self.sanitize_np_input(A)):
+            rows = self.normalizer.apply(self._of_width(rows))
+            Z = encode(rows)
+            metrics.update(rows, Z @ D.to(Z), Z)
+        figures = metrics.compute()
+        return figures | {"reconstruction_loss": figures["reconstruction_loss"] * self.normalizer.scale**2}
 
     def decode(self, Z: Tensor | np.ndarray) -> Tensor:
         """Rows (n, d) in data units: ``scale * (Z D) + mean``."""
@@ -169,7 +187,7 @@ class SemiNMF:
         save_dictionary(path, self.get_dictionary(), self.normalizer, self.settings, self.effort)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], device: str | torch.device = "cpu") -> SemiNMF:
+    def load(cls, path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Self:
         """From a file of :meth:`save`, a run's ``dictionary.safetensors``, or the run directory.
 
         Raises:
@@ -189,6 +207,17 @@ class SemiNMF:
         self.normalizer = self.normalizer.to(self.device)
         return self
 
+    def _encode(self, max_iter: int = 300, tol: float | None = None) -> Encode:
+        whole_number("max_iter", max_iter, 1)
+        if tol is not None:
+            real_number("tol", tol, 0)
+        return self.encoder.with_limits(max_iter, tol).precise(self.get_dictionary(), self.effort)
+
+    def _of_width(self, rows: Tensor) -> Tensor:
+        if rows.shape[1] != self.get_dictionary().shape[1]:
+            raise ValueError(f"rows have {rows.shape[1]} features, the dictionary has {self.get_dictionary().shape[1]}")
+        return rows
+
     def _one_pass(self, learner: Learner, D: Tensor, A: Tensor | DataLoader, max_iter: int) -> Tensor:
         for rows in self._batches(A, BLOCK_ROWS):
             learner.observe(rows, D)
@@ -198,6 +227,7 @@ class SemiNMF:
             if learner.converged():
                 break
             D = learner.improve(D)
+            self.iterations = step + 1
             if self.verbose and (step + 1) % 10 == 0:
                 gap = learner.optimality_gap(D)
                 print(f"step {step + 1}: loss {learner.mean_squared_error(D):.6g}, optimality gap {gap:.3g}")
@@ -214,6 +244,7 @@ class SemiNMF:
                 learner.absorb()
                 D = learner.improve(D)
             D = learner.end_pass(D)
+            self.iterations = done + 1
             if self.verbose:
                 print(f"pass {done + 1}: loss {learner.mean_squared_error(D):.6g}")
         return D

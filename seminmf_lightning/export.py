@@ -65,11 +65,7 @@ def load_dictionary(path: str | os.PathLike[str]) -> Exported:
         FileNotFoundError: there is none.
         ValueError: it is no such file; the message says what is missing.
     """
-    path = Path(path)
-    if path.is_dir():
-        path = path / FILE_NAME
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no dictionary here; a finished run directory holds {FILE_NAME}")
+    path = _file(Path(path))
     try:
         with safe_open(path, framework="pt") as handle:
             names, metadata = set(handle.keys()), handle.metadata() or {}
@@ -87,6 +83,18 @@ def load_dictionary(path: str | os.PathLike[str]) -> Exported:
         raise ValueError(f"{path}: no 'config' in its metadata, so that the encoder is not known")
     normalizer = Normalizer(float(scale), mean if mean.any() else None)
     return Exported(D, normalizer, json.loads(metadata["config"]), tuple(json.loads(metadata.get("effort", "[]"))))
+
+
+def _file(path: Path) -> Path:
+    """The dictionary at ``path`` or in the directory ``path``."""
+    if path.is_dir() and not (path / FILE_NAME).is_file():
+        found = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "nothing"
+        last = path / "checkpoints" / "last.ckpt"
+        cure = f"finish the run with ckpt_path={last}" if last.is_file() else f"a finished run directory holds {FILE_NAME}"
+        raise FileNotFoundError(f"{path}: no dictionary here, found {found}; {cure}")
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file; give a finished run directory, or its {FILE_NAME}")
+    return path / FILE_NAME if path.is_dir() else path
 
 
 def _versions() -> dict[str, str]:

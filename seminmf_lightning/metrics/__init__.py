@@ -7,14 +7,16 @@ from seminmf_lightning.metrics.codes import ConceptUse, Hoyer
 from seminmf_lightning.metrics.collection import dictionary_metrics
 from seminmf_lightning.metrics.correlation import CodeCorrelation
 from seminmf_lightning.metrics.gap import OptimalityGap
-from seminmf_lightning.metrics.reconstruction import ReconstructionMetrics, RelativeError
+from seminmf_lightning.metrics.reconstruction import MEANINGS, ReconstructionMetrics, RelativeError, described
 
 __all__ = [
+    "MEANINGS",
     "CodeCorrelation",
     "ConceptUse",
     "Hoyer",
     "OptimalityGap",
     "ReconstructionMetrics",
     "RelativeError",
+    "described",
     "dictionary_metrics",
 ]

@@ -5,10 +5,37 @@ Legend:  A (n, d) activations   A_hat = Z D (n, d)   Z (n, k) codes
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from seminmf_lightning.metrics.base import SummedMetric
+
+MEANINGS = {
+    "reconstruction_loss": "held-out mean squared error, data units",
+    "objective": "held-out loss as minimised, normalised",
+    "r2": "held-out share of variance explained",
+    "l0": "held-out mean nonzero codes a row",
+    "dead_fraction": "concepts no held-out row uses",
+    "optimality_gap": "training loss / lower bound - 1",
+    "rows_seen": "training rows, with repeats",
+    "seconds": "wall time",
+}
+"""The keys of a run's ``metrics.json``."""
+
+
+def described(figures: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Name, value as people read it, and meaning of each figure."""
+    for name, value in figures.items():
+        yield name, _shown(value), MEANINGS.get(name, "")
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.6g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 
 
 class ReconstructionMetrics(SummedMetric):
