@@ -422,6 +422,7 @@ def command(store: Path, corpus: Path, bert: Path, *more: str) -> list[str]:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_killed_five_times_and_resumed_is_bitwise_the_undisturbed_harvest(bert: Path, tmp_path: Path) -> None:
     corpus = tmp_path / "many.jsonl"
     corpus.write_text("".join(json.dumps({"text": text}) + "\n" for text in tiny.texts(1500)))
@@ -628,6 +629,7 @@ def test_live_batches_resume_where_they_were(bert: Path, corpus: Path, epoch: in
     assert all(torch.equal(a, b) for x, y in zip(whole[7:], rest, strict=True) for a, b in zip(x, y, strict=True))
 
 
+@pytest.mark.slow
 def test_live_training_equals_training_from_disk(script, bert: Path, corpus: Path, tmp_path: Path) -> None:
     assert job(text_recipe(bert, corpus), tmp_path / "store").run() is not None
     common = ("nb_concepts=8", "l1_penalty=0")

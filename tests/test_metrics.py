@@ -304,6 +304,7 @@ def test_evaluation_of_a_run(run: Path, rows: Path, capsys: pytest.CaptureFixtur
 
 
 # 599 rows of 600 leave one, and one process of two with none.
+@pytest.mark.slow
 def test_two_processes_evaluate_as_one(script, run: Path, rows: Path) -> None:
     one = evaluated(run, rows)
     script("evaluate", f"run={run}", "data=npy", f"data.path={rows}", "overwrite=true", "data.batch_size=599", *TWO)
