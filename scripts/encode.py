@@ -13,7 +13,7 @@ import hydra
 from assemble import build_data_for, build_trainer, plain, register_schemas
 from lightning.pytorch.callbacks import RichProgressBar
 from omegaconf import DictConfig
-from outputs import refuse_to_overwrite
+from results import refuse_to_overwrite
 from rich.console import Console
 from rich.table import Table
 

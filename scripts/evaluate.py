@@ -16,7 +16,7 @@ from assemble import build_data_for, build_trainer, plain, register_schemas
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.utilities import rank_zero_warn
 from omegaconf import DictConfig
-from outputs import refuse_to_overwrite, write_json
+from results import refuse_to_overwrite, write_json
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor

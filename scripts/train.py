@@ -18,7 +18,7 @@ from assemble import build_data, build_each, build_module, build_trainer, plain,
 from lightning import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig
-from outputs import write_json
+from results import write_json
 from rich.console import Console
 from rich.table import Table
 
