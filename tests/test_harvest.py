@@ -446,6 +446,7 @@ def test_killed_five_times_and_resumed_is_bitwise_the_undisturbed_harvest(bert: 
     assert snapshot(killed) == snapshot(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_rows_of_one(bert: Path, corpus: Path, tmp_path: Path) -> None:
     run = {"cwd": ROOT, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     subprocess.run(command(tmp_path / "one", corpus, bert), check=True, timeout=120, **run)

@@ -187,6 +187,7 @@ def test_a_report_of_pictures(script, browser: Any, tmp_path: Path) -> None:
     drive(browser, run / "report.html", "png", "picture")
 
 
+@pytest.mark.slow
 def test_a_report_of_plain_rows_and_of_what_cannot_be_reported(script, npy: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     script("train", "data=npy", f"data.path={npy}", "nb_concepts=5", f"hydra.run.dir={run}")

@@ -84,6 +84,7 @@ def test_two_processes_give_the_dictionary_of_one(script, npy: Path, tmp_path: P
     assert one["r2"] == pytest.approx(two["r2"], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_sweep_under_ddp_has_one_directory(script, npy: Path, tmp_path: Path) -> None:
     script(
         "train", "-m", "solver=pgd,hals", "l1_penalty=0,0.1", "data=npy", f"data.path={npy}", "nb_concepts=4",
