@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from test_harvest import image_recipe, job, text_recipe
 
 from seminmf_lightning.gallery import plain, r2_against_l0
-from seminmf_lightning.report.gather import CodeSample, ConceptSums, TopExamples, nearest, unit
+from seminmf_lightning.report.gather import CodeSample, ConceptSums, TopExamples, nearest
 from seminmf_lightning.report.page import embed
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -64,7 +64,6 @@ def test_sums_and_neighbours() -> None:
         order = np.argsort(-expected[concept])[:3]
         assert columns[concept].tolist() == order.tolist()
         assert values[concept].tolist() == pytest.approx(expected[concept, order].tolist(), abs=1e-5)
-    assert (unit(torch.zeros(2, 3)) == 0).all()
 
 
 def test_a_sample_of_codes_is_bounded() -> None:

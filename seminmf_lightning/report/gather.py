@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from seminmf_lightning.linalg import unit_atoms
+
 SPARE = 4
 """Examples kept beyond those asked for: the same example may come twice, in two batches."""
 
@@ -110,12 +112,7 @@ class CodeSample:
     def vectors(self) -> Tensor:
         """Centred sizes |z| of each concept, of norm 1 (k, s): their products are Pearson correlations."""
         Z = torch.cat(self.parts).abs().float()
-        return unit((Z - Z.mean(dim=0)).T)
-
-
-def unit(vectors: Tensor) -> Tensor:
-    """Rows (k, p) of norm 1; those that are zero stay so."""
-    return vectors / vectors.norm(dim=1, keepdim=True).clamp(min=1e-12)
+        return unit_atoms((Z - Z.mean(dim=0)).T)
 
 
 def nearest(vectors: Tensor, count: int, block: int = 1024) -> tuple[Tensor, Tensor]:

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from seminmf_lightning.linalg import unit_atoms
 from seminmf_lightning.report import charts
-from seminmf_lightning.report.gather import CodeSample, ConceptSums, TopExamples, nearest, unit
+from seminmf_lightning.report.gather import CodeSample, ConceptSums, TopExamples, nearest
 from seminmf_lightning.report.origins import Harvested, Origins
 from seminmf_lightning.statistics import SecondMoment
 
@@ -108,7 +109,7 @@ def embed(data: Any) -> str:
 
 def _details(report: Report, shown: list[int]) -> dict[int, dict[str, Any]]:
     features = report.D.topk(min(FEATURES, report.D.shape[1]), dim=1)
-    similar = nearest(unit(report.D), NEIGHBOURS)
+    similar = nearest(unit_atoms(report.D), NEIGHBOURS)
     together = nearest(report.sample.vectors(), NEIGHBOURS)
 
     def listed(pair: tuple[Tensor, Tensor], concept: int) -> list[list[float]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any, ClassVar
@@ -50,8 +49,3 @@ def digest_of(parts: Iterable[str]) -> str:
     for part in parts:
         digest.update(part.encode("utf-8", "surrogateescape") + b"\0")
     return digest.hexdigest()[:16]
-
-
-def digest_of_files(files: Iterable[str]) -> str:
-    """A short digest of files' names and sizes; where they lie does not matter."""
-    return digest_of(f"{os.path.basename(file)} {os.path.getsize(file)}" for file in files)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import glob
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from seminmf_lightning.harvest.inputs.base import Inputs, Unreadable, digest_of_files
+from seminmf_lightning.harvest.inputs.base import Inputs, Unreadable
+from seminmf_lightning.harvest.inputs.files import digest_of_files, files_of
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 
@@ -24,19 +23,7 @@ class ImageFiles(Inputs):
 
     @cached_property
     def files(self) -> list[str]:
-        found: list[str] = []
-        for one in [self.path] if isinstance(self.path, str | os.PathLike) else list(self.path):
-            text = os.path.expanduser(os.fspath(one))
-            if os.path.isdir(text):
-                names = (os.path.join(folder, name) for folder, _, files in os.walk(text) for name in files)
-                found += sorted(name for name in names if name.lower().endswith(SUFFIXES))
-            else:
-                found += [text] if os.path.isfile(text) else sorted(glob.glob(text, recursive=True))
-        if not found:
-            raise FileNotFoundError(
-                f"inputs.path={self.path!r} matches no picture (looked from {os.getcwd()} for {', '.join(SUFFIXES)})"
-            )
-        return found
+        return files_of(self.path, SUFFIXES, "picture")
 
     def __len__(self) -> int:
         return len(self.files)

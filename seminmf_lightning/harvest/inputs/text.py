@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import codecs
-import glob
 import json
-import os
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +12,8 @@ from itertools import islice
 from typing import Any
 
 from seminmf_lightning.checks import one_of
-from seminmf_lightning.harvest.inputs.base import Inputs, Unreadable, digest_of_files
+from seminmf_lightning.harvest.inputs.base import Inputs, Unreadable
+from seminmf_lightning.harvest.inputs.files import digest_of_files, files_of
 
 BYTE_ORDER_MARK = "\ufeff"
 SUFFIXES = (".txt", ".md", ".jsonl")
@@ -46,19 +45,7 @@ class TextFiles(Inputs):
 
     @cached_property
     def files(self) -> list[str]:
-        found: list[str] = []
-        for one in [self.path] if isinstance(self.path, str | os.PathLike) else list(self.path):
-            text = os.path.expanduser(os.fspath(one))
-            if os.path.isdir(text):
-                names = (os.path.join(folder, name) for folder, _, files in os.walk(text) for name in files)
-                found += sorted(name for name in names if name.endswith(SUFFIXES))
-            else:
-                found += [text] if os.path.isfile(text) else sorted(glob.glob(text, recursive=True))
-        if not found:
-            raise FileNotFoundError(
-                f"inputs.path={self.path!r} matches no text (looked from {os.getcwd()} for {', '.join(SUFFIXES)})"
-            )
-        return found
+        return files_of(self.path, SUFFIXES, "text")
 
     def _by_line(self, file: str) -> bool:
         return self.per == "line" or (self.per == "auto" and file.endswith(".jsonl"))
