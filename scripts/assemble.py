@@ -8,7 +8,7 @@ import inspect
 import logging
 import os
 import warnings
-from datetime import datetime
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -17,8 +17,9 @@ from hydra.utils import get_class, instantiate
 from lightning import Callback, LightningDataModule, Trainer
 from omegaconf import DictConfig, OmegaConf
 
-from seminmf_lightning import ActivationDataModule, SemiNMFModule
+from seminmf_lightning import ActivationDataModule, SemiNMFModule, data
 from seminmf_lightning.config import EncodeConfig, EvaluateConfig, HarvestConfig, ReportConfig, ShowRowsConfig, TrainConfig
+from seminmf_lightning.data import Source
 from seminmf_lightning.export import load_dictionary
 
 RECIPE_KEYS = (
@@ -35,25 +36,6 @@ def register_schemas() -> None:
     store.store(name="harvest_schema", node=HarvestConfig)
     store.store(name="report_schema", node=ReportConfig)
     store.store(name="show_rows_schema", node=ShowRowsConfig)
-
-
-def set_run_id() -> None:
-    """One name for a run in all its processes, children of ddp and of torchrun included, before Hydra reads it."""
-    launched = _start_of_parent() if "TORCHELASTIC_RUN_ID" in os.environ else None
-    now = launched or datetime.now()
-    os.environ.setdefault("SEMINMF_RUN_ID", now.strftime("%Y-%m-%d/%H-%M-%S-") + f"{now.microsecond // 1000:03d}")
-
-
-def _start_of_parent() -> datetime | None:
-    """When the torchrun agent started, which all its workers agree on (Linux)."""
-    try:
-        with open(f"/proc/{os.getppid()}/stat") as file:
-            ticks = int(file.read().rpartition(")")[2].split()[19])
-        with open("/proc/stat") as file:
-            boot = next(int(line.split()[1]) for line in file if line.startswith("btime"))
-        return datetime.fromtimestamp(boot + ticks / os.sysconf("SC_CLK_TCK"))
-    except (OSError, StopIteration, ValueError):
-        return None
 
 
 def plain(node: Any) -> Any:
@@ -114,12 +96,41 @@ def data_of_run(run: str | os.PathLike[str]) -> DictConfig:
     """The data that a run was trained on, as it was configured.
 
     Raises:
-        ValueError: the run does not say, or names a class that is not ours: nothing else is made from a file.
+        ValueError: the run does not say, or asks for more than one of our sources with plain settings: a file from elsewhere
+            must not be able to name, nest or interpolate anything else.
     """
     node = load_dictionary(run).config.get("data")
-    if not isinstance(node, dict) or not str(node.get("_target_")).startswith("seminmf_lightning.data."):
+    if node is None:
         raise ValueError(f"{run} does not say which data it was trained on: give data=... data.path=...")
+    target = node.get("_target_")
+    if target not in [
+        f"{module}.{source.__name__}" for source in sources() for module in ("seminmf_lightning.data", source.__module__)
+    ]:
+        raise ValueError(
+            f"{run} asks for data from {target!r}, which is no source of seminmf_lightning.data: give data=... data.path=..."
+        )
+    settings = {key: value for key, value in node.items() if key != "_target_"}
+    for value in nested(settings):
+        if isinstance(value, str) and ((value.startswith("_") and value.endswith("_")) or "${" in value):
+            raise ValueError(
+                f"{run} has {value[:80]!r} among the settings of its data, which is not read: give data=... data.path=..."
+            )
     return OmegaConf.create(node)
+
+
+def sources() -> list[type[Source]]:
+    """The sources of rows that this package has."""
+    return [found for name in data.__all__ if isinstance(found := getattr(data, name), type) and issubclass(found, Source)]
+
+
+def nested(node: Any) -> Iterator[Any]:
+    """All keys and values of containers in containers."""
+    if isinstance(node, dict):
+        yield from node
+        node = list(node.values())
+    for value in node if isinstance(node, list) else ():
+        yield value
+        yield from nested(value)
 
 
 def quieten() -> None:

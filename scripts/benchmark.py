@@ -108,7 +108,7 @@ def exact(results: Results, folder: Path) -> None:
     path, many = options.data or folder / "rows.npy", folder / "many.npy"
     if options.data is None:
         write_rows(path, options.rows, options.features)
-    n, d = np.load(path, mmap_mode="r").shape
+    n, d = np.load(path, mmap_mode="r", allow_pickle=False).shape
     write_rows(many, 20 * n, d)
     k = options.concepts
     print(f"\nl1_penalty = 0: {n:,} rows of {d}, {k} concepts, {options.threads} threads")
@@ -138,7 +138,7 @@ def sparse(results: Results, folder: Path) -> None:
 
     options = results.options
     path, held_out = split(options.data, folder)
-    n, d = np.load(path, mmap_mode="r").shape
+    n, d = np.load(path, mmap_mode="r", allow_pickle=False).shape
     k, penalty = min(options.sparse_concepts, n), options.l1_penalty
     common = {"path": path, "held_out": held_out, "concepts": k, "l1_penalty": penalty, "dictionary": folder / "D.pt"}
     print(f"\nl1_penalty = {penalty:g}: {n:,} rows of {d}, {k} concepts, {options.threads} threads, {options.device}")

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import torch
 from assemble import build_data_for, build_trainer, plain, register_schemas
+from lightning import Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.utilities import rank_zero_warn
 from omegaconf import DictConfig
@@ -21,13 +23,13 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from seminmf_lightning import SemiNMFModule
+from seminmf_lightning import ActivationDataModule, SemiNMFModule
 from seminmf_lightning.checks import one_of
 from seminmf_lightning.evaluation import Evaluation
 from seminmf_lightning.export import load_dictionary
 from seminmf_lightning.similarity import collinearity, hungarian_distance, matched_share
 
-SPLIT_KEYS = ("val_fraction", "val_split", "seed")
+SPLIT_KEYS = ("val_fraction", "val_split", "split_seed")
 
 register_schemas()
 
@@ -47,8 +49,6 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     refuse_to_overwrite(output, cfg.overwrite)
     D = module.dictionary.detach().clone()
     of_dictionary = dictionary_figures(D, None if cfg.against is None else other_dictionary(cfg.against, cfg.run, D))
-    if cfg.seed is None:
-        cfg.seed = module.recipe.seed
     data = build_data_for(module, cfg)
 
     evaluation = Evaluation()
@@ -63,7 +63,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         "run": str(cfg.run),
         "against": cfg.against,
         "split": cfg.split,
-        "rows": len(data.val_rows if cfg.split == "held_out" else data.source),
+        "rows": len(data.val_rows if cfg.split == "held_out" else data.source) - skipped(data, trainer),
         "concepts": D.shape[0],
         "features": D.shape[1],
     }
@@ -74,6 +74,14 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         write_json(output, figures)
         show(figures, output)
     return figures
+
+
+def skipped(data: ActivationDataModule, trainer: Trainer) -> int:
+    """Rows that were left out, of all processes."""
+    if data.skipped_rows is None:
+        return 0
+    mine = torch.tensor(len(data.skipped_rows), device=trainer.strategy.root_device)
+    return int(trainer.strategy.reduce(mine, reduce_op="sum"))
 
 
 def dictionary_figures(D: Tensor, other: Tensor | None) -> dict[str, float]:

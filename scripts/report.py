@@ -6,7 +6,6 @@ Every key is in configs/report.yaml.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -23,6 +22,8 @@ from torch import Tensor
 
 from seminmf_lightning import SemiNMFModule
 from seminmf_lightning.data import ActivationDataModule
+from seminmf_lightning.forms import conform, is_finite
+from seminmf_lightning.reading import parse_json
 from seminmf_lightning.report import Report, make_report, origins_of
 from seminmf_lightning.report.page import ENCODED_ROWS
 
@@ -53,17 +54,17 @@ def report(cfg: DictConfig) -> Path:
     starts = range(0, len(data.source), cfg.batch_rows)
     for start in track(starts, "rows", disable=len(starts) < 2):
         stop = min(start + cfg.batch_rows, len(data.source))
-        A = data.source.read_range(start, stop).to(device)
+        A, numbers = (found.to(device) for found in data.usable(data.source.read_range(start, stop), torch.arange(start, stop)))
         Z = module.encode(A).float()
-        groups = torch.from_numpy(np.array(origins.groups(start, stop))).to(device)
-        gathered.update(module.normalizer.apply(A).to(Z), Z, torch.arange(start, stop, device=device), groups)
+        groups = torch.from_numpy(np.array(origins.groups(start, stop))).to(device)[numbers - start]
+        gathered.update(module.normalizer.apply(A).to(Z), Z, numbers, groups)
 
     def encode(ranges: Sequence[range]) -> Iterator[Tensor]:
         waiting: list[range] = []
         for number, rows in enumerate(ranges):
             waiting.append(rows)
             if sum(map(len, waiting)) >= ENCODED_ROWS or number + 1 == len(ranges):
-                A = data.source.read(np.concatenate([np.arange(one.start, one.stop) for one in waiting]))
+                A = data.source.read(np.concatenate([np.arange(one.start, one.stop) for one in waiting])).nan_to_num(0, 0, 0)
                 yield from module.encode(A.to(device)).float().cpu().split([len(one) for one in waiting])
                 waiting = []
 
@@ -74,6 +75,8 @@ def report(cfg: DictConfig) -> Path:
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     partial.write_text(content, encoding="utf-8")
     os.replace(partial, path)
+    if data.skipped_rows:
+        print(f"skipped {len(data.skipped_rows):,} rows with NaN or Inf")
     print(f"report  {path} ({path.stat().st_size / 2**20:.1f} MB, {time.monotonic() - began:.1f} s)")
     return path
 
@@ -82,8 +85,9 @@ def figures_of(run: Path) -> dict[str, Any]:
     path = run / "metrics.json"
     if not path.is_file():
         return {}
-    figures = json.loads(path.read_text())
-    return {name: value for name, value in figures.items() if value is None or isinstance(value, int | float)}
+    figures = parse_json(path, path.read_bytes(), "JSON")
+    conform(path, figures, {})
+    return {name: value for name, value in figures.items() if value is None or is_finite(value)}
 
 
 if __name__ == "__main__":

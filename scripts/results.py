@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
+
+from launch import is_first_process
+
+from seminmf_lightning.whole_file import whole_file
 
 
 def refuse_to_overwrite(output: Path, overwrite: bool) -> None:
     """Raise FileExistsError if there is such a file already and nobody said that it may go."""
-    first = int(os.environ.get("LOCAL_RANK", 0)) == 0 and int(os.environ.get("RANK", 0)) == 0
-    if first and output.exists() and not overwrite:
+    if is_first_process() and output.exists() and not overwrite:
         raise FileExistsError(f"{output} exists; choose another with output=..., or replace it with overwrite=true")
 
 
 def write_json(path: Path, figures: dict[str, Any]) -> None:
-    """Write beside the target, then move over it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(figures, indent=2) + "\n")
-    os.replace(partial, path)
+    """Write figures, whole or not at all."""
+    with whole_file(path, "make room and run the same command again") as partial:
+        partial.write_text(json.dumps(figures, indent=2) + "\n")

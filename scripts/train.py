@@ -5,16 +5,17 @@ Every key is in configs/train.yaml and the groups beside it; ``--help`` lists th
 
 from __future__ import annotations
 
-import os
+import json
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import hydra
-from assemble import build_data, build_each, build_module, build_trainer, plain, register_schemas, set_run_id
+from assemble import build_data, build_each, build_module, build_trainer, plain, register_schemas
+from launch import is_first_process, let_jobs_import_scripts, set_run_id
 from lightning import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig
@@ -24,18 +25,27 @@ from rich.table import Table
 
 from seminmf_lightning import SemiNMFModule
 from seminmf_lightning.callbacks import SaveDictionary
+from seminmf_lightning.checkpoint_io import newest_whole
 from seminmf_lightning.checks import one_of
 from seminmf_lightning.export import FILE_NAME
 from seminmf_lightning.metrics import MEANINGS, described
 from seminmf_lightning.runs import ERROR
+from seminmf_lightning.whole_file import full_disk_explained
 
 set_run_id()
+let_jobs_import_scripts()
 register_schemas()
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="train")
 def main(cfg: DictConfig) -> float | list[float]:
     run_dir = Path(cfg.run_dir)
+    if cfg.ckpt_path == "auto":
+        if (figures := run_dir / "metrics.json").is_file():
+            print(f"{run_dir} is finished already: {figures}")
+            return optimized(json.loads(figures.read_text()), cfg)
+        found = newest_whole(run_dir / "checkpoints")
+        cfg.ckpt_path = None if found is None else str(found)
     refuse_to_overwrite(run_dir, cfg.ckpt_path)
     with failure_kept(run_dir / ERROR):
         return train(cfg)
@@ -46,10 +56,12 @@ def failure_kept(path: Path) -> Iterator[None]:
     """Write why the run failed, for ``scripts/compare.py``; a run that is resumed forgets its last failure."""
     path.unlink(missing_ok=True)
     try:
-        yield
+        with full_disk_explained(path.parent, "make room and resume the run from its last checkpoint"):
+            yield
     except Exception as error:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(traceback.format_exception_only(error)))
+        with suppress(OSError):  # the disk may be full
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("".join(traceback.format_exception_only(error)))
         raise
 
 
@@ -71,14 +83,25 @@ def train(cfg: DictConfig) -> float | list[float]:
         "rows_seen": module.rows_seen,
         "seconds": round(time.monotonic() - began, 3),
     }
+    skipped = getattr(data, "skipped_rows", None)
     if trainer.is_global_zero:
+        if skipped is not None:
+            figures["rows_skipped"] = len(skipped)
         write_results(run_dir, figures, module, trainer)
-    return [figures[name] for name in to_optimize] if isinstance(to_optimize, list) else figures[to_optimize]
+        if skipped is not None and len(skipped):
+            Console().print(skipped.summary(), soft_wrap=True, markup=False, highlight=False)
+    return optimized(figures, cfg)
+
+
+def optimized(figures: dict[str, Any], cfg: DictConfig) -> float | list[float]:
+    """What a sweeper is told."""
+    names = plain(cfg.optimized_metric)
+    return [figures[name] for name in names] if isinstance(names, list) else figures[names]
 
 
 def refuse_to_overwrite(run_dir: Path, ckpt_path: str | None) -> None:
     """Raise FileExistsError if the directory holds a run, unless it is that run which goes on."""
-    if int(os.environ.get("LOCAL_RANK", 0)) > 0 or int(os.environ.get("RANK", 0)) > 0:
+    if not is_first_process():
         return  # the first process has looked, and may have begun to write
     if ckpt_path is not None:
         if not Path(ckpt_path).is_file():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +10,6 @@ from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.tensorboard import SummaryWriter
 
-from seminmf_lightning.checks import real_number
 from seminmf_lightning.export import save_dictionary
 from seminmf_lightning.module import SemiNMFModule
 
@@ -39,30 +37,6 @@ class Histograms(lightning.Callback):
         assert isinstance(pl_module, SemiNMFModule)
         for writer in tensorboards(trainer):
             writer.add_histogram("val/atom_norms", pl_module.dictionary.detach().norm(dim=1), pl_module.global_step)
-
-
-class TimedCheckpoint(lightning.Callback):
-    """Write a checkpoint when the last one is ``seconds`` old, in the middle of a pass too.
-
-    Lightning's ``ModelCheckpoint(train_time_interval=...)`` does nothing under manual optimisation (2.6).
-    """
-
-    def __init__(self, path: str, seconds: float = 30.0) -> None:
-        self.path, self.seconds = path, real_number("seconds", seconds, 0, exclusive=True)
-        self._last = 0.0
-
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        self._last = time.monotonic()
-
-    def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        due = time.monotonic() - self._last >= self.seconds
-        if trainer.world_size > 1:  # clocks differ, and saving is for all processes or none
-            due = trainer.strategy.reduce_boolean_decision(due, all=False)
-        if due:
-            trainer.save_checkpoint(self.path)
-            self._last = time.monotonic()
 
 
 class SaveDictionary(lightning.Callback):

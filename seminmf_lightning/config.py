@@ -51,7 +51,7 @@ class EvaluateConfig:
     split: str
     output: Optional[str]  # noqa: UP045
     overwrite: bool
-    seed: Optional[int]  # noqa: UP045
+    seed: int
     data: Any
     trainer: Any
     encoder: Any = None

@@ -33,6 +33,15 @@ def all_reduce_(sums: Sums) -> None:
         sums.set_flat_(flat)
 
 
+def largest(number: int, device: torch.device) -> int:
+    """The largest of the processes' numbers, on each of them."""
+    if world_size() == 1:
+        return number
+    found = torch.tensor(number, device=device)
+    dist.all_reduce(found, op=dist.ReduceOp.MAX)
+    return int(found)
+
+
 def gather_rows(A: Tensor) -> Tensor:
     """The rows of all processes, in order of rank, on each of them; numbers of rows may differ."""
     if world_size() == 1:

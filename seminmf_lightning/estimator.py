@@ -5,9 +5,9 @@ Legend:  A (n, d) activations   Z (n, k) codes   D (k, d) dictionary
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -99,8 +99,9 @@ class SemiNMF:
         D = self._one_pass(learner, D, A, max_iter) if learner.one_pass else self._passes(learner, D, A, max_iter)
         self.normalizer, self.effort = learner.normalizer, learner.effort
         self.encoder, self.settings = learner.encoder, learner.plain_recipe()
-        if not self.recipe.bounded:  # atoms have no bound, so that the scale can go into them
-            D, self.normalizer = D * self.normalizer.scale, Normalizer(1.0, self.normalizer.mean)
+        if not self.recipe.bounded:  # the scale can go into the atoms: as a power of two, which rounds none of their entries
+            exponent = round(math.log2(self.normalizer.scale))
+            D, self.normalizer = D * 2.0 ** min(max(exponent, -100), 100), Normalizer(1.0, self.normalizer.mean)
         self.D = D.to(sample.dtype)
         Z = self.encode(A) if isinstance(A, Tensor) else torch.cat([self.encode(rows) for rows in self._batches(A)])
         return Z, self.get_dictionary()
@@ -194,8 +195,7 @@ class SemiNMF:
             FileNotFoundError, ValueError: it is not there, or not such a file.
         """
         exported = load_dictionary(path)
-        accepted = {field.name for field in fields(Recipe)} - {"statistics", "target_l0"}
-        model = cls(**{name: value for name, value in exported.config.items() if name in accepted}, device=device)
+        model = cls(**{name: value for name, value in exported.settings.items() if name != "statistics"}, device=device)
         model.D, model.effort = exported.D.to(model.device), exported.effort
         model.normalizer = exported.normalizer.to(model.device)
         return model

@@ -7,22 +7,28 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 from collections.abc import Mapping
+from dataclasses import fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from seminmf_lightning.encoders import Effort
+from seminmf_lightning.forms import conform
+from seminmf_lightning.learners import Recipe
 from seminmf_lightning.normalize import Normalizer
+from seminmf_lightning.reading import NUMBERS, Refused, open_safetensors, parse_json, read_tensor, refusing
+from seminmf_lightning.whole_file import whole_file
 
 FILE_NAME = "dictionary.safetensors"
+REALS = NUMBERS[:4]
 PACKAGES = ("seminmf-lightning", "torch", "lightning", "numpy", "safetensors")
 
 
@@ -32,6 +38,9 @@ class Exported(NamedTuple):
     D: Tensor
     normalizer: Normalizer
     config: dict[str, Any]
+    """Everything that was set."""
+    settings: dict[str, Any]
+    """Of it, what makes a :class:`~seminmf_lightning.learners.Recipe` that encodes as the training did."""
     effort: Effort
 
 
@@ -51,10 +60,8 @@ def save_dictionary(
         "versions": json.dumps(_versions()),
         "effort": json.dumps(list(effort)),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    save_file(tensors, partial, metadata=metadata)
-    os.replace(partial, path)
+    with whole_file(path, "make room and write it again; a run is resumed from its checkpoint") as partial:
+        save_file(tensors, partial, metadata=metadata)
     return path
 
 
@@ -66,23 +73,42 @@ def load_dictionary(path: str | os.PathLike[str]) -> Exported:
         ValueError: it is no such file; the message says what is missing.
     """
     path = _file(Path(path))
-    try:
-        with safe_open(path, framework="pt") as handle:
-            names, metadata = set(handle.keys()), handle.metadata() or {}
-            if missing := {"D", "scale", "mean"} - names:
-                raise ValueError(f"{path}: no tensor {', '.join(sorted(missing))}; it holds {', '.join(sorted(names))}")
-            D, scale, mean = (handle.get_tensor(name).clone() for name in ("D", "scale", "mean"))
-    except SafetensorError as error:
-        raise ValueError(f"{path}: not a whole .safetensors file ({error})") from error
-    if D.ndim != 2 or mean.shape != D.shape[1:] or scale.numel() != 1:
-        raise ValueError(
+    with open_safetensors(path) as handle:
+        D, scale, mean = (read_tensor(path, handle, name, REALS).clone() for name in ("D", "scale", "mean"))
+        with refusing(path, "a dictionary: its metadata cannot be read"):
+            metadata = handle.metadata() or {}
+    if D.ndim != 2 or 0 in D.shape or mean.shape != D.shape[1:] or scale.numel() != 1:
+        raise Refused(
             f"{path}: D {tuple(D.shape)}, mean {tuple(mean.shape)} and scale {tuple(scale.shape)} "
             "do not belong together; expected (k, d), (d,) and ()"
         )
+    if not D.isfinite().all() or (D < 0).any():
+        wrong = D[~D.isfinite() | (D < 0)]
+        raise Refused(
+            f"{path}: D must be finite and nonnegative; {len(wrong):,} of its numbers are not, such as {float(wrong[0]):g}"
+        )
+    if not mean.isfinite().all() or not 0 < float(scale) < math.inf:
+        raise Refused(f"{path}: scale must be above 0 and finite, and so must mean be; found scale {float(scale):g}")
     if "config" not in metadata:
-        raise ValueError(f"{path}: no 'config' in its metadata, so that the encoder is not known")
-    normalizer = Normalizer(float(scale), mean if mean.any() else None)
-    return Exported(D, normalizer, json.loads(metadata["config"]), tuple(json.loads(metadata.get("effort", "[]"))))
+        raise Refused(f"{path}: no 'config' in its metadata, so that the encoder is not known")
+    config = parse_json(path, metadata["config"], "a dictionary: its 'config' is not JSON")
+    conform(path, config, {"data?": dict} if isinstance(config, dict) and config.get("data") is not None else {}, "config")
+    effort = parse_json(path, metadata.get("effort", "[]"), "a dictionary: its 'effort' is not JSON")
+    conform(path, effort, [float], "effort")
+    settings = _settings(path, config, len(D))
+    if mean.any() and settings["normalize"] != "center":
+        raise Refused(f"{path}: mean is not zero, but normalize={settings['normalize']} centres nothing")
+    return Exported(D, Normalizer(float(scale), mean if mean.any() else None), config, settings, tuple(effort))
+
+
+def _settings(path: Path, config: Mapping[str, Any], concepts: int) -> dict[str, Any]:
+    """What of ``config`` makes a recipe, once it has made one; the penalty is as tuned, so that there is no target."""
+    known = {field.name for field in fields(Recipe)} - {"target_l0"}
+    with refusing(path, "a dictionary with settings that this version knows"):
+        recipe = Recipe(**{"nb_concepts": concepts} | {name: value for name, value in config.items() if name in known})
+    if recipe.nb_concepts != concepts:
+        raise Refused(f"{path}: D has {concepts} atoms, but its config says nb_concepts={recipe.nb_concepts}")
+    return {name: value for name, value in recipe.plain().items() if name in known}
 
 
 def _file(path: Path) -> Path:

@@ -95,7 +95,8 @@ class Gallery(lightning.Callback):
         if getattr(data, "val_rows", None) is None:
             return data.held_out_sample(self.rows).to(module.device), None
         numbers = data.val_rows.rows(np.arange(min(self.rows, len(data.val_rows))))
-        return data.source.read(numbers).to(module.device), numbers
+        A, left = data.usable(data.source.read(numbers), torch.from_numpy(numbers))
+        return A.to(module.device), left.numpy()
 
     def _origins_of(self, data: Any) -> Origins | None:
         if self._origins is None and getattr(data, "val_rows", None) is not None:
@@ -126,7 +127,8 @@ class Gallery(lightning.Callback):
                     origin = tracer.origin(row)
                     assert isinstance(origin, PatchOrigin)
                     rows = tracer.neighbours(row)
-                    codes = module.encode(data.source.read_range(rows.start, rows.stop).to(module.device))[:, concept]
+                    A = data.source.read_range(rows.start, rows.stop).nan_to_num(0, 0, 0)  # a row left out has no colour
+                    codes = module.encode(A.to(module.device))[:, concept]
                     small = heat(seen(tracer.picture(origin), origin.region), origin, tracer, rows, codes.cpu().numpy())
                     left = (pole * self.examples + place) * CELL
                     sheet.paste(small, (left, line * CELL))

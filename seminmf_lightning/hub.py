@@ -21,7 +21,9 @@ from torch import Tensor
 
 from seminmf_lightning.estimator import Activations, SemiNMF
 from seminmf_lightning.export import FILE_NAME
+from seminmf_lightning.forms import conform
 from seminmf_lightning.model_card import model_card
+from seminmf_lightning.reading import parse_json
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -112,10 +114,6 @@ class HubSemiNMF(
 
 
 def _read_figures(file: Path) -> dict[str, Any]:
-    try:
-        figures = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file}: not JSON ({error}); a finished run writes it, and it may be deleted") from error
-    if not isinstance(figures, dict):
-        raise ValueError(f"{file}: expected a JSON object of figures by name, found {type(figures).__name__}")
+    figures = parse_json(file, file.read_bytes(), "JSON; a finished run writes it, and it may be deleted")
+    conform(file, figures, {})
     return figures

@@ -11,7 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-RANK_TOLERANCE = 1e-12  # a direction is lost when its singular value is below this share of the largest
+RANK_TOLERANCE = 1e-6
+"""A direction is lost when its singular value is below this share of the largest.  Dictionaries and codes are float32 in the
+end: a code magnifies its own rounding, 2^-24, by the inverse of this share, and below it there is only rounding to magnify."""
 
 
 class RowSpace(NamedTuple):
@@ -24,8 +26,9 @@ class RowSpace(NamedTuple):
 def row_space(D: Tensor) -> RowSpace:
     """Factor D once, in float64, so that ``Z = A D^+ = A Q X``.
 
-    Householder QR of the unit-norm atoms where they are independent (k <= d): the normal equations would square
-    their condition number.  SVD where they are not, eigenvectors of D^T D (d, d) where k > d.
+    Householder QR of the unit-norm atoms (k <= d): the normal equations would square their condition number.  Where they
+    are not independent to ``RANK_TOLERANCE``, the SVD of its triangle without the directions below; eigenvectors of
+    D^T D (d, d) where k > d.
     """
     norms = D.double().norm(dim=1)
     inverse_norms = torch.where(norms > 0, 1 / norms, 0.0)
@@ -36,7 +39,7 @@ def row_space(D: Tensor) -> RowSpace:
         weight = norms.max().clamp(min=torch.finfo(torch.float64).tiny)
         scaled = D.double() / weight
         values, vectors = torch.linalg.eigh(scaled.T @ scaled)
-        kept = values > values[-1] * RANK_TOLERANCE
+        kept = values > values[-1] * RANK_TOLERANCE**2
         basis = vectors[:, kept]
         return RowSpace(basis, (basis.T @ scaled.T) / values[kept, None] / weight)
     basis, R = torch.linalg.qr(unit.T)
@@ -45,9 +48,18 @@ def row_space(D: Tensor) -> RowSpace:
         to_codes = torch.linalg.solve_triangular(R, torch.eye(k, dtype=R.dtype, device=R.device), upper=True).T
         if R.norm() * to_codes.norm() < 1 / RANK_TOLERANCE:
             return RowSpace(basis, to_codes * inverse_norms)
-    U, values, Vh = torch.linalg.svd(unit, full_matrices=False)
+    U, values, Vh = torch.linalg.svd(R)
     kept = values > values[0] * RANK_TOLERANCE
-    return RowSpace(Vh[kept].T, (U[:, kept] / values[kept]).T * inverse_norms)
+    return RowSpace(basis @ U[:, kept], Vh[kept] / values[kept, None] * inverse_norms)
+
+
+def idle_atoms(D: Tensor) -> Tensor:
+    """Which atoms (k,) add no direction to those before them: zero and repeated ones among them; where k > d, zero ones."""
+    norms = D.norm(dim=1)
+    if D.shape[0] > D.shape[1]:
+        return norms == 0
+    R = torch.linalg.qr(unit_atoms(D).T, mode="r").R
+    return R.diagonal().abs() <= RANK_TOLERANCE
 
 
 def project_atoms(D: Tensor, bounded: bool) -> Tensor:
@@ -61,3 +73,8 @@ def unit_atoms(D: Tensor) -> Tensor:
     """Scale every atom that is not zero to length 1."""
     norms = D.norm(dim=1, keepdim=True)
     return D / torch.where(norms > 0, norms, 1.0)
+
+
+def as_written(D: Tensor) -> Tensor:
+    """Unit atoms with every entry a float32 number, in float64: what a figure is worked out of is what is written and used."""
+    return unit_atoms(D).float().double()

@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -20,12 +20,16 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from seminmf_lightning.batches import TrainerData, real_rows, unpack
+from seminmf_lightning.checkpoints import read_checkpoint
 from seminmf_lightning.distributed import SolverOptimizer, all_reduce_, rank, world_size
 from seminmf_lightning.encoders import Effort, Encode
 from seminmf_lightning.export import load_dictionary
+from seminmf_lightning.forms import conform, same_form
+from seminmf_lightning.guard import DivergenceError, Guard, newest_checkpoint
 from seminmf_lightning.learners import Learner, Recipe, make_learner
 from seminmf_lightning.metrics import ReconstructionMetrics
 from seminmf_lightning.normalize import Normalizer
+from seminmf_lightning.reading import Refused, refusing
 from seminmf_lightning.statistics import BLOCK_ROWS
 
 STEPS_A_BATCH_AFTER_PASS = 10
@@ -92,6 +96,7 @@ class SemiNMFModule(lightning.LightningModule):
         self._learner_state: Mapping[str, Any] | None = None
         self._encode: Encode | None = None
         self._logged_step = -1
+        self._guard = Guard()
         self._clock = (0.0, 0)
         self._batch = 0  # of this pass; the trainer's own count is one behind after a resume in mid-epoch
 
@@ -150,13 +155,12 @@ class SemiNMFModule(lightning.LightningModule):
             FileNotFoundError, ValueError: there is no dictionary, or it cannot be read.
         """
         exported = load_dictionary(run)
-        wanted = {field.name for field in fields(Recipe)}
-        config = {name: value for name, value in exported.config.items() if name in wanted - {"target_l0"}}
+        settings = dict(exported.settings)
         if encoder is not None:
-            config["encoder"] = dict(encoder)
+            settings["encoder"] = dict(encoder)
             if encoder.get("name") not in ("lasso", "auto"):
-                config["l1_penalty"] = 0.0  # a penalty is the lasso's
-        module = cls(**config)
+                settings["l1_penalty"] = 0.0  # a penalty is the lasso's
+        module = cls(**settings)
         with torch.no_grad():
             module._allocate(exported.D.shape[1])
             module.dictionary.copy_(exported.D)
@@ -249,6 +253,8 @@ class SemiNMFModule(lightning.LightningModule):
         due = self.global_step - self._logged_step >= getattr(self.trainer, "log_every_n_steps", 50)
         rare = learner.one_pass and updated and update_every > 1 and solver.update_every is None and batch_idx < data_batches
         if due or rare or at_end or finished:
+            if found := self._guard.look(learner, self.dictionary.detach(), self.global_step, end_of_pass=at_end):
+                raise self._diverged(found)
             figures = self._training_figures(certify=batch_idx + 1 >= data_batches)
             self._log(figures)
             for name, tag in PROGRESS.items():
@@ -262,8 +268,16 @@ class SemiNMFModule(lightning.LightningModule):
     def _step(self, closure: Callable[[], bool]) -> None:
         optimizer = self.optimizers()
         assert not isinstance(optimizer, list)
-        optimizer.step(closure)
+        try:
+            optimizer.step(closure)
+        except FloatingPointError as error:
+            raise self._diverged(str(error)) from error
         self._encode = None
+
+    def _diverged(self, found: str) -> DivergenceError:
+        place = f"pass {self.current_epoch + 1}, {f'batch {self._batch}' if self._batch else 'at its end'}"
+        checkpoint, D = newest_checkpoint(self.trainer), self.dictionary.detach()
+        return self._guard.report(found, self._made_learner(), D, step=self.global_step, place=place, checkpoint=checkpoint)
 
     def _observe(self, batch: Any) -> bool:
         A, numbers = unpack(batch)
@@ -335,6 +349,8 @@ class SemiNMFModule(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         learner = self._made_learner()
+        if found := self._guard.check(learner, self.dictionary.detach(), self.global_step):
+            raise self._diverged(found)  # before a good checkpoint is replaced
         state = learner.state_dict()
         if world_size() > 1:
             pending = type(learner.pending)(**{name: t.clone() for name, t in learner.pending.tensors().items()})
@@ -350,24 +366,53 @@ class SemiNMFModule(lightning.LightningModule):
             self._allocate(state_dict["dictionary"].shape[1])
         return super().load_state_dict(state_dict, *args, **kwargs)
 
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]
+        cls, checkpoint_path: str | os.PathLike[str], map_location: str | torch.device = "cpu", *, weights_only: bool = True,
+        **settings: Any,
+    ) -> SemiNMFModule:  # fmt: skip
+        """The module as it was, on ``map_location``, with other ``settings`` where some are given.
+
+        Raises:
+            FileNotFoundError, ValueError: it is not there, or not a checkpoint of this class; nothing in it is run.
+        """
+        if not weights_only:
+            raise ValueError("weights_only=False would run what is in the file: a checkpoint of ours never needs it")
+        checkpoint = read_checkpoint(Path(checkpoint_path))
+        known = checkpoint["hyper_parameters"]
+        with refusing(checkpoint_path, "a checkpoint of SemiNMFModule"):
+            Recipe(**known)
+        module = cls(**known | settings)
+        module.on_load_checkpoint(checkpoint)
+        module.load_state_dict(checkpoint["state_dict"])
+        return module.to(map_location)
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        file = checkpoint.get("file", "the checkpoint")
+        conform(file, checkpoint, {"state_dict": {"dictionary": Tensor, "scale": Tensor, "mean": Tensor}, "batch?": int})
         found = tuple(checkpoint["state_dict"]["dictionary"].shape)
+        if len(found) != 2:
+            raise Refused(f"{file}: the dictionary has shape {found}; expected (concepts, features)")
         expected = (self.recipe.nb_concepts, self.dictionary.shape[1] or found[1])
         if found != expected:
             raise ValueError(
-                f"the checkpoint holds a dictionary of {found[0]} concepts x {found[1]} features, "
+                f"{file}: it holds a dictionary of {found[0]} concepts x {found[1]} features, "
                 f"but this run has nb_concepts={expected[0]} and data of {expected[1]} features"
             )
         self._allocate(found[1])
-        self._learner_state = checkpoint.get("learner")
+        same_form(file, checkpoint["state_dict"], self.state_dict(), "state_dict")
+        same_form(file, checkpoint.get("effort", ()), (), "effort")
         self.effort = tuple(checkpoint.get("effort", ()))
         self._batch = checkpoint.get("batch", 0)
-        learner = self._made_learner()
-        if self._learner_state is not None and set(self._learner_state) != set(learner.state_dict()):
-            raise ValueError(
-                f"the checkpoint was written with other statistics than {self.recipe.statistics_for(found[1])}; "
-                "resume with the statistics and l1_penalty of the run it comes from"
-            )
+        state, wanted = checkpoint.get("learner"), self._made_learner().state_dict()
+        if state is not None:
+            if isinstance(state, Mapping) and set(state) != set(wanted):
+                raise Refused(
+                    f"{file}: it was written with other statistics than {self.recipe.statistics_for(found[1])}; "
+                    "resume with the statistics and l1_penalty of the run it comes from"
+                )
+            same_form(file, state, wanted, "learner")
+        self._learner_state = state
 
     # --- small things --------------------------------------------------------------------------------------------
 

@@ -10,6 +10,9 @@ from torch import Tensor
 
 from seminmf_lightning.linalg import RowSpace, project_atoms
 
+NOTHING = 1e-12
+"""A squared error below this share of ``||A||_F^2`` is zero to working precision."""
+
 
 def quadratic(D: Tensor, S: Tensor, P: Tensor) -> Tensor:
     """``1/2 <D, S D> - <P, D>``: the objective as a function of D at fixed codes, less a constant."""
@@ -35,7 +38,7 @@ def optimality_gap(error: float, bound: float, total: float) -> float:
 
     Where the bound is zero to working precision (k >= rank A) the gap is a share of ``total = ||A||_F^2`` instead.
     """
-    floor = 1e-12 * total
+    floor = NOTHING * total
     if bound <= floor:
         return max(0.0, error - bound) / total if total > 0 and error > floor else 0.0
     return error / bound - 1.0

@@ -7,7 +7,6 @@ A run directory is what ``scripts/train.py`` writes: ``.hydra/overrides.yaml`` f
 from __future__ import annotations
 
 import glob
-import json
 import math
 import os
 import re
@@ -21,12 +20,17 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
+import yaml
 from omegaconf import OmegaConf
 
 from seminmf_lightning.export import load_dictionary
+from seminmf_lightning.forms import conform, is_finite
+from seminmf_lightning.reading import file_size, parse_json
 from seminmf_lightning.similarity import matched_share
 
 METRICS, ERROR = "metrics.json", "error.txt"
+ERROR_BYTES = 4096
+DEEPEST = 50  # level of a YAML file
 FIGURES = ("r2", "l0", "reconstruction_loss", "dead_fraction", "optimality_gap", "seconds")
 NEEDED = ("r2", "l0", "reconstruction_loss")
 PLACES = ("run_dir", "ckpt_path")  # where a run lies, not what it does
@@ -107,7 +111,7 @@ def read_run(path: Path) -> Run:
     except FileNotFoundError:
         figures, (status, reason) = {}, _without_metrics(path)
     except (OSError, ValueError) as error:
-        figures, status, reason = {}, "failed", f"{METRICS}: {_short(error)}"
+        figures, status, reason = {}, "failed", _short(error)
     return Run(path, status, reason, overridden, settings, figures)
 
 
@@ -124,7 +128,15 @@ def _settings(folder: Path) -> tuple[tuple[str, ...], dict[str, Any]]:
 
 
 def _yaml(path: Path, otherwise: Any) -> Any:
-    return OmegaConf.to_container(OmegaConf.load(path)) if path.is_file() else otherwise
+    """A file of Hydra's: not deep, and without aliases, of which a few lines can stand for more than there is memory."""
+    if not path.is_file():
+        return otherwise
+    depth = 0
+    for event in yaml.parse(path.read_text(encoding="utf-8")):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent) or depth > DEEPEST:
+            raise ValueError(f"{path}: aliases (*name) and more than {DEEPEST} levels are not read")
+    return OmegaConf.to_container(OmegaConf.load(path))
 
 
 def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
@@ -137,23 +149,23 @@ def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]
 
 def _figures(path: Path) -> tuple[dict[str, float | None], str]:
     """The figures that are finite, and what is wrong with the others."""
-    read = json.loads(path.read_text())
-    if not isinstance(read, dict):
-        raise ValueError(f"expected an object, found {type(read).__name__}")
+    file_size(path)
+    read = parse_json(METRICS, path.read_bytes(), "JSON")
+    conform(METRICS, read, {})
     figures: dict[str, float | None] = dict.fromkeys(FIGURES)
     wrong = []
     for name in FIGURES:
         value = read.get(name)
-        if isinstance(value, int | float) and math.isfinite(value):
+        if is_finite(value):
             figures[name] = float(value)
         elif name in NEEDED or value is not None:
-            wrong.append(f"{name} is {value if name in read else 'missing'}")
-    return figures, ", ".join(wrong)
+            wrong.append(f"{name} is {(value or repr(value)) if name in read else 'missing'}")
+    return figures, _short(", ".join(wrong))
 
 
 def _without_metrics(path: Path) -> tuple[str, str]:
     if (path / ERROR).is_file():
-        return "failed", _short((path / ERROR).read_text())
+        return "failed", _short((path / ERROR).read_bytes()[:ERROR_BYTES].decode("utf-8", "replace"))
     resumable = (path / "checkpoints" / "last.ckpt").is_file()
     return "unfinished", f"no {METRICS}; " + ("checkpoints/last.ckpt can go on" if resumable else "no checkpoint")
 

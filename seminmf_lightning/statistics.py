@@ -95,6 +95,7 @@ class CodeStatistics(Sums):
     cross: Tensor  # P (k, d)
     rows: Tensor  # ()
     squared_error: Tensor  # () sum of ||a - z D||^2
+    squares: Tensor  # () sum of ||a||^2
     l1_norm: Tensor  # () sum of |z|
     fired: Tensor  # (k,) rows in which |z_j| > 0
 
@@ -105,6 +106,7 @@ class CodeStatistics(Sums):
             _zeros(concepts, features, device=device),
             rows=_zeros(device=device),
             squared_error=_zeros(device=device),
+            squares=_zeros(device=device),
             l1_norm=_zeros(device=device),
             fired=_zeros(concepts, device=device),
         )
@@ -120,9 +122,10 @@ class CodeStatistics(Sums):
             raise FloatingPointError("the reconstruction error is not finite")
         self.squared_error += squared_error
         # Products in float64 too: each process has other rows, and a step must not see which.
-        exact = Z.double()
+        exact, rows = Z.double(), A.double()
         self.gram += exact.T @ exact
-        self.cross += exact.T @ A.double()
+        self.cross += exact.T @ rows
+        self.squares += rows.square().sum()
         self.rows += A.shape[0]
         self.l1_norm += Z.abs().sum(dtype=torch.float64)
         self.fired += (Z != 0).sum(dim=0)

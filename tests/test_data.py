@@ -11,20 +11,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from seminmf_lightning.data import ActivationDataModule, HarvestedRows, NpyRows, SafetensorsRows, Source, TensorRows
+from seminmf_lightning.data import (
+    ActivationDataModule,
+    HarvestedRows,
+    NpyRows,
+    ObjectStoreRows,
+    SafetensorsRows,
+    Source,
+    TensorRows,
+)
 from seminmf_lightning.data.rows import RowSet, hold_out, shuffled
 from seminmf_lightning.data.stream import BatchStream
 from seminmf_lightning.harvest import HarvestJob, HarvestRecipe, Store
 
 
-@pytest.fixture(params=["npy", "npy shards", "safetensors", "tensor", "store"])
+@pytest.fixture(params=["npy", "npy shards", "safetensors", "tensor", "store", "object store"])
 def source(request: pytest.FixtureRequest, tmp_path: Path, signed: torch.Tensor) -> Source:
     if request.param == "npy":
         np.save(tmp_path / "a.npy", signed.numpy())
         return NpyRows(str(tmp_path / "a.npy"))
-    if request.param == "npy shards":
+    if request.param in ("npy shards", "object store"):
         for index, part in enumerate(signed.split(170)):
             np.save(tmp_path / f"{index}.npy", part.numpy())
+        if request.param == "object store":
+            return ObjectStoreRows(f"file://{tmp_path}/*.npy", cache_dir=str(tmp_path / "cache"), chunk_mb=0.01)
         return NpyRows(str(tmp_path / "*.npy"))
     if request.param == "safetensors":
         for index, part in enumerate(signed.split(170)):

@@ -61,7 +61,7 @@ def sweep(tmp_path: Path) -> Path:
         (2, "failed", "no rows"),
         (3, "unfinished", "last.ckpt can go on"),
         (4, "unfinished", "no checkpoint"),
-        (5, "failed", "metrics.json: Unterminated|metrics.json: Expecting"),
+        (5, "failed", "metrics.json: not JSON .*(Unterminated|Expecting)"),
         (6, "failed", "r2 is nan"),
         (7, "failed", "l0 is missing, reconstruction_loss is low"),
         (8, "failed", "expected an object, found list"),

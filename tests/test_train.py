@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +11,7 @@ import pytest
 import scipy.sparse
 import tiny
 import torch
-from conftest import ROOT
+from conftest import ROOT, kill_after_first_checkpoint
 from hydra import compose, initialize_config_dir
 from lightning import seed_everything
 from safetensors import safe_open
@@ -107,14 +103,7 @@ def test_killed_and_resumed_is_bitwise_the_undisturbed_run(script, tmp_path: Pat
     script("train", *common, f"hydra.run.dir={tmp_path}/whole")
     run = tmp_path / "killed"
     last = run / "checkpoints" / "last.ckpt"
-    command = [sys.executable, str(ROOT / "scripts" / "train.py"), *common, f"hydra.run.dir={run}"]
-    silent = subprocess.DEVNULL
-    process = subprocess.Popen(command, cwd=ROOT, stdout=silent, stderr=silent, start_new_session=True)
-    deadline = time.monotonic() + 120
-    while not last.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)  # all processes of the run
-    process.wait()
+    kill_after_first_checkpoint(common, run)
     position = torch.load(last, weights_only=True)["batch"]
     assert 0 < position < 1350 // processes  # within the first pass
     script("train", *common, f"hydra.run.dir={run}", f"ckpt_path={last}")
@@ -197,6 +186,12 @@ def test_every_shipped_config_runs(choice: str, npy: Path, tmp_path: Path, monke
     if choice == "logger=wandb":
         pytest.importorskip("wandb", reason="the extra wandb is not installed")
         monkeypatch.setenv("WANDB_MODE", "offline")
+    if choice.startswith("launcher="):
+        pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="the extra slurm is not installed")
+    if choice in ("trainer=slurm", "launcher=submitit_slurm"):
+        for name, value in (("NNODES", "1"), ("NTASKS", "1"), ("NTASKS_PER_NODE", "1"), ("PROCID", "0"), ("LOCALID", "0")):
+            monkeypatch.setenv(f"SLURM_{name}", value)
+        monkeypatch.setenv("SLURM_NODEID", "0")
     if choice == "trainer=gpu" and not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     os.environ["SEMINMF_RUN_ID"] = "test"
@@ -208,6 +203,8 @@ def test_every_shipped_config_runs(choice: str, npy: Path, tmp_path: Path, monke
 
         save_file({"activations": torch.rand(200, 12)}, tmp_path / "a.safetensors")
         overrides += [f"data.path={tmp_path}/a.safetensors", "nb_concepts=8"]
+    elif choice == "data=object_store":
+        overrides += [f"data.path={npy}", f"data.cache_dir={tmp_path}/cache", "nb_concepts=8"]
     elif choice == "data=shards" or (choice in ("experiment=minilm_pydoc", "experiment=vision_demo")):
         overrides += [f"data.path={small_store(tmp_path)}", "nb_concepts=8"]
     elif choice == "data=harvest":

@@ -44,7 +44,7 @@ def pass_rate(options: Namespace) -> dict[str, float]:
 
 def solution(options: Namespace) -> dict[str, float]:
     """Seconds of ``hals`` to ``options.target`` (mean squared error an element) and to convergence, pass included."""
-    A = torch.from_numpy(np.load(options.path)).float()
+    A = torch.from_numpy(np.load(options.path, allow_pickle=False)).float()
     to_target, to_end = [], []
     for _ in range(REPEATS):
         reached = None

@@ -38,7 +38,7 @@ def spams_curve(options: Namespace) -> dict[str, float]:
     """Held-out objective of spams.trainDL(posD=True) after each of ``options.seconds``, one run each."""
     import spams
 
-    X = np.asfortranarray(np.load(options.path).T)
+    X = np.asfortranarray(np.load(options.path, allow_pickle=False).T)
     figures = {}
     for seconds in options.seconds:
         D = spams.trainDL(
@@ -53,8 +53,8 @@ def spams_encoding(options: Namespace) -> dict[str, float]:
     """Rows/s of spams.lasso and spams.omp with the dictionary our own encoders are timed with."""
     import spams
 
-    X = np.asfortranarray(np.load(options.held_out).T)
-    D = torch.load(options.dictionary).numpy()
+    X = np.asfortranarray(np.load(options.held_out, allow_pickle=False).T)
+    D = torch.load(options.dictionary, weights_only=True).numpy()
     atoms = np.asfortranarray(D.T)
     unit = np.asfortranarray((D / np.linalg.norm(D, axis=1, keepdims=True).clip(1e-12)).T)
     threads = options.threads
@@ -80,7 +80,7 @@ def sklearn_curve(options: Namespace) -> dict[str, float]:
     """Held-out objective of scikit-learn's MiniBatchDictionaryLearning(positive_dict=True) after each of the seconds."""
     from sklearn.decomposition import MiniBatchDictionaryLearning
 
-    A = np.load(options.path)
+    A = np.load(options.path, allow_pickle=False)
     model = MiniBatchDictionaryLearning(
         n_components=options.concepts, alpha=options.l1_penalty, positive_dict=True, fit_algorithm="cd", batch_size=512,
         random_state=0, n_jobs=options.threads,

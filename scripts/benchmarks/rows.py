@@ -37,7 +37,7 @@ def split(data: Path | None, folder: Path) -> tuple[Path, Path]:
 
 
 def load(path: Path) -> torch.Tensor:
-    return torch.from_numpy(np.load(path))
+    return torch.from_numpy(np.load(path, allow_pickle=False))
 
 
 def held_out_objective(D: torch.Tensor, path: Path, penalty: float) -> float:

@@ -4,6 +4,7 @@ from seminmf_lightning.data.datamodule import ActivationDataModule
 from seminmf_lightning.data.demo import DemoRows
 from seminmf_lightning.data.live import HarvestDataModule
 from seminmf_lightning.data.npy import NpyRows
+from seminmf_lightning.data.object_store import ObjectStoreRows
 from seminmf_lightning.data.safetensors import SafetensorsRows
 from seminmf_lightning.data.shards import HarvestedRows
 from seminmf_lightning.data.source import Shard, Source
@@ -11,6 +12,6 @@ from seminmf_lightning.data.synthetic import PlantedRows
 from seminmf_lightning.data.tensor import TensorRows
 
 __all__ = [
-    "ActivationDataModule", "DemoRows", "HarvestDataModule", "HarvestedRows", "NpyRows", "PlantedRows", "SafetensorsRows",
-    "Shard", "Source", "TensorRows",
+    "ActivationDataModule", "DemoRows", "HarvestDataModule", "HarvestedRows", "NpyRows", "ObjectStoreRows", "PlantedRows",
+    "SafetensorsRows", "Shard", "Source", "TensorRows",
 ]  # fmt: skip

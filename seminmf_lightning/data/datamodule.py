@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -13,15 +15,19 @@ from torch import Tensor
 
 from seminmf_lightning.checks import one_of, real_number, whole_number
 from seminmf_lightning.data.npy import NpyRows
-from seminmf_lightning.data.rows import RowSet, hold_out, shuffled
+from seminmf_lightning.data.object_store import ObjectStoreRows
+from seminmf_lightning.data.order import WindowedOrder
+from seminmf_lightning.data.rows import RowSet, hold_out, scattered_stretches, shuffled
 from seminmf_lightning.data.safetensors import SafetensorsRows
-from seminmf_lightning.data.source import Source
+from seminmf_lightning.data.skipped import SkippedRows, reason
+from seminmf_lightning.data.source import Source, Wanted
 from seminmf_lightning.data.stream import BatchStream
 from seminmf_lightning.data.tensor import TensorRows
 
 SAMPLE_BYTES = 256 * 2**20
 BLOCK_BYTES = 64 * 2**20  # where order does not matter: blocks large enough for the matrix product to run at full speed
 COPY_BYTES = 24 * 2**20  # of blocks that are copies: larger ones get fresh memory each time, at a seventh of the speed
+SAMPLE_STRETCHES = 64  # of a sample of rows that are fetched
 SHUFFLED_ROWS = 1024
 WHOLE_ROWS = 2048  # a large batch is a multiple of this, so that processes can share it in whole blocks
 LEAST_BATCHES = 8  # a pass: enough to see the loss fall
@@ -31,7 +37,8 @@ class ActivationDataModule(lightning.LightningDataModule):
     """Streams activations (n, d) to any number of processes.
 
     Args:
-        source: a :class:`Source`; or a tensor, an array, or the path(s) or glob of ``.npy`` or ``.safetensors`` files.
+        source: a :class:`Source`; or a tensor, an array, or the path(s) or glob of ``.npy`` or ``.safetensors`` files,
+            or their URLs in an object store.
         batch_size: rows a step, of all processes together.  None: 1,024 where the order of rows matters to the module,
             else blocks of about 32 MB.
         val_fraction: share of rows held out, in [0, 1); 0 evaluates on the training rows.
@@ -39,7 +46,13 @@ class ActivationDataModule(lightning.LightningDataModule):
             the source knows them.
         order: ``shuffled`` or ``sequential``; ``auto`` asks the module whether order matters to it.
         sample_rows: rows of the training set that the normaliser and the starting dictionary are made from.
-        seed: of the split, the order and the sample.
+        on_bad_rows: of rows that hold NaN or Inf: ``error``, or ``skip`` to leave them out of training and validation, and list
+            them in ``skipped_rows.csv`` in the trainer's ``default_root_dir``.  Of prediction, whose row i is row i of the
+            data, nothing is left out.
+        max_skipped: share of the rows that may be left out, in [0, 1].
+        seed: of the order and the sample.
+        split_seed: of the choice of held-out rows; not the same, so that runs which differ in their seed are measured on the
+            same rows.
 
     Raises:
         TypeError, ValueError: a bad argument; on setup, bad data, naming the file or the row.
@@ -58,7 +71,10 @@ class ActivationDataModule(lightning.LightningDataModule):
         val_split: str = "auto",
         order: str = "auto",
         sample_rows: int = 16_384,
+        on_bad_rows: str = "error",
+        max_skipped: float = 0.01,
         seed: int = 0,
+        split_seed: int = 0,
     ) -> None:
         super().__init__()
         self.source = as_source(source)
@@ -67,9 +83,13 @@ class ActivationDataModule(lightning.LightningDataModule):
         self.val_split = one_of("data.val_split", val_split, ("auto", "block", "group"))
         self.order = one_of("data.order", order, ("auto", "shuffled", "sequential"))
         self.sample_rows = whole_number("data.sample_rows", sample_rows, 1)
+        self.on_bad_rows = one_of("data.on_bad_rows", on_bad_rows, ("error", "skip"))
+        self.max_skipped = real_number("data.max_skipped", max_skipped, 0, below=1.0000001)
         self.seed = whole_number("data.seed", seed, 0)
+        self.split_seed = whole_number("data.split_seed", split_seed, 0)
         self.train_rows: RowSet | None = None
         self.val_rows: RowSet | None = None
+        self.skipped_rows = SkippedRows(self.source, self.max_skipped) if self.on_bad_rows == "skip" else None
 
     def prepare_data(self) -> None:
         self.source.prepare()
@@ -77,7 +97,20 @@ class ActivationDataModule(lightning.LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         if self.train_rows is None:
             n = len(self.source)
-            self.train_rows, self.val_rows = hold_out(n, self.val_fraction, self.seed, self._groups(n))
+            self.train_rows, self.val_rows = hold_out(n, self.val_fraction, self.split_seed, self._groups(n))
+            self.source.verify_share(*self._place())
+        if stage == "fit" and self.skipped_rows is not None and self.trainer is not None:
+            self.skipped_rows.keep_in(
+                Path(self.trainer.default_root_dir), *self._place(), resumed=self.trainer.ckpt_path is not None
+            )
+
+    def teardown(self, stage: str) -> None:
+        if self.skipped_rows is not None and self._place()[0] == 0:
+            self.skipped_rows.write_list()
+
+    def on_exception(self, exception: BaseException) -> None:
+        if self.skipped_rows is not None:
+            self.skipped_rows.write_list()
 
     @property
     def features(self) -> int:
@@ -91,21 +124,29 @@ class ActivationDataModule(lightning.LightningDataModule):
         shuffle = self.order == "shuffled" or (self.order == "auto" and order_matters)
         size = self.batch_size or self._usual_batch_size(order_matters)
         extra = getattr(module, "extra_batches", 0)
-        return self._stream(
+        stream = self._stream(
             self.train_rows, size, shuffle=shuffle, extra=extra, block=getattr(module, "block_rows", 1),
-            minibatch=getattr(module, "minibatch_rows", None),
+            minibatch=getattr(module, "minibatch_rows", None), any_order=shuffle or not order_matters,
         )  # fmt: skip
+        if isinstance(stream.order, WindowedOrder) and stream.order.narrowest < (world := self._place()[1]):
+            warnings.warn(
+                f"rows come {stream.order.narrowest} chunks at a time, so that some of the {world} processes are idle: lower "
+                "data.chunk_mb or raise data.shuffle_mb",
+                stacklevel=2,
+            )
+        return stream
 
     def val_dataloader(self) -> BatchStream:
         assert self.val_rows is not None
-        return self._stream(self.val_rows, self.batch_size or 4 * SHUFFLED_ROWS, shuffle=False)
+        return self._stream(self.val_rows, self.batch_size or 4 * SHUFFLED_ROWS, shuffle=False, any_order=True)
 
     def predict_dataloader(self) -> BatchStream:
-        """All rows, in order."""
-        return self._stream(RowSet.all(len(self.source)), self.batch_size or 4 * SHUFFLED_ROWS, shuffle=False)
+        """All rows, in order, bad ones too: row i of what is predicted is row i of the data."""
+        return self._stream(RowSet.all(len(self.source)), self.batch_size or 4 * SHUFFLED_ROWS, shuffle=False, whole=True)
 
     def sample(self) -> Tensor:
-        """Training rows, the same on every process: all if they are few, else a random set in order of row number.
+        """Training rows, the same on every process: all if they are few, else a random set in order of row number (of 64 random
+        stretches, where rows are fetched).
 
         Raises:
             ValueError: a row with NaN or Inf, naming its file and number.
@@ -121,12 +162,30 @@ class ActivationDataModule(lightning.LightningDataModule):
     def _sample(self, rows: RowSet, wanted: int, *, sort: bool) -> Tensor:
         n = len(rows)
         count = min(n, max(1, min(wanted, SAMPLE_BYTES // (4 * self.features))))
-        positions = shuffled(np.arange(count), n, self.seed, epoch=2**31)
+        if self.source.chunking is None:
+            positions = shuffled(np.arange(count), n, self.seed, 2**31)
+        else:  # a request for each row would be too many: rows of some places
+            stretches = scattered_stretches(n, count, SAMPLE_STRETCHES, self.source.chunking.rows, self.seed, 2**31)
+            self.source.expect(Wanted([tuple(rows.ranges(*one)) for one in stretches], []))
+            positions = np.concatenate([np.arange(*one) for one in stretches])
+            positions = positions[shuffled(np.arange(len(positions)), len(positions), self.seed, 2**31)]
         numbers = rows.rows(np.sort(positions) if sort else positions)
-        A = self.source.read(numbers)
-        if not A.isfinite().all():
-            raise ValueError(self.explain(A, torch.from_numpy(numbers)))
+        A = self.usable(self.source.read(numbers), torch.from_numpy(numbers))[0]
+        if not len(A):
+            raise ValueError(f"all of {count} rows looked at hold NaN or Inf: {self.source.where(int(numbers[0]))} and others")
         return A
+
+    def usable(self, A: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows (m, d) and their numbers (m,) without those that are skipped.
+
+        Raises:
+            ValueError: a row with NaN or Inf, and they are not skipped; the message names its file and number.
+        """
+        if self.skipped_rows is not None:
+            return self.skipped_rows.drop((A, numbers, torch.tensor([len(A)])), 0)[:2]
+        if not A.isfinite().all():
+            raise ValueError(self.explain(A, numbers))
+        return A, numbers
 
     def explain(self, A: Tensor, numbers: Tensor) -> str:
         """What is wrong with a batch that cannot be used, in words that lead to the row."""
@@ -139,10 +198,14 @@ class ActivationDataModule(lightning.LightningDataModule):
         row = int(numbers.cpu()[bad].min())
         values = A.cpu()[bad[int(numbers.cpu()[bad].argmin())]]
         feature = int((~values.isfinite()).nonzero()[0])
-        found = float(values[feature])
+        advice = (
+            "rows are left out of training and validation alone, repair the file"
+            if self.on_bad_rows == "skip"
+            else "repair the file, or train without such rows: data.on_bad_rows=skip"
+        )
         return (
-            f"{self.source.where(row)}: feature {feature} is {found}; every number must be finite "
-            f"({len(bad)} such rows in this batch)"
+            f"{self.source.where(row)}: {reason(feature, float(values[feature]))}; every number must be finite "
+            f"({len(bad)} such rows in this batch); {advice}"
         )
 
     def _module(self) -> Any:
@@ -157,13 +220,18 @@ class ActivationDataModule(lightning.LightningDataModule):
         return rows if rows < WHOLE_ROWS else rows // WHOLE_ROWS * WHOLE_ROWS
 
     def _stream(
-        self, rows: RowSet, size: int, *, shuffle: bool, extra: int = 0, block: int = 1, minibatch: int | None = None
-    ) -> BatchStream:
-        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+        self, rows: RowSet, size: int, *, shuffle: bool, extra: int = 0, block: int = 1, minibatch: int | None = None,
+        any_order: bool = False, whole: bool = False,
+    ) -> BatchStream:  # fmt: skip
+        rank, world = self._place()
         return BatchStream(
             self.source, rows, size, shuffle=shuffle, seed=self.seed, rank=rank, world=world, extra=extra, block=block,
-            minibatch=minibatch,
+            minibatch=minibatch, any_order=any_order, skipped=None if whole else self.skipped_rows,
         )  # fmt: skip
+
+    def _place(self) -> tuple[int, int]:
+        """This process's number, and how many there are."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
 
     def _groups(self, n: int) -> np.ndarray | None:
         if self.val_split == "block" or self.val_fraction == 0:
@@ -185,4 +253,6 @@ def as_source(source: Any) -> Source:
     paths = [source] if isinstance(source, str | os.PathLike) else source
     if not isinstance(paths, Sequence) or not paths or not all(isinstance(path, str | os.PathLike) for path in paths):
         raise TypeError(f"source must be a Source, a tensor, an array, or paths; got {type(source).__name__}")
+    if any("://" in str(path) for path in paths):
+        return ObjectStoreRows([str(path) for path in paths])
     return SafetensorsRows(paths) if str(paths[0]).endswith(".safetensors") else NpyRows(paths)

@@ -42,7 +42,8 @@ class HarvestDataModule(lightning.LightningDataModule):
         val_fraction: share of the examples held out, in [0, 1); 0 evaluates on the training examples.
         sample_rows: rows of the first training examples that the normaliser and the starting dictionary are made from; they
             are harvested once.
-        seed: of the split, the order and the choice of tokens.
+        seed: of the order and the choice of tokens.
+        split_seed: of the choice of held-out examples.
 
     Raises:
         TypeError, ValueError: a bad argument; on setup, a layer that does not exist or inputs that cannot be read.
@@ -68,6 +69,7 @@ class HarvestDataModule(lightning.LightningDataModule):
         sample_rows: int = 16_384,
         max_skipped: float = 0.01,
         seed: int = 0,
+        split_seed: int = 0,
     ) -> None:
         super().__init__()
         self.recipe = HarvestRecipe(
@@ -80,6 +82,7 @@ class HarvestDataModule(lightning.LightningDataModule):
         self.sample_rows = whole_number("data.sample_rows", sample_rows, 1)
         self.max_skipped = real_number("data.max_skipped", max_skipped, 0, below=1.0000001)
         self.seed = whole_number("data.seed", seed, 0)
+        self.split_seed = whole_number("data.split_seed", split_seed, 0)
         self.train_examples = self.val_examples = RowSet.all(0)
         self.skipped: set[int] = set()
         self._harvester: Harvester | None = None
@@ -227,7 +230,7 @@ class HarvestDataModule(lightning.LightningDataModule):
         if harvester.inputs.kind == "text" and count <= COUNTED_EXAMPLES:
             counts = np.array([self._count(read.items) for read in harvester.read(range(count))], dtype=float)
         self._rows_an_example = max(float(counts.mean()), 1e-3)
-        held = held_out_groups(counts, self.val_fraction, self.seed) if self.val_fraction else np.ones(count, dtype=bool)
+        held = held_out_groups(counts, self.val_fraction, self.split_seed) if self.val_fraction else np.ones(count, dtype=bool)
         self.val_examples = RowSet.where(held)
         self.train_examples = RowSet.where(~held) if self.val_fraction else self.val_examples
         if not len(self.train_examples):
@@ -286,9 +289,18 @@ class LiveStream:
             self.data.forget_sample()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"epoch": self.epoch, "batch": self.batch}
+        return {"epoch": self.epoch, "batch": self.batch, "world": self.data.world}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """
+        Raises:
+            ValueError: another number of processes in mid-pass: each has its own windows, and rows would count twice.
+        """
+        if 0 < state["batch"] < len(self) and state["world"] != self.data.world:
+            raise ValueError(
+                f"data=harvest goes on in mid-pass only with as many processes as before, {state['world']}; "
+                f"found {self.data.world}.  Harvest to disk with scripts/harvest.py for runs that are resized"
+            )
         self.epoch, self.batch = state["epoch"], state["batch"]
 
     def set_epoch(self, epoch: int) -> None:

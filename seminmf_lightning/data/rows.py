@@ -6,6 +6,8 @@ the number of rows, and both can be entered anywhere, so that a resumed pass see
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 HELD_OUT_BLOCKS = 32
@@ -93,15 +95,15 @@ def held_out_groups(counts: np.ndarray, fraction: float, seed: int) -> np.ndarra
     return chosen
 
 
-def shuffled(positions: np.ndarray, n: int, seed: int, epoch: int) -> np.ndarray:
-    """Where each of ``positions`` goes in a pseudo-random permutation of ``0..n-1`` chosen by (seed, epoch).
+def shuffled(positions: np.ndarray, n: int, *key: int) -> np.ndarray:
+    """Where each of ``positions`` goes in a pseudo-random permutation of ``0..n-1`` chosen by the key: (seed, epoch), say.
 
     A Feistel network on the next even number of bits, walked along its cycle until it is back below n
     (Black & Rogaway, "Ciphers with arbitrary finite domains", 2002).
     """
     half = np.uint64(max(1, ((max(n, 2) - 1).bit_length() + 1) // 2))
     mask = np.uint64((1 << int(half)) - 1)
-    keys = np.random.SeedSequence([seed, epoch]).generate_state(FEISTEL_ROUNDS, dtype=np.uint64)
+    keys = np.random.SeedSequence(key).generate_state(FEISTEL_ROUNDS, dtype=np.uint64)
 
     def encipher(x: np.ndarray) -> np.ndarray:
         left, right = x >> half, x & mask
@@ -113,6 +115,27 @@ def shuffled(positions: np.ndarray, n: int, seed: int, epoch: int) -> np.ndarray
     while len(outside := np.flatnonzero(out >= np.uint64(n))):
         out[outside] = encipher(out[outside])
     return out.astype(np.int64)
+
+
+def scattered_stretches(n: int, count: int, most: int, longest: int, *key: int) -> list[tuple[int, int]]:
+    """About ``count`` of the positions ``0..n-1``, in up to ``most`` stretches [start, stop) of one length at random places, in
+    order; all of them, in stretches of ``longest``, if there are no more."""
+    if count >= n:
+        return [(start, min(start + longest, n)) for start in range(0, n, longest)]
+    length = -(-count // min(most, count))
+    number = min(-(-count // length), n // length)
+    places = np.sort(shuffled(np.arange(number), n // length, *key)) * length
+    return [(int(place), int(place) + length) for place in places]
+
+
+def numbered_apart(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Groups that are numbered within their shard, numbered anew so that shards share none."""
+    numbered, before = [], 0
+    for groups in parts:
+        names, number = np.unique(groups, return_inverse=True)
+        numbered.append(number + before)
+        before += len(names)
+    return np.concatenate(numbered)
 
 
 def _mix(x: np.ndarray) -> np.ndarray:

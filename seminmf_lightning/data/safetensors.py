@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from seminmf_lightning.data.files import Paths, find_files
-from seminmf_lightning.data.source import Shard, Source
+from seminmf_lightning.data.rows import numbered_apart
+from seminmf_lightning.data.source import Shard, Source, stamp
+from seminmf_lightning.reading import WHOLE_NUMBERS, Refused, open_safetensors, read_tensor
 
 
 @dataclass
@@ -20,50 +23,55 @@ class SafetensorsRows(Source):
     key: str | None = None
     """Name of the tensor; None takes ``activations``, or the only 2-D tensor there is."""
     group_key: str = "group"
-    """Name of an optional tensor (n,): the image or document of each row."""
+    """Name of an optional tensor (n,) of whole numbers: the image or document of each row."""
 
     def open(self) -> list[Shard]:
         shards = []
         for file in find_files(self.path, ".safetensors"):
-            with _open(file) as handle:  # its tensors are views of the mapped file, and keep it mapped
-                shards.append(Shard(str(file), handle.get_tensor(self._key(file, handle))))
+            before = stamp(file)
+            with open_safetensors(file) as handle:  # its tensors are views of the mapped file, and keep it mapped
+                shards.append(Shard(str(file), read_tensor(file, handle, self._key(file, handle)), before))
         return shards
 
     def open_groups(self) -> np.ndarray | None:
-        groups = []
-        for file in find_files(self.path, ".safetensors"):
-            with _open(file) as handle:
+        parts: list[np.ndarray] = []
+        without: list[str] = []
+        for shard in self.shards:
+            file = Path(shard.name)
+            with open_safetensors(file) as handle:
                 if self.group_key not in handle.keys():  # noqa: SIM118  (not a mapping)
-                    return None
-                groups.append(handle.get_tensor(self.group_key).numpy())
-        # Groups are numbered within their shard: shift them so that shards do not share any.
-        shift, shifted = 0, []
-        for group in groups:
-            shifted.append(group.astype(np.int64) + shift)
-            shift = int(shifted[-1].max(initial=shift)) + 1
-        return np.concatenate(shifted)
+                    without.append(shard.name)
+                    continue
+                group = read_tensor(file, handle, self.group_key, WHOLE_NUMBERS).numpy()
+            if group.shape != (len(shard.rows),):
+                raise Refused(f"{file}: {self.group_key!r} has shape {group.shape}, but there are {len(shard.rows)} rows")
+            parts.append(group)
+        if parts and without:
+            raise Refused(
+                f"{without[0]}: no tensor {self.group_key!r}, but other shards have one; all of them need it, or none"
+            )
+        return numbered_apart(parts) if parts else None
 
     def _key(self, file: Path, handle: safe_open) -> str:
-        names = list(handle.keys())
-        if self.key is not None:
-            if self.key not in names:
-                raise ValueError(f"{file}: no tensor {self.key!r}; it holds {', '.join(names) or 'none'}")
-            return self.key
-        matrices = [name for name in names if len(handle.get_slice(name).get_shape()) == 2]
-        if "activations" in names:
-            return "activations"
-        if len(matrices) == 1:
-            return matrices[0]
-        if len(names) == 1:
-            return names[0]  # of another rank: the check of shapes says so
-        raise ValueError(f"{file}: which tensor holds the rows? Set data.key to one of {', '.join(names) or 'none'}")
+        ranks = {name: len(handle.get_slice(name).get_shape()) for name in handle.keys()}  # noqa: SIM118
+        return tensor_of_rows(str(file), ranks, self.key)
 
 
-def _open(file: Path) -> safe_open:
-    try:
-        return safe_open(file, framework="pt")
-    except (SafetensorError, OSError) as error:
-        raise ValueError(
-            f"{file}: not a whole .safetensors file ({file.stat().st_size:,} bytes; {error}); "
-            "it may be truncated, empty or of another format"
-        ) from error
+def tensor_of_rows(file: str, ranks: Mapping[str, int], key: str | None) -> str:
+    """Which tensor of a file holds the rows, of those there are with their numbers of dimensions.
+
+    Raises:
+        ValueError: there is no tensor ``key``, or without one it is not clear.
+    """
+    if key is not None:
+        if key not in ranks:
+            raise Refused(f"{file}: no tensor {key!r}; it holds {', '.join(ranks) or 'none'}")
+        return key
+    matrices = [name for name, rank in ranks.items() if rank == 2]
+    if "activations" in ranks:
+        return "activations"
+    if len(matrices) == 1:
+        return matrices[0]
+    if len(ranks) == 1:
+        return next(iter(ranks))  # of another rank: the check of shapes says so
+    raise Refused(f"{file}: which tensor holds the rows? Set data.key to one of {', '.join(ranks) or 'none'}")

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
 
-from seminmf_lightning.data.source import Shard, Source
+from seminmf_lightning.data.source import Shard, Source, stamp
 from seminmf_lightning.harvest.job import finished_manifest
 from seminmf_lightning.harvest.store import MANIFEST, Store, StoreError, open_tensors, sha256_of
+from seminmf_lightning.reading import WHOLE_NUMBERS, read_tensor
 
 
 @dataclass
@@ -30,24 +31,22 @@ class HarvestedRows(Source):
     def open(self) -> list[Shard]:
         shards = []
         for record, file in self._files("file"):
+            before = stamp(file)
             if self.verify and (found := sha256_of(file)) != record["sha256"]:
                 raise StoreError(
                     f"{file}: damaged: its sha256 is {found}, the manifest says {record['sha256']}; {self._again(record)}"
                 )
             with open_tensors(file) as handle:
-                try:
-                    rows = handle.get_tensor("activations")
-                except SafetensorError as error:
-                    raise StoreError(f"{file}: holds no `activations` ({error}); {self._again(record)}") from error
+                rows = read_tensor(file, handle, "activations")
             if list(rows.shape) != [record["rows"], record["features"]]:
                 raise StoreError(
                     f"{file}: shape {tuple(rows.shape)}, but the manifest says {record['rows']} x {record['features']}; "
                     f"{self._again(record)}"
                 )
             if len(rows):
-                shards.append(Shard(str(file), rows))
+                shards.append(Shard(str(file), rows, before))
         if not shards:
-            raise StoreError(f"{self.path}: holds no rows yet")
+            raise StoreError(f"{self.path}: holds no rows yet: {MANIFEST} in it lists none")
         return shards
 
     def open_groups(self) -> np.ndarray:
@@ -55,8 +54,7 @@ class HarvestedRows(Source):
         parts = []
         for record, index in self._files("index"):
             if record["rows"]:
-                with open_tensors(index) as handle:
-                    parts.append(handle.get_tensor("example").numpy())
+                parts.append(self._examples(record, index))
         return np.concatenate(parts)
 
     def where(self, row: int) -> str:
@@ -65,26 +63,17 @@ class HarvestedRows(Source):
         try:
             for record, index in self._files("index"):
                 if row < record["rows"]:
-                    with open_tensors(index) as handle:
-                        example = int(handle.get_slice("example")[row : row + 1][0])
+                    example = int(self._examples(record, index)[row])
                     examples = Store(self.path).examples(record["shard"])
                     return f"{place} ({examples[example - record['examples'][0]]['name']})"
                 row -= record["rows"]
-        except StoreError:  # a name is not worth an error of its own
+        except (ValueError, IndexError):  # a name is not worth an error of its own
             return place
         return place
 
     def layers(self) -> list[str]:
         """The names of the layers that are read."""
-        layers = list(self._manifest()["layers"])
-        if self.layer is None:
-            if len(layers) > 1:
-                raise StoreError(f"{self.path} holds several layers: set data.layer to one of {', '.join(layers)}")
-            return layers
-        wanted = [self.layer] if isinstance(self.layer, str) else list(self.layer)
-        if missing := [layer for layer in wanted if layer not in layers]:
-            raise StoreError(f"{self.path} has no layer {missing[0]!r}; it holds {', '.join(layers)}")
-        return wanted
+        return chosen_layers(self._manifest(), self.layer, self.path)
 
     def _manifest(self) -> dict[str, Any]:
         store = Store(self.path)
@@ -104,16 +93,15 @@ class HarvestedRows(Source):
 
     def _files(self, kind: str) -> Iterator[tuple[dict[str, Any], Path]]:
         """Each shard's record and its file, checked against one another."""
-        manifest, folder = self._manifest(), Store(self.path).folder.resolve()
+        manifest, store = self._manifest(), Store(self.path)
+        folder = store.folder.resolve()
         for layer in self.layers():
             found = manifest["layers"][layer]
             for record in found["shards"]:
-                file = folder / record[kind]
-                if not file.resolve().is_relative_to(folder):
-                    raise StoreError(f"{folder / MANIFEST}: {record[kind]!r} leaves the store's folder; it was not opened")
+                file = store.inside(folder / record[kind])
                 if record["harvest"] != manifest["plan"]["harvest"]:
                     raise StoreError(f"{file}: belongs to another harvest than {folder / MANIFEST}")
-                if not file.exists():
+                if not os.path.exists(file):  # False also of names that are too long
                     raise StoreError(f"{file}: missing; run the same scripts/harvest.py again, which writes it anew")
                 if kind == "file" and (size := file.stat().st_size) != record["bytes"]:
                     raise StoreError(
@@ -122,5 +110,34 @@ class HarvestedRows(Source):
                     )
                 yield record | {"features": found["features"]}, file
 
+    def _examples(self, record: dict[str, Any], index: Path) -> np.ndarray:
+        """The example of each row of a shard."""
+        with open_tensors(index) as handle:
+            examples = read_tensor(index, handle, "example", WHOLE_NUMBERS).numpy()
+        first, last = record["examples"]
+        if examples.shape != (record["rows"],) or examples.min() < first or examples.max() >= last:
+            raise StoreError(
+                f"{index}: expected the numbers of {record['rows']} examples in {first}..{last - 1}, found other ones; "
+                f"{self._again(record)}"
+            )
+        return examples
+
     def _again(self, record: dict[str, Any]) -> str:
         return f"delete {Path(self.path) / record['index']} and run scripts/harvest.py again, which writes this shard anew"
+
+
+def chosen_layers(manifest: Mapping[str, Any], layer: str | Sequence[str] | None, store: str) -> list[str]:
+    """The layers of a store that are asked for; None asks for the only one.
+
+    Raises:
+        StoreError: there is no such layer, or several.
+    """
+    layers = list(manifest["layers"])
+    if layer is None:
+        if len(layers) > 1:
+            raise StoreError(f"{store} holds several layers: set data.layer to one of {', '.join(layers)}")
+        return layers
+    wanted = [layer] if isinstance(layer, str) else list(layer)
+    if missing := [name for name in wanted if name not in layers]:
+        raise StoreError(f"{store} has no layer {missing[0]!r}; it holds {', '.join(layers)}")
+    return wanted

@@ -1,7 +1,7 @@
 """Batches of one process, in an order that does not depend on how many processes there are.
 
-Every process walks the same global batches and reads its own slice of each: counts are equal everywhere, a tail may leave
-some process an empty (0, d) batch, and the position is one pair of numbers, the same on all of them.
+Every process walks the same global batches and reads its own share of each (:mod:`~seminmf_lightning.data.order`): counts are
+equal everywhere, a share may be an empty (0, d) batch, and the position is one pair of numbers, the same on all of them.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from seminmf_lightning.data.rows import RowSet, shuffled
+from seminmf_lightning.data.order import Order, ScatteredOrder, WindowedOrder
+from seminmf_lightning.data.rows import RowSet
+from seminmf_lightning.data.skipped import SkippedRows
 from seminmf_lightning.data.source import Source
 
 Batch = tuple[Tensor, Tensor, Tensor]
@@ -24,21 +25,30 @@ class BatchStream:
     """An iterable for the trainer: ``len``, a resumable position, no worker processes (they slow a memory map down).
 
     ``batch_size`` counts the rows of all processes together.  ``extra`` empty batches follow the data in every pass, for
-    modules that go on working without it.  Slices begin at multiples of ``block`` rows.
+    modules that go on working without it.  Slices begin at multiples of ``block`` rows.  What ``skipped`` leaves out is missing
+    from batches and minibatches, whose bounds stay where they are.
 
     A batch is made of minibatches of ``minibatch`` rows of all processes together, each process having its slice of each of
     them: what a module does after every minibatch depends neither on the batch size nor on the number of processes.
+
+    ``any_order`` leaves the order to a source that fetches its rows; without it, it is that of all other sources.
     """
 
     def __init__(
         self, source: Source, rows: RowSet, batch_size: int, *,
         shuffle: bool, seed: int, rank: int = 0, world: int = 1, extra: int = 0, block: int = 1,
-        minibatch: int | None = None,
+        minibatch: int | None = None, any_order: bool = False, skipped: SkippedRows | None = None,
     ) -> None:  # fmt: skip
         self.source, self.rows, self.batch_size = source, rows, batch_size
-        self.shuffle, self.seed, self.rank, self.world = shuffle, seed, rank, world
-        self.data_batches = -(-len(rows) // batch_size)
-        self.extra, self.block, self.minibatch = extra, block, min(minibatch or batch_size, batch_size)
+        self.extra, self.minibatch = extra, min(minibatch or batch_size, batch_size)
+        place: dict[str, Any] = {"rank": rank, "world": world, "block": block, "minibatch": self.minibatch}
+        self.order: Order = (
+            WindowedOrder(rows, batch_size, source.chunking, shuffle=shuffle, seed=seed, **place)
+            if any_order and source.chunking is not None
+            else ScatteredOrder(rows, batch_size, shuffle=shuffle, seed=seed, **place)
+        )
+        self.data_batches = self.order.batches
+        self.skipped = skipped
         self.epoch, self.batch = 0, 0
 
     def __len__(self) -> int:
@@ -49,7 +59,8 @@ class BatchStream:
             self.epoch, self.batch = self.epoch + 1, 0
         while self.batch < len(self):
             self.batch += 1
-            yield self._read(self.batch - 1)
+            batch = self._read(self.batch - 1)
+            yield batch if self.skipped is None else self.skipped.drop(batch, self.epoch + 1)
         self.epoch, self.batch = self.epoch + 1, 0
 
     def state_dict(self) -> dict[str, Any]:
@@ -64,24 +75,14 @@ class BatchStream:
         if epoch > self.epoch:
             self.epoch, self.batch = epoch, 0
 
-    def _cut(self, size: int, part: int) -> int:
-        """Where the slice of process ``part`` begins: after a whole number of blocks."""
-        blocks = -(-size // self.block)
-        return min(size, blocks * part // self.world * self.block)
-
     def _read(self, batch: int) -> Batch:
-        begin = min(batch * self.batch_size, len(self.rows))
-        size = min(self.batch_size, len(self.rows) - begin)
-        slices = []
-        for first in range(begin, begin + size, self.minibatch):
-            whole = min(self.minibatch, begin + size - first)
-            slices.append([first + self._cut(whole, part) for part in (self.rank, self.rank + 1)])
-        sizes = torch.tensor([stop - start for start, stop in slices], dtype=torch.int64)
-        if self.shuffle:
-            positions = np.concatenate([np.arange(start, stop) for start, stop in slices] or [np.arange(0)])
-            drawn = self.rows.rows(shuffled(positions, len(self.rows), self.seed, self.epoch))
+        share = self.order.share(self.epoch, batch)
+        self.source.expect(self.order.wanted(self.epoch, batch))
+        sizes = torch.from_numpy(share.sizes)
+        if share.positions is not None:
+            drawn = self.rows.rows(share.positions)
             return self.source.read(drawn), torch.from_numpy(drawn), sizes
-        ranges = [one for start, stop in slices for one in self.rows.ranges(start, stop)]
+        ranges = [one for start, stop in share.stretches for one in self.rows.ranges(start, stop)]
         if len(ranges) == 1:
             return self.source.read_range(*ranges[0]), torch.arange(*ranges[0]), sizes
         rows = [self.source.read_range(*one) for one in ranges]

@@ -8,10 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from seminmf_lightning.encoders.base import Effort, Encode, Encoder
 from seminmf_lightning.linalg import row_space
+
+ROWS_AT_ONCE = 8192
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,5 +28,6 @@ class LeastSquares(Encoder):
 
     def precise(self, D: Tensor, effort: Effort = ()) -> Encode:
         space = row_space(D)
-        W = space.basis @ space.to_codes  # float64
-        return lambda A: A @ W.to(A)
+        W = space.basis @ space.to_codes
+        # In float64: where atoms are nearly collinear W is large, and the rounding of a float32 product as large as the codes.
+        return lambda A: torch.cat([(rows.double() @ W.to(A.device)).to(A) for rows in A.split(ROWS_AT_ONCE)])

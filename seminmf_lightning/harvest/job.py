@@ -248,11 +248,11 @@ class HarvestJob:
 
 def finished_manifest(store: Store, settings: dict[str, Any], plan: dict[str, Any]) -> dict[str, Any]:
     """What the manifest says of the shards that are on disk."""
-    shards = range(math.ceil(plan["examples"] / plan["examples_per_shard"]))
+    count = math.ceil(plan["examples"] / plan["examples_per_shard"])
     layers: dict[str, Any] = {}
     for layer, width in plan["widths"].items():
-        listed, total, norms = [], torch.zeros(width, dtype=torch.float64), 0.0
-        for shard in shards:
+        listed, total, norms = [], torch.zeros((), dtype=torch.float64), 0.0
+        for shard in (shard for shard in store.shards(layer) if shard < count):
             record = store.record(layer, shard)
             if record is not None:
                 files = store.files(layer, shard)
@@ -260,17 +260,19 @@ def finished_manifest(store: Store, settings: dict[str, Any], plan: dict[str, An
                 listed.append(
                     {"shard": shard} | {key: str(path.relative_to(store.folder)) for key, path in names.items()} | record
                 )
-                total += store.columns(layer, shard)["sum"]
+                if len(summed := store.columns(layer, shard)["sum"]) != width:
+                    raise StoreError(f"{files.origin}: the sum of rows of {len(summed)} features; the plan says {width}")
+                total = total + summed
                 norms += record["norm_sum"]
         rows = sum(record["rows"] for record in listed)
         layers[layer] = {
             "features": width, "rows": rows, "mean_row_norm": norms / max(rows, 1),
             "filtered": sum(record["filtered"] for record in listed),
-            "mean": (total / max(rows, 1)).tolist(), "shards": listed,
+            "mean": (total / max(rows, 1)).tolist() if listed else [], "shards": listed,
         }  # fmt: skip
-    written = [shard for shard in shards if store.examples_file(shard).exists()]
+    written = sorted({record["shard"] for layer in layers.values() for record in layer["shards"]})
     skipped = [record for shard in written for record in store.examples(shard) if "skipped" in record]
-    whole = all(len(layer["shards"]) == len(shards) for layer in layers.values())
+    whole = all(len(layer["shards"]) == count for layer in layers.values())
     return {
         "format": FORMAT, "complete": whole, "settings": settings, "plan": plan, "skipped": len(skipped),
         "skipped_examples": skipped[:1000], "layers": layers,

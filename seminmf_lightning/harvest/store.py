@@ -11,9 +11,9 @@ shards that are missing.  The index is written last: where it is, the shard is w
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -22,17 +22,31 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
+
+from seminmf_lightning.forms import conform
+from seminmf_lightning.reading import WHOLE_NUMBERS, Refused, file_size, open_safetensors, parse_json, read_tensor
+from seminmf_lightning.whole_file import whole_file
 
 FORMAT = 1
 MANIFEST = "manifest.json"
 SUMMED_ROWS = 2048  # in float32, before they are added in float64
+LARGEST = 2**40  # features of a layer, examples of a shard: beyond it products of two leave the range of a number
+
+RECORD = {"harvest": str, "examples": [int], "filtered": int, "norm_sum": float, "skipped": int,
+          "rows": int, "bytes": int, "sha256": str}  # fmt: skip
+LAYER = {"features": int, "rows": int, "shards": [RECORD | {"shard": int, "file": str, "index": str}]}
+UNFINISHED = {
+    "format": int, "complete": bool, "settings": {"inputs": dict},
+    "plan": {"examples": int, "examples_per_shard": int, "harvest": str, "widths": {str: int}},
+}  # fmt: skip
+EXAMPLE = {"example": int, "name": str, "text?": str, "size?": [int], "region?": [float], "skipped?": str}
 
 
-class StoreError(ValueError):
-    """A store that cannot be used: the message names the file, what was found and what to do."""
+StoreError = Refused
+"""A store that cannot be used: the message names the file, what was found and what to do."""
 
 
 class ShardFiles(NamedTuple):
@@ -68,15 +82,7 @@ class Store:
         path = self.folder / MANIFEST
         if not path.exists():
             return None
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            version = found["format"]
-            found["settings"], found["plan"]["examples_per_shard"], found["complete"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise StoreError(f"{path}: not a manifest of harvested activations ({error})") from error
-        if version != FORMAT:
-            raise StoreError(f"{path}: format {version!r}; this version reads format {FORMAT}")
-        return found
+        return parse_manifest(self._bytes(path), path)
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
         write_whole(self.folder / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
@@ -114,28 +120,108 @@ class Store:
     def record(self, layer: str, shard: int) -> dict[str, Any] | None:
         """What is known of a shard; None unless it is whole: what is missing or damaged is written anew."""
         files = self.files(layer, shard)
-        if not files.origin.exists() or not files.activations.exists():
+        if not os.path.exists(files.origin) or not os.path.exists(files.activations):
             return None
         try:
-            with open_tensors(files.origin) as handle:
-                record = json.loads((handle.metadata() or {}).get("record", "{}"))
-        except (StoreError, ValueError):
+            with open_tensors(self.inside(files.origin)) as handle:
+                record = parse_json(files.origin, (handle.metadata() or {}).get("record", ""), "the index of a shard")
+            conform(files.origin, record, RECORD)
+        except (ValueError, OSError):
             return None
-        return record if record.get("bytes") == files.activations.stat().st_size else None
+        return record if record["bytes"] == files.activations.stat().st_size else None
+
+    def shards(self, layer: str) -> list[int]:
+        """Numbers of the shards whose index is there."""
+        folder = self.files(layer, 0).origin.parent
+        names = os.listdir(folder) if os.path.isdir(folder) else []
+        return sorted(int(name[:-12]) for name in names if re.fullmatch(r"[0-9]{6,15}\.safetensors", name))
 
     def columns(self, layer: str, shard: int) -> dict[str, Tensor]:
-        """A shard's index: columns (m,), and ``sum`` (d,), the sum of its rows."""
-        with open_tensors(self.files(layer, shard).origin) as handle:
-            return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118  (not a mapping)
+        """A shard's index: columns (m,) of whole numbers, and ``sum`` (d,) float64, the sum of its rows."""
+        path = self.inside(self.files(layer, shard).origin)
+        with open_tensors(path) as handle:
+            types = {name: ("F64",) if name == "sum" else WHOLE_NUMBERS for name in handle.keys()}  # noqa: SIM118  (no mapping)
+            found = {name: read_tensor(path, handle, name, accepted) for name, accepted in types.items()}
+        if (
+            "sum" not in found
+            or any(column.ndim != 1 for column in found.values())
+            or len({len(found[name]) for name in found if name != "sum"}) > 1
+        ):
+            shapes = {name: tuple(column.shape) for name, column in found.items()}
+            raise StoreError(f"{path}: expected `sum` and columns of one length, found {shapes}")
+        return found
 
     def examples(self, shard: int) -> list[dict[str, Any]]:
         """The records of a shard's examples, those that were skipped with the reason."""
-        path = self.examples_file(shard)
+        path = self.inside(self.examples_file(shard))
+        lines = self._bytes(path).split(b"\n")
+        if lines.pop():
+            raise StoreError(f"{path}: its last line has no end; it is truncated")
+        records = []
+        for number, line in enumerate(lines, 1):
+            where = f"{path}, line {number}"
+            # Names of files may be no Unicode at all: written as halves of surrogate pairs, read back as such.
+            record = parse_json(where, _text(where, line), "the record of an example")
+            conform(where, record, EXAMPLE)
+            if "region" in record and not (
+                len(record["region"]) == 4 and min(record["region"][2:]) > 0 and len(record.get("size", ())) == 2
+            ):
+                raise StoreError(f"{where}: region must be top, left, height and width of a picture of known size")
+            records.append(record)
+        return records
+
+    def inside(self, path: Path) -> Path:
+        """``path`` if it lies in the store's folder, links followed.
+
+        Raises:
+            StoreError: it does not.
+        """
         try:
-            with open(path, encoding="utf-8", errors="surrogatepass", newline="\n") as lines:
-                return [json.loads(line) for line in lines]
-        except (OSError, ValueError) as error:
+            inside = path.resolve().is_relative_to(self.folder.resolve())
+        except (OSError, ValueError, RuntimeError) as error:  # a name that no file can have, links in a circle
+            raise StoreError(f"{self.folder / MANIFEST}: names what can be no file ({error})") from error
+        if not inside:
+            raise StoreError(f"{path}: leaves the store's folder {self.folder}; it was not opened")
+        return path
+
+    def _bytes(self, path: Path) -> bytes:
+        try:
+            file_size(path)
+            return path.read_bytes()
+        except OSError as error:
             raise StoreError(f"{path}: cannot be read ({error})") from error
+
+
+def parse_manifest(content: bytes, path: Path | str) -> dict[str, Any]:
+    """
+    Raises:
+        StoreError: it is not a manifest that this version reads.
+    """
+    found = parse_json(path, content, "a manifest of harvested activations")
+    conform(path, found, {"format": int})
+    if found["format"] != FORMAT:
+        raise StoreError(f"{path}: format {found['format']}; this version reads format {FORMAT}")
+    conform(path, found, UNFINISHED)
+    if not 0 < found["plan"]["examples_per_shard"] <= LARGEST:
+        raise StoreError(f"{path}: plan.examples_per_shard is {found['plan']['examples_per_shard']}; expected at least 1")
+    if found["complete"]:
+        conform(path, found, {"layers": {str: LAYER}})
+        for name, layer in found["layers"].items():
+            _check_layer(path, name, layer, math.ceil(found["plan"]["examples"] / found["plan"]["examples_per_shard"]))
+    return found
+
+
+def _check_layer(path: Path | str, name: str, layer: dict[str, Any], shards: int) -> None:
+    """Every shard once, with all the rows that there are: none is lost in silence."""
+    records = layer["shards"]
+    if not 0 < layer["features"] <= LARGEST:
+        raise StoreError(f"{path}: layers[{name!r}].features is {layer['features']}; expected at least 1")
+    if len(records) != shards or any(record["shard"] != number for number, record in enumerate(records)):
+        raise StoreError(f"{path}: layer {name!r} lists {len(records)} shards; its plan has {shards}, in order")
+    if any(len(record["examples"]) != 2 or record["examples"][0] > record["examples"][1] for record in records):
+        raise StoreError(f"{path}: layer {name!r} has a shard whose examples are no range")
+    if (rows := sum(record["rows"] for record in records)) != layer["rows"]:
+        raise StoreError(f"{path}: layer {name!r} has {layer['rows']} rows, but its shards have {rows}")
 
 
 def folder_name(layer: str) -> str:
@@ -145,10 +231,16 @@ def folder_name(layer: str) -> str:
 
 def open_tensors(path: Path) -> safe_open:
     try:
-        return safe_open(path, framework="pt")
-    except (SafetensorError, OSError) as error:
-        size = path.stat().st_size if path.exists() else 0
-        raise StoreError(f"{path}: not a whole .safetensors file ({size:,} bytes; {error})") from error
+        return open_safetensors(path)
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read ({error})") from error
+
+
+def _text(where: str, line: bytes) -> str:
+    try:
+        return line.decode("utf-8", errors="surrogatepass")
+    except UnicodeDecodeError as error:
+        raise StoreError(f"{where}: not text in UTF-8 ({error})") from error
 
 
 def sha256_of(path: Path) -> str:
@@ -164,27 +256,14 @@ def _digest(stream: Any) -> str:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write beside the target, flush to the disk, replace: another process sees the old file or the new one.
+    """Write one file of a store: another process sees the old file or the new one.
 
     Raises:
-        OSError: with a message that says what is safe, when the disk is full.
+        OSError: the disk is full; the message says what is safe.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        with open(partial, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise OSError(
-                error.errno, f"the disk is full: {len(content):,} bytes for {path} do not fit. All shards before it are whole; "
-                "make room and run the same command again, which goes on from there"
-            ) from error  # fmt: skip
-        raise
+    if_full = "all shards before it are whole; make room and run the same command again, which goes on from there"
+    with whole_file(path, if_full) as partial:
+        partial.write_bytes(content)
 
 
 def _alive(process: int) -> bool:

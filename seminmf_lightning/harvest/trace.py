@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -14,6 +15,8 @@ from seminmf_lightning.harvest.store import Store, StoreError
 
 WINDOWS = 2**24
 """More than a text has windows."""
+COLUMNS = (("example", "window", "position"), ("start", "stop"), ("y", "x", "height", "width"))
+"""Of the index: those that every row has, those of tokens, those of patches."""
 CONTEXT = 80
 """Characters shown on each side of a token."""
 
@@ -94,7 +97,7 @@ class Tracer:
         self.store, self.layer, self._settings = store, str(layer), manifest["settings"]
         self._shards = [record for record in layers[layer]["shards"] if record["rows"]]
         files = (store.files(self.layer, record["shard"]).origin for record in self._shards)
-        if missing := [file for file in files if not file.exists()]:
+        if missing := [file for file in files if not os.path.exists(file)]:
             raise StoreError(f"{missing[0]} is missing; run the same scripts/harvest.py again, which writes it anew")
         self._starts = np.cumsum([0] + [record["rows"] for record in self._shards])
         self._columns = lru_cache(maxsize=8)(self._read_columns)
@@ -115,11 +118,11 @@ class Tracer:
         index = int(np.searchsorted(self._starts, row, side="right")) - 1
         record, columns = self._shards[index], self._columns(index)
         at = {name: int(column[row - self._starts[index]]) for name, column in columns.items()}
-        example = self._examples(record["shard"])[at["example"] - record["examples"][0]]
+        example = self._example(record, at["example"])
         known = {"row": row, "example": at["example"], "name": example["name"], "position": at["position"]}
-        if "start" in at:
+        if "start" in at and "text" in example:
             return TokenOrigin(**known, text=example["text"], start=at["start"], stop=at["stop"])
-        if "region" in example:
+        if "region" in example and "height" in at:
             place = (at["y"], at["x"], at["height"], at["width"])
             box = _box(at, example["region"])
             return PatchOrigin(**known, box=box, size=tuple(example["size"]), region=tuple(example["region"]), place=place)
@@ -161,9 +164,27 @@ class Tracer:
         return make_inputs(self._settings["inputs"])
 
     def _read_columns(self, index: int) -> dict[str, np.ndarray]:
-        names = ("example", "window", "position", "start", "stop", "y", "x", "height", "width")
-        present = self.store.columns(self.layer, self._shards[index]["shard"])
-        return {name: present[name].numpy() for name in names if name in present}
+        record, present = self._shards[index], self.store.columns(self.layer, self._shards[index]["shard"])
+        file = self.store.files(self.layer, record["shard"]).origin
+        wanted = {name for names in COLUMNS if names == COLUMNS[0] or names[0] in present for name in names}
+        if missing := sorted(wanted - set(present)):
+            raise StoreError(f"{file}: no column {missing[0]!r}; it holds {', '.join(present)}")
+        found = {name: present[name].numpy().astype(np.int64) for name in sorted(wanted)}
+        if len(found["example"]) != record["rows"]:
+            raise StoreError(f"{file}: {len(found['example'])} rows, but the manifest says {record['rows']}")
+        if "y" in found and (found["y"] >= 0)[np.minimum(found["height"], found["width"]) < 1].any():
+            raise StoreError(f"{file}: a patch in a grid of no height or width")
+        return found
+
+    def _example(self, record: dict[str, Any], number: int) -> dict[str, Any]:
+        """What is known of an example of a shard."""
+        first, examples = record["examples"][0], self._examples(record["shard"])
+        if not 0 <= number - first < len(examples):
+            raise StoreError(
+                f"{self.store.examples_file(record['shard'])}: no example {number}; "
+                f"it holds {first}..{first + len(examples) - 1}"
+            )
+        return examples[number - first]
 
 
 def _box(at: dict[str, int], region: list[float]) -> tuple[int, int, int, int] | None:

@@ -19,6 +19,7 @@ from seminmf_lightning.init.base import Init
 from seminmf_lightning.linalg import unit_atoms
 
 NEGLIGIBLE = 1e-12  # share of the largest eigenvalue, or column norm, below which there is only rounding
+VANISHED = 1e-9  # norm below which what is left of a unit row is only rounding
 LP_SECONDS = 60.0
 
 
@@ -48,7 +49,9 @@ def positive_basis(V: Tensor) -> Tensor:
     """Nonnegative D (r, d) with the row space of V (r, d) if that holds a positive vector, else of V[:r-1] at least."""
     positive = positive_combination(V)
     if positive is not None:  # Algorithm 3: lift every row by just enough of the positive vector
-        return (V + (-V / positive).amax(dim=1, keepdim=True) * positive).clamp(min=0)
+        lifted = (V + (-V / positive).amax(dim=1, keepdim=True) * positive).clamp(min=0)
+        vanished = lifted.norm(dim=1, keepdim=True) <= VANISHED  # a row that is a multiple of the positive vector
+        return torch.where(vanished, positive, lifted)
     # Algorithm 2: x covers the negative part of each of the first r - 1 rows, signs chosen to make x small.
     head = V[:-1]
     flip = (-head).clamp(min=0).sum(dim=1) > head.clamp(min=0).sum(dim=1)

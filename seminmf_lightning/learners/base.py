@@ -145,6 +145,8 @@ class Learner(ABC):
 
     pending: Sums
     """This process's rows since the last :meth:`absorb`."""
+    total: Sums
+    """Of all processes."""
 
     def __init__(self, recipe: Recipe, features: int) -> None:
         self.recipe = recipe
@@ -202,17 +204,34 @@ class Learner(ABC):
             FloatingPointError: a row holds NaN or Inf, or is too large; :attr:`pending` is as before.
         """
 
+    def step(self, D: Tensor, S: Tensor, P: Tensor) -> Tensor:
+        """The solver's step, or FloatingPointError: a dictionary that is not finite goes no further."""
+        better = self.recipe.solver.step(D, S, P, bounded=self.recipe.bounded)
+        if not better.sum().isfinite():  # a fortieth of the time of `isfinite().all()`
+            finite = S.isfinite().all() and P.isfinite().all()
+            cause = f"solver={_name(self.recipe.solver)} returned" if finite else "the statistics of the codes hold"
+            raise FloatingPointError(f"{cause} NaN or Inf")
+        return better
+
     @abstractmethod
     def absorb(self) -> None:
         """Move :attr:`pending`, by now summed over all processes, into the totals."""
 
     @abstractmethod
     def improve(self, D: Tensor) -> Tensor:
-        """One solver step from the totals."""
+        """One solver step from the totals.
+
+        Raises:
+            FloatingPointError: it is not finite.
+        """
 
     @abstractmethod
     def mean_squared_error(self, D: Tensor) -> float:
         """Training reconstruction loss, mean squared error an element, in data units."""
+
+    @abstractmethod
+    def unexplained(self, D: Tensor) -> float:
+        """Training objective as a share of that of the zero dictionary, ``||A||_F^2 / 2``; 0 where that is 0."""
 
     @abstractmethod
     def optimality_gap(self, D: Tensor) -> float | None:

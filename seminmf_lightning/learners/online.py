@@ -19,7 +19,7 @@ from torch import Tensor
 from seminmf_lightning.encoders import Encode, Encoder, Penalised
 from seminmf_lightning.learners.base import Learner, Recipe
 from seminmf_lightning.learners.penalty import PenaltyTuner
-from seminmf_lightning.linalg import unit_atoms
+from seminmf_lightning.linalg import project_atoms, unit_atoms
 from seminmf_lightning.normalize import Normalizer
 from seminmf_lightning.statistics import CodeStatistics
 
@@ -47,6 +47,8 @@ class Online(Learner):
     update_rows: ClassVar[int | None] = 512
     dictionary_dtype: ClassVar[torch.dtype] = torch.float32
 
+    total: CodeStatistics
+
     def __init__(self, recipe: Recipe, features: int) -> None:
         super().__init__(recipe, features)
         self.pending = CodeStatistics.empty(recipe.nb_concepts, features)
@@ -56,7 +58,7 @@ class Online(Learner):
         self._encode: Encode | None = None
         self._updates, self._settled_at = 0, -1
         self._silent = torch.zeros(recipe.nb_concepts, dtype=torch.float64)  # rows since each atom last fired
-        self._error = float("nan")
+        self._error, self._unexplained = float("nan"), 0.0
         self._pass_rows, self._pass_objective, self._pass_nonzeros = 0.0, 0.0, 0.0
         self._previous_objective: float | None = None
         self._converged = False
@@ -81,6 +83,7 @@ class Online(Learner):
                 f"l1_penalty={self.recipe.l1_penalty:g} makes every code zero: it must be less than the largest row norm, "
                 f"{largest:.3g} in normalised units (rows have mean norm 1)"
             )
+        D = project_atoms(D, self.recipe.bounded)  # rounding to float32 may have left a norm above 1
         self._tune(D, roughly=True)
         return D
 
@@ -98,6 +101,8 @@ class Online(Learner):
     def observe(self, A: Tensor, D: Tensor) -> None:
         assert isinstance(self.pending, CodeStatistics)
         A = self.normalizer.apply(A).to(D.dtype)
+        if not A.sum(dim=1).isfinite().all():  # an encoder may loop or divide by zero on such rows
+            raise FloatingPointError("rows are not finite")
         if self._encode is None:
             self._encode = self._training_encode(D)
         self.pending.add_rows_(A, self._encode(A), D)
@@ -112,7 +117,9 @@ class Online(Learner):
         squared_error = float(self.pending.squared_error)
         self._error = squared_error / rows
         self._pass_rows += rows
-        self._pass_objective += 0.5 * squared_error + self.penalty * float(self.pending.l1_norm)
+        objective, nothing = 0.5 * squared_error + self.penalty * float(self.pending.l1_norm), 0.5 * float(self.pending.squares)
+        self._unexplained = objective / nothing if nothing else 0.0
+        self._pass_objective += objective
         nonzeros = float(self.pending.fired.sum())
         self._pass_nonzeros += nonzeros
         if self.tuner is not None:
@@ -125,7 +132,7 @@ class Online(Learner):
         if not rows:
             return D
         S, P = ((sums / rows).to(D.dtype) for sums in (self.total.gram, self.total.cross))
-        D = self.recipe.solver.step(D, S, P, bounded=self.recipe.bounded)
+        D = self.step(D, S, P)
         self._updates += 1
         self._encode = None
         return self._revive(D, (self._silent >= SILENT_ROWS).nonzero()[:, 0])
@@ -133,6 +140,10 @@ class Online(Learner):
     def mean_squared_error(self, D: Tensor) -> float:
         """Of the rows absorbed last, at the dictionary their codes were computed with."""
         return self._error / self.features * self.normalizer.scale**2
+
+    def unexplained(self, D: Tensor) -> float:
+        """As :meth:`mean_squared_error`."""
+        return self._unexplained
 
     def optimality_gap(self, D: Tensor) -> float | None:
         return None
@@ -210,7 +221,7 @@ class Online(Learner):
         positive, negative = rows.clamp(min=0), (-rows).clamp(min=0)
         larger = positive.norm(dim=1) >= negative.norm(dim=1)
         D, dead = D.clone(), dead[:count]
-        D[dead] = unit_atoms(torch.where(larger[:, None], positive, negative))
+        D[dead] = project_atoms(unit_atoms(torch.where(larger[:, None], positive, negative)), bounded=True)
         self.total.gram[dead], self.total.gram[:, dead], self.total.cross[dead] = 0.0, 0.0, 0.0
         self._silent[dead] = 0.0
         self.replaced = (self.replaced or 0) + count
@@ -218,6 +229,6 @@ class Online(Learner):
 
 
 PLAIN_STATE = (
-    "rows_seen", "replaced", "effort", "_updates", "_settled_at", "_error",
+    "rows_seen", "replaced", "effort", "_updates", "_settled_at", "_error", "_unexplained",
     "_pass_rows", "_pass_objective", "_pass_nonzeros", "_previous_objective", "_converged",
 )  # fmt: skip

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from seminmf_lightning.learners.base import Learner, Recipe
-from seminmf_lightning.linalg import RowSpace, row_space, unit_atoms
+from seminmf_lightning.linalg import RowSpace, as_written, idle_atoms, row_space, unit_atoms
 from seminmf_lightning.normalize import Normalizer
-from seminmf_lightning.objective import eckart_young_bound, optimality_gap
+from seminmf_lightning.objective import NOTHING, eckart_young_bound, optimality_gap
 from seminmf_lightning.statistics import SecondMoment
 
 STEPS_BETWEEN_CHECKS = 10
@@ -41,12 +41,18 @@ class Reduced(NamedTuple):
 
 
 class FullBatch(Learner):
-    """Exact semi-NMF on C.  While few rows have been seen, the sample's C stands in for that of the whole."""
+    """Exact semi-NMF on C.  While few rows have been seen, the sample's C stands in for that of the whole.
+
+    Lengths of atoms mean nothing here, so that they are 1; and entries are float32 numbers (held in float64), so that the
+    objective is that of the dictionary as it is written and used, however nearly collinear its atoms are.
+    """
 
     order_matters: ClassVar[bool] = False
     one_pass: ClassVar[bool] = True
     update_rows: ClassVar[int | None] = None
     dictionary_dtype: ClassVar[torch.dtype] = torch.float64
+
+    total: SecondMoment
 
     def __init__(self, recipe: Recipe, features: int) -> None:
         super().__init__(recipe, features)
@@ -58,6 +64,9 @@ class FullBatch(Learner):
         self._steps = 0
         self._checked_error: float | None = None
         self._converged = False
+
+    def begin(self, D: Tensor) -> Tensor:
+        return as_written(D)
 
     def attach_sample(self, sample: Tensor, normalizer: Normalizer | None = None, *, held_out: Tensor | None = None) -> None:
         super().attach_sample(sample, normalizer)
@@ -101,12 +110,13 @@ class FullBatch(Learner):
     def improve(self, D: Tensor) -> Tensor:
         before = self._reduce(D)
         D = before.D
-        if before.error <= 1e-14 * float(self.moment.gram.trace()):  # exact to the last digit: k >= rank A
+        if before.error <= NOTHING * float(self.moment.gram.trace()):  # exact to the last digit: k >= rank A
             self._note(before.error)
             return before.D
-        D = revive(D, self.moment.gram)
+        if before.space.basis.shape[1] < min(D.shape):
+            D = revive(D, self.moment.gram)
         S, P = (before if D is before.D else self._compute(D)).statistics()
-        after = self._compute(self.recipe.solver.step(D, S, P, bounded=False))
+        after = self._compute(as_written(self.step(D, S, P)))
         # Nearly collinear atoms magnify rounding, so a step counts only if the objective, taken anew, did not rise.
         self._reduced = after if after.error <= before.error else before
         self._note(self._reduced.error)
@@ -116,13 +126,17 @@ class FullBatch(Learner):
         refined = self.recipe.init.refine(self.moment.gram, self.recipe.nb_concepts)
         if refined is None or refined.shape != D.shape:
             return D
-        candidate, current = self._compute(refined.to(D)), self._reduce(D)
+        candidate, current = self._compute(as_written(refined.to(D))), self._reduce(D)
         self._reduced = candidate if candidate.error < current.error else current
         return self._reduced.D
 
     def mean_squared_error(self, D: Tensor) -> float:
         rows = max(1.0, float(self.moment.rows))
         return self._reduce(D).error / (rows * self.features) * self.normalizer.scale**2
+
+    def unexplained(self, D: Tensor) -> float:
+        total = float(self.moment.gram.trace())
+        return self._reduce(D).error / total if total else 0.0
 
     def optimality_gap(self, D: Tensor) -> float | None:
         if self._bound is None:
@@ -176,18 +190,18 @@ class FullBatch(Learner):
 
 
 def revive(D: Tensor, C: Tensor) -> Tensor:
-    """Give atoms that are zero a direction the dictionary misses, so that the objective can only fall.
+    """Give atoms that add nothing a direction the dictionary misses, so that the objective can only fall.
 
     The columns of the residual's second moment ``(I - Q Q^T) C (I - Q Q^T)`` with the largest diagonal, positive part.
     """
-    zero = (D.norm(dim=1) == 0).nonzero()[:, 0]
-    if not len(zero):
+    idle = idle_atoms(D).nonzero()[:, 0]
+    if not len(idle):
         return D
     basis = row_space(D).basis
     left = C - basis @ (basis.T @ C)
     residual = left - (left @ basis) @ basis.T
-    count = min(len(zero), C.shape[0])
+    count = min(len(idle), C.shape[0])
     worst = residual.diagonal().topk(count).indices
     D = D.clone()
-    D[zero[:count]] = unit_atoms(residual[worst].clamp(min=0)).to(D)
+    D[idle[:count]] = unit_atoms(residual[worst].clamp(min=0)).to(D)
     return D

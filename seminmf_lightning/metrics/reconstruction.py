@@ -65,7 +65,7 @@ class ReconstructionMetrics(SummedMetric):
 
     def update(self, A: Tensor, A_hat: Tensor, Z: Tensor) -> None:
         """Add rows, in normalised units where the objective is to be as minimised."""
-        self.squared_error += (A - A_hat).square().sum(dtype=torch.float64)
+        self.squared_error += (A - A_hat).double().square().sum()
         self.column_sum += A.sum(dim=0, dtype=torch.float64)
         self.squares += A.double().square().sum()
         self.l1_norm += Z.abs().sum(dtype=torch.float64)

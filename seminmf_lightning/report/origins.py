@@ -138,7 +138,7 @@ def origins_of(source: Source, budget: int = 0) -> Origins:
         try:
             (layer,) = source.layers()
             return Harvested(Tracer(Store(source.path), layer), budget)
-        except (StoreError, ValueError) as error:
+        except ValueError as error:
             note = f"Rows are shown by number, because their origins cannot be read: {error}"
     else:
         note = "Rows are shown by number: this data has no index of where they come from (scripts/harvest.py writes one)."

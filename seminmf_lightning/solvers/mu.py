@@ -35,8 +35,10 @@ class MultiplicativeUpdate(Solver):
             raise ValueError("mu cannot bound the atoms; use pgd or hals")
         S_plus, S_minus = S.clamp(min=0), S.clamp(max=0).neg()
         P_plus, P_minus = P.clamp(min=0), P.clamp(max=0).neg()
-        tiny = torch.finfo(D.dtype).tiny
+        number = torch.finfo(D.dtype)
         for _ in range(self.inner_steps):
-            ratio = (P_plus + S_minus @ D) / (P_minus + S_plus @ D).clamp(min=tiny)
-            D = D * ratio.sqrt_()
+            numerator, denominator = P_plus + S_minus @ D, P_minus + S_plus @ D
+            # The ratio stays finite, so that an entry that is zero stays zero.
+            floor = (numerator.max() * number.eps**2).clamp(min=number.tiny)
+            D = D * (numerator / torch.maximum(denominator, floor)).sqrt_()
         return D

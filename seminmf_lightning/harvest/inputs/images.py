@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,8 +11,13 @@ from typing import Any
 
 from seminmf_lightning.harvest.inputs.base import Inputs, Unreadable
 from seminmf_lightning.harvest.inputs.files import digest_of_files, files_of
+from seminmf_lightning.reading import file_size
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+"""Of Pillow: a file that is something else under such a name is not opened, lest another program (Ghostscript) is started."""
+MOST_PIXELS = 2**26
+"""Room for a picture is made before it is known whether the file has that many: 200 MB."""
 
 
 @dataclass
@@ -31,11 +37,17 @@ class ImageFiles(Inputs):
     def read(self, example: int) -> Any:
         from PIL import Image, ImageOps
 
+        file = Path(self.files[example])
         try:
-            with Image.open(self.files[example]) as picture:
+            file_size(file)
+            with Image.open(file, formats=FORMATS) as picture:
+                if math.prod(picture.size) > MOST_PIXELS:
+                    raise Unreadable(f"{file}: {picture.width} x {picture.height}; at most {MOST_PIXELS:,} pixels are read")
                 return ImageOps.exif_transpose(picture).convert("RGB")
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise Unreadable(f"{self.files[example]}: not a whole picture ({error})") from error
+        except Unreadable:
+            raise
+        except Exception as error:  # a decoder may raise anything of its own
+            raise Unreadable(f"{file}: not a whole picture ({error})") from error
 
     def digest(self) -> str:
         return digest_of_files(self.files)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from safetensors import safe_open
 
 from seminmf_lightning.harvest.inputs.base import Inputs, Unreadable, digest_of
+from seminmf_lightning.reading import Refused, open_npy, open_safetensors, read_tensor, refusing
 
 SAMPLED_VALUES = 256
 
@@ -27,20 +26,16 @@ class TensorExamples(Inputs):
 
     @cached_property
     def _tensor(self) -> torch.Tensor:
-        try:
-            path = os.path.expanduser(self.path)
-            if path.endswith(".npy"):
-                return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
-            with safe_open(path, framework="pt") as handle:
+        path = Path(self.path).expanduser()
+        with refusing(path, "a file to read examples from"):
+            if path.suffix == ".npy":
+                return torch.from_numpy(open_npy(path))
+            with open_safetensors(path) as handle:
                 names = list(handle.keys())
                 key = self.key or (names[0] if len(names) == 1 else None)
-                if key not in names:
-                    raise ValueError(f"which tensor? Set inputs.key to one of {', '.join(names)}")
-                return handle.get_tensor(key)
-        except FileNotFoundError:
-            raise
-        except Exception as error:
-            raise ValueError(f"{self.path}: not a .npy array or .safetensors file to read examples from ({error})") from error
+                if key is None or key not in names:
+                    raise Refused(f"{path}: which tensor? Set inputs.key to one of {', '.join(names) or 'none'}")
+                return read_tensor(path, handle, key)
 
     def __len__(self) -> int:
         if self._tensor.ndim < 2 or not len(self._tensor):

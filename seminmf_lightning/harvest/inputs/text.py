@@ -80,9 +80,9 @@ class TextFiles(Inputs):
                 if line is None:
                     return stream.read().decode(self.encoding).removeprefix(BYTE_ORDER_MARK)
                 stream.seek(self._marks[1][index][line // MARK_EVERY])
-                raw = next(islice(stream, line % MARK_EVERY, None)).decode(self.encoding).rstrip("\r\n")
+                raw = next(islice(stream, line % MARK_EVERY, None), b"").decode(self.encoding).rstrip("\r\n")
                 raw = raw.removeprefix(BYTE_ORDER_MARK)
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, UnicodeError) as error:
             raise Unreadable(f"{self.identify(example)}: not text in {self.encoding} ({error})") from error
         return self._field(raw, example) if file.endswith(".jsonl") else raw
 
@@ -91,7 +91,7 @@ class TextFiles(Inputs):
             return ""  # a blank line holds no text, and is no error
         try:
             record = json.loads(raw)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise Unreadable(f"{self.identify(example)}: not JSON ({error})") from error
         if not isinstance(record, dict) or not isinstance(record.get(self.field), str):
             keys = ", ".join(record) if isinstance(record, dict) else type(record).__name__

@@ -9,11 +9,15 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from seminmf_lightning.harvest.feeds import Feed
+from seminmf_lightning.reading import file_size, refusing
 
 SAMPLED_VALUES = 64
+WEIGHTS = ("state_dict_ema", "model_ema", "state_dict", "model")
 
 
 class Loaded(NamedTuple):
@@ -51,6 +55,23 @@ def local_path(path: str) -> str:
     if not folder.exists():
         raise FileNotFoundError(f"model.path={path!r}: {folder} does not exist")
     return str(folder)
+
+
+def load_weights(network: nn.Module, path: str) -> None:
+    """Load a file of weights: safetensors, or a state dict of ``torch.save``, in which nothing is run; where a training
+    script put it into a mapping, under the name that it gave it.
+
+    Raises:
+        FileNotFoundError, ValueError: it is not there, not such a file, or not of this network.
+    """
+    file = Path(path).expanduser()
+    file_size(file)
+    with refusing(file, f"a file of weights of {type(network).__name__}"):
+        found: Any = (
+            load_file(file) if file.suffix == ".safetensors" else torch.load(file, map_location="cpu", weights_only=True)
+        )
+        found = next((found[name] for name in WEIGHTS if name in found), found)
+        network.load_state_dict({name.removeprefix("module."): value for name, value in found.items()})
 
 
 def weights_digest(network: nn.Module) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from seminmf_lightning.harvest.feeds import CentreCrop, Feed, ImageFeed, TensorFeed, whole_picture
-from seminmf_lightning.harvest.models.base import Loaded, Model, local_path, only, weights_digest
+from seminmf_lightning.harvest.models.base import Loaded, Model, load_weights, local_path, only, weights_digest
 
 
 @dataclass
@@ -33,7 +33,9 @@ class TimmModel(Model):
         path = local_path(self.path)
         name = f"local-dir:{path}" if os.path.isdir(path) else path
         pretrained = self.pretrained and self.checkpoint is None
-        network = timm.create_model(name, pretrained=pretrained, checkpoint_path=self.checkpoint, **self.options).eval()
+        network = timm.create_model(name, pretrained=pretrained, **self.options).eval()
+        if self.checkpoint is not None:
+            load_weights(network, self.checkpoint)
         side = self.options.get("img_size")
         shape = None if side is None else (3, *(side if isinstance(side, list | tuple) else (side, side)))
         settings = resolve_data_config({"input_size": shape}, model=network)

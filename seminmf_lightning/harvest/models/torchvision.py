@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
 from seminmf_lightning.harvest.feeds import CentreCrop, Feed, ImageFeed, TensorFeed
-from seminmf_lightning.harvest.models.base import Loaded, Model, only, weights_digest
+from seminmf_lightning.harvest.models.base import Loaded, Model, load_weights, only, weights_digest
 
 
 @dataclass
@@ -43,7 +41,7 @@ class TorchvisionModel(Model):
             raise ValueError(f"model.path={self.path!r} is not a model of torchvision; it has {', '.join(list_models())}")
         network = get_model(self.path, weights=self.weights, **self.options).eval()
         if self.checkpoint is not None:
-            network.load_state_dict(torch.load(self.checkpoint, map_location="cpu", weights_only=True))
+            load_weights(network, self.checkpoint)
         if self.weights is not None:
             transform = get_model_weights(self.path)[self.weights].transforms()
         else:

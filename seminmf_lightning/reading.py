@@ -1,0 +1,110 @@
+"""Files from elsewhere: what one says of itself is held against what it is before any of it is used.
+
+Nothing in a file is run, nothing is allocated because a file says so, and whatever is wrong with one, it is a ValueError that
+names it.  Memory-mapped files must not be cut short while they are read: no process can defend itself against that.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import stat
+import textwrap
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import safe_open
+from torch import Tensor
+
+NPY_HEAD = 12 + 10_000  # numpy evaluates no header longer than the second
+NPY_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+NUMBERS = ("F16", "BF16", "F32", "F64", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64", "BOOL")
+WHOLE_NUMBERS = NUMBERS[4:12]
+
+
+class Refused(ValueError):  # noqa: N818  (says what is wrong with the file)
+    """A file that is not used: the message names it, what was found and what is accepted."""
+
+
+@contextmanager
+def refusing(path: object, what: str) -> Iterator[None]:
+    """Turn whatever a parser makes of foreign bytes into ``Refused``; a file that is not there, or closed to us, says so."""
+    try:
+        yield
+    except (FileNotFoundError, PermissionError, Refused):
+        raise
+    except Exception as error:  # RecursionError, OverflowError, MemoryError, struct.error, ...: parsers raise what they like
+        found = textwrap.shorten(f"{type(error).__name__}: {error}", 300, placeholder=" ...")
+        raise Refused(f"{path}: not {what} ({found})") from error
+
+
+def file_size(path: Path) -> int:
+    """Bytes of a regular file.
+
+    Raises:
+        FileNotFoundError: there is none.
+        Refused: a folder, a device, or a pipe, which might never end.
+    """
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise Refused(f"{path}: not a regular file; folders, devices and pipes are not read")
+    return found.st_size
+
+
+def open_npy(path: Path, kinds: str = "fiub") -> np.ndarray:
+    """The array of a ``.npy`` file, memory-mapped copy-on-write (torch warns of memory it must not write to).
+
+    ``kinds`` are numpy's letters of the types accepted.  The file must end where its array does: a header that says less
+    than there is would lose rows in silence.
+
+    Raises:
+        FileNotFoundError, Refused: as for every reader here.
+    """
+    size = file_size(path)
+    with refusing(path, f"a whole .npy array ({size:,} bytes); it may be truncated, empty or of another format"):
+        with open(path, "rb") as stream:
+            head = io.BytesIO(stream.read(NPY_HEAD))
+        version = np.lib.format.read_magic(head)
+        if version not in NPY_HEADERS:
+            raise Refused(f"{path}: .npy format {version[0]}.{version[1]}; 1.0 and 2.0 are read")
+        shape, fortran_order, dtype = NPY_HEADERS[version](head)
+        if dtype.kind not in kinds or dtype.hasobject:
+            raise Refused(f"{path}: expected float or integer numbers, found dtype {dtype}")
+        if any(length < 1 for length in shape):
+            raise Refused(f"{path}: the array is empty, its shape is {shape}")
+        expected = head.tell() + math.prod(shape) * dtype.itemsize
+        if expected != size:
+            raise Refused(
+                f"{path}: {size:,} bytes, but its header says {expected:,} ({dtype} {shape}); it is truncated, "
+                "or more follows than one array"
+            )
+        return np.memmap(path, dtype, "c", head.tell(), shape, "F" if fortran_order else "C")
+
+
+def open_safetensors(path: Path) -> safe_open:
+    """A ``.safetensors`` file, memory-mapped; the library holds the sizes in its header against its length."""
+    size = file_size(path)
+    with refusing(path, f"a whole .safetensors file ({size:,} bytes); it may be truncated, empty or of another format"):
+        return safe_open(path, framework="pt")
+
+
+def read_tensor(path: Path, handle: safe_open, name: str, accepted: Sequence[str] = NUMBERS) -> Tensor:
+    """One tensor of an open file, a view of it."""
+    with refusing(path, f"a file with a tensor {name!r}"):
+        names = list(handle.keys())
+        if name not in names:
+            raise Refused(f"{path}: no tensor {name!r}; it holds {', '.join(sorted(names)) or 'none'}")
+        found = handle.get_slice(name).get_dtype()
+        if found not in accepted:
+            raise Refused(f"{path}: tensor {name!r} has numbers of type {found}; accepted: {', '.join(accepted)}")
+        return handle.get_tensor(name)
+
+
+def parse_json(path: object, text: str | bytes, what: str) -> Any:
+    """JSON that comes from ``path``."""
+    with refusing(path, what):
+        return json.loads(text)
