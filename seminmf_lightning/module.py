@@ -186,13 +186,13 @@ class SemiNMFModule(lightning.LightningModule):
         if rows is not None and self.recipe.nb_concepts > rows:
             raise ValueError(f"nb_concepts={self.recipe.nb_concepts} is more than the {rows} training rows; lower it")
         if self._learner_state is not None:
-            learner.attach_sample(sample, self.normalizer, held_out=self._held_out(sample))
+            learner.attach_sample(sample, self.normalizer, held_out=self._held_out(sample), rows=rows)
             learner.load_state_dict(self._learner_state)
             if rank() > 0:
                 learner.pending.zero_()  # the checkpoint holds the sum of all processes: rank 0 takes it
             return
         with torch.no_grad():
-            self.dictionary.copy_(learner.start(sample, self._held_out(sample)))
+            self.dictionary.copy_(learner.start(sample, self._held_out(sample), rows))
             self.scale.fill_(learner.normalizer.scale)
             if learner.normalizer.mean is not None:
                 self.mean.copy_(learner.normalizer.mean)

@@ -3,7 +3,8 @@
 Legend:  A (n, d)   Z (n, k)   C = A^T A (d, d)   S = Z^T Z (k, k)   P = Z^T A (k, d)
 
 Sums are float64.  A float32 product of one batch carries 24 bits, so that adding such products in float64 is exact or
-nearly so, whatever their order: one process and many arrive at the same statistics.
+nearly so, whatever their order; float64 products are rounded to a common grid first, for the same end.  One process and many,
+stopped and resumed anywhere, arrive at the same statistics.
 """
 
 from __future__ import annotations
@@ -70,21 +71,34 @@ class SecondMoment(Sums):
     def empty(cls, features: int, device: torch.device | str | None = None) -> SecondMoment:
         return cls(_zeros(features, features, device=device), _zeros(device=device))
 
-    def add_rows_(self, A: Tensor, factor: float = 1.0) -> None:
+    def add_rows_(self, A: Tensor, factor: float = 1.0, grid: float = 0.0) -> None:
         """Add ``factor^2 A^T A``.  The product is taken in A's own precision, the sum in float64.
+
+        Products in float64 are rounded to multiples of ``grid``, a power of two, if it is above 0: sums below ``2^53 grid`` are
+        then exact, and do not depend on their order (Demmel & Nguyen, "Fast reproducible floating-point summation", 2013).
 
         Raises:
             FloatingPointError: a square overflowed, or A holds NaN or Inf; nothing was added.
         """
         if A.shape[1] < NARROW:
             A = A.double()
-        gram = self.gram.clone()
+        gram, weight = self.gram.clone(), factor * factor
         for block in A.split(BLOCK_ROWS):
-            gram.add_(block.T @ block, alpha=factor * factor)
+            product = block.T @ block
+            if grid and product.dtype == torch.float64:
+                gram.add_(_to_grid_(product.mul_(weight), grid))
+            else:
+                gram.add_(product, alpha=weight)
         if not gram.diagonal().sum().isfinite():
             raise FloatingPointError("A^T A is not finite")
         self.gram = gram
         self.rows += A.shape[0]
+
+
+def _to_grid_(x: Tensor, grid: float) -> Tensor:
+    """Round in place to multiples of ``grid``; numbers of ``2^51 grid`` and more lose a bit or two besides."""
+    shift = 1.5 * 2.0**52 * grid
+    return x.add_(shift).sub_(shift)
 
 
 @dataclass

@@ -41,6 +41,27 @@ def test_the_error_from_the_second_moment_is_that_of_the_codes(signed: torch.Ten
     assert torch.allclose(squared_error(A.T @ A, row_space(D)), naive)
 
 
+@given(st.permutations(range(30)), st.integers(1, 29), st.floats(-6, 6))
+def test_the_sum_over_rows_does_not_depend_on_their_order_nor_on_who_adds_them(order: list[int], cut: int, power: float) -> None:
+    A = torch.randn(30 * 20, 6, generator=torch.Generator().manual_seed(1)) * 10**power
+    blocks = A.split(20)
+
+    def added(numbers: list[int]) -> Learner:
+        learner = make_learner(Recipe(nb_concepts=3), 6)
+        learner.start(A[:100], rows=len(A))
+        for number in numbers:
+            learner.observe(blocks[number], A)
+        return learner
+
+    whole, first, second = added(list(range(30))), added(order[:cut]), added(order[cut:])
+    first.pending.add_(second.pending)  # as if by two processes
+    for learner in (whole, first):
+        learner.absorb()
+    found, expected = (learner.total.tensors()["gram"] for learner in (first, whole))
+    assert torch.equal(found, expected)
+    assert torch.allclose(found, whole.normalizer.apply(A.double()).T @ whole.normalizer.apply(A.double()), rtol=1e-12)
+
+
 @pytest.mark.parametrize("init", list(available(Init)))
 @pytest.mark.parametrize("solver", ["mu", "pgd", "hals"])
 def test_loss_falls_at_each_step_and_is_certified(signed: torch.Tensor, solver: str, init: str) -> None:

@@ -172,12 +172,13 @@ class Learner(ABC):
         """The recipe with the penalty as tuned: what encodes new rows like those of the training."""
         return self.recipe.plain() | {"l1_penalty": self.penalty, "encoder": spec_of(self.encoder)}
 
-    def start(self, sample: Tensor, held_out: Tensor | None = None) -> Tensor:
+    def start(self, sample: Tensor, held_out: Tensor | None = None, rows: int | None = None) -> Tensor:
         """Settle the normaliser on a sample of raw rows (m, d) and return the starting dictionary.
 
-        A penalty that is tuned is tuned on the raw rows ``held_out``, or on the sample where there are none.
+        A penalty that is tuned is tuned on the raw rows ``held_out``, or on the sample where there are none.  ``rows`` is how
+        many a pass has, where that is known.
         """
-        self.attach_sample(sample, held_out=held_out)
+        self.attach_sample(sample, held_out=held_out, rows=rows)
         generator = torch.Generator().manual_seed(self.recipe.seed)
         positive = self.recipe.solver.needs_positive_start
         D = self.recipe.init.start(self.normalizer.apply(sample), self.recipe.nb_concepts, generator, positive=positive)
@@ -187,7 +188,9 @@ class Learner(ABC):
         """Whatever else is to be settled with the starting dictionary."""
         return D
 
-    def attach_sample(self, sample: Tensor, normalizer: Normalizer | None = None, *, held_out: Tensor | None = None) -> None:
+    def attach_sample(
+        self, sample: Tensor, normalizer: Normalizer | None = None, *, held_out: Tensor | None = None, rows: int | None = None
+    ) -> None:
         """Keep what is needed of the sample; after a resume, with the normaliser of the checkpoint."""
         self.normalizer = normalizer or Normalizer.fit(sample, self.recipe.normalize)
 

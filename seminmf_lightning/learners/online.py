@@ -87,7 +87,9 @@ class Online(Learner):
         self._tune(D, roughly=True)
         return D
 
-    def attach_sample(self, sample: Tensor, normalizer: Normalizer | None = None, *, held_out: Tensor | None = None) -> None:
+    def attach_sample(
+        self, sample: Tensor, normalizer: Normalizer | None = None, *, held_out: Tensor | None = None, rows: int | None = None
+    ) -> None:
         super().attach_sample(sample, normalizer)
         self.sample = self.normalizer.apply(sample[:SAMPLE_ROWS]).to(self.dictionary_dtype)
         tuning = sample[:SAMPLE_ROWS] if held_out is None else held_out

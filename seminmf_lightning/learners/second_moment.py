@@ -8,6 +8,7 @@ Legend:  C = A^T A (d, d)   D (k, d)   Q (d, r)   X (r, k)   S = Z^T Z (k, k)   
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
@@ -23,6 +24,8 @@ from seminmf_lightning.statistics import SecondMoment
 STEPS_BETWEEN_CHECKS = 10
 PLAIN_SCALES = (1e-8, 1e8)
 """Scales at which squares of raw rows stay in the range of float32: no scaled copy of the rows is needed."""
+SPARE_BITS = 5
+"""By which sums may be larger than the sample lets expect before they depend on the order of rows, in the last digit."""
 
 
 class Reduced(NamedTuple):
@@ -59,6 +62,7 @@ class FullBatch(Learner):
         self.pending = SecondMoment.empty(features)
         self.total = SecondMoment.empty(features)
         self.preview = SecondMoment.empty(features)
+        self._factor, self._grid = 1.0, 0.0
         self._reduced: Reduced | None = None
         self._bound: float | None = None
         self._steps = 0
@@ -68,11 +72,25 @@ class FullBatch(Learner):
     def begin(self, D: Tensor) -> Tensor:
         return as_written(D)
 
-    def attach_sample(self, sample: Tensor, normalizer: Normalizer | None = None, *, held_out: Tensor | None = None) -> None:
+    def attach_sample(
+        self, sample: Tensor, normalizer: Normalizer | None = None, *, held_out: Tensor | None = None, rows: int | None = None
+    ) -> None:
         super().attach_sample(sample, normalizer)
         self.preview = SecondMoment.empty(self.features, sample.device)
         self.preview.add_rows_(self.normalizer.apply(sample).double())
+        low, high = PLAIN_SCALES
+        raw = self.normalizer.mean is None and low < self.normalizer.scale < high
+        # A power of two leaves the 24 bits of float32 products as they are; absorb() does the rest.
+        self._factor = 2.0 ** -round(math.log2(self.normalizer.scale)) if raw else 0.0
+        self._grid = self._grid_of(rows)
         self._forget()
+
+    def _grid_of(self, rows: int | None) -> float:
+        """Of sums over ``rows`` rows like those of the sample, a few bits to spare; 0 where they are not known."""
+        squares = float(self.preview.gram.trace())
+        if rows is None or not 0 < squares < math.inf:
+            return 0.0
+        return 2.0 ** (math.ceil(math.log2(squares / float(self.preview.rows) * rows)) + SPARE_BITS - 53)
 
     def to_(self, device: torch.device) -> None:
         super().to_(device)
@@ -82,21 +100,19 @@ class FullBatch(Learner):
 
     def observe(self, A: Tensor, D: Tensor) -> None:
         assert isinstance(self.pending, SecondMoment)
-        low, high = PLAIN_SCALES
-        factor = 1.0
-        if self.normalizer.mean is None and low < self.normalizer.scale < high:
-            factor = 1 / self.normalizer.scale
-        else:
+        if not self._factor:
             A = self.normalizer.apply(A)
         try:
-            self.pending.add_rows_(A, factor)
+            self.pending.add_rows_(A, self._factor or 1.0, self._grid)
         except FloatingPointError:  # a square beyond the range of A's type, unless the rows themselves are to blame
-            self.pending.add_rows_(A.double(), factor)
+            self.pending.add_rows_(A.double(), self._factor or 1.0, self._grid)
 
     def absorb(self) -> None:
         assert isinstance(self.pending, SecondMoment)
         before = self.moment
         self.rows_seen += int(self.pending.rows)
+        if self._factor:
+            self.pending.gram.mul_((self._factor * self.normalizer.scale) ** -2)
         self.total.add_(self.pending)
         if self.moment is not before or (before is self.total and self.pending.rows > 0):
             self._forget()

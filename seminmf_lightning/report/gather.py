@@ -5,15 +5,37 @@ Legend:  A (n, d) activations   Z (n, k) codes   D (k, d) dictionary   T example
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from seminmf_lightning.linalg import unit_atoms
 
-SPARE = 4
-"""Examples kept beyond those asked for: the same example may come twice, in two batches."""
+ENTRIES = 2**22
+"""Codes looked at together: what is not zero of them is listed, 8 bytes a number."""
+
+
+class Nonzeros(NamedTuple):
+    """The codes of some rows that are not zero, row by row."""
+
+    row: Tensor
+    """(e,) 0..m-1."""
+    concept: Tensor
+    """(e,) 0..k-1."""
+    value: Tensor
+    """(e,) float32."""
+
+
+def nonzeros(Z: Tensor) -> Iterator[tuple[slice, Nonzeros]]:
+    """Those of Z (m, k) on the CPU, for some rows at a time: which, and theirs."""
+    size = max(1, ENTRIES // Z.shape[1])
+    for start in range(0, len(Z), size):
+        rows = slice(start, min(start + size, len(Z)))
+        row, concept = Z[rows].nonzero(as_tuple=True)
+        yield rows, Nonzeros(row.cpu(), concept.cpu(), Z[rows][row, concept].float().cpu())
 
 
 class Top(NamedTuple):
@@ -29,68 +51,74 @@ class TopExamples:
     """The T rows with the largest codes of each concept and sign, one row an example; memory O(k T) whatever n is."""
 
     def __init__(self, concepts: int, examples: int) -> None:
-        self.wanted = examples
-        kept = examples + SPARE
-        self.values = torch.zeros(2, concepts, kept)
-        self.rows = torch.full((2, concepts, kept), -1)
-        self.groups = torch.full((2, concepts, kept), -1)
+        self.examples = examples
+        self.values = torch.zeros(2, concepts, examples)
+        self.rows = torch.full((2, concepts, examples), -1)
+        self._groups = torch.full((2, concepts, examples), -1)
+        self._waiting: tuple[list[tuple[Tensor, ...]], ...] = ([], [])
 
     def update(self, Z: Tensor, rows: Tensor, groups: Tensor) -> None:
-        """Add codes Z (m, k) of ``rows`` (m,), whose examples are ``groups`` (m,), equal ones being neighbours."""
-        if not len(Z):
-            return
-        _, segment = torch.unique_consecutive(groups, return_inverse=True)
-        at = segment[:, None].expand_as(Z)
-        count, m = int(segment[-1]) + 1, len(Z)
-        first = torch.arange(m, device=Z.device)[:, None].expand_as(Z)
-        for pole, sign in enumerate((1, -1)):
-            signed = sign * Z
-            best = torch.zeros(count, Z.shape[1], device=Z.device, dtype=Z.dtype).scatter_reduce_(0, at, signed, "amax")
-            place = torch.where((signed == best[segment]) & (signed > 0), first, m)
-            where = torch.full((count, Z.shape[1]), m, device=Z.device).scatter_reduce_(0, at, place, "amin")
-            best, chosen = best.topk(min(count, self.values.shape[2]), dim=0)
-            found = where.gather(0, chosen).clamp(max=m - 1)
-            self._merge(pole, best.T.cpu().float(), rows[found].T.cpu(), groups[found].T.cpu())
+        """Add codes Z (m, k) of ``rows`` (m,), whose examples are ``groups`` (m,)."""
+        rows, groups = rows.cpu(), groups.cpu()
+        for part, found in nonzeros(Z):
+            for pole, sign in enumerate((1, -1)):
+                strong = sign * found.value > self.values[pole, :, -1][found.concept]
+                row, concept, value = (x[strong] for x in found)
+                self._waiting[pole].append((concept, sign * value, rows[part][row], groups[part][row]))
+                if sum(len(entries[0]) for entries in self._waiting[pole]) > ENTRIES:
+                    self._merge_waiting(pole)
+        for pole in range(2):
+            self._merge_waiting(pole)
 
-    def _merge(self, pole: int, values: Tensor, rows: Tensor, groups: Tensor) -> None:
-        missing = values <= 0
-        rows, groups = rows.masked_fill(missing, -1), groups.masked_fill(missing, -1)
-        joined = torch.cat([self.values[pole], values], dim=1)
-        # Stable, so that of equal codes the earlier row stays.
-        order = joined.sort(dim=1, descending=True, stable=True).indices[:, : self.values.shape[2]]
-        self.values[pole] = joined.gather(1, order)
-        self.rows[pole] = torch.cat([self.rows[pole], rows], dim=1).gather(1, order)
-        self.groups[pole] = torch.cat([self.groups[pole], groups], dim=1).gather(1, order)
+    def _merge_waiting(self, pole: int) -> None:
+        entries = [torch.cat(parts) for parts in zip(*self._waiting[pole], strict=True)]
+        self._waiting[pole].clear()
+        if entries and len(entries[0]):
+            self._merge(pole, *entries)
+
+    def _merge(self, pole: int, concepts: Tensor, values: Tensor, rows: Tensor, groups: Tensor) -> None:
+        """Put entries (e,), each in the list of its concept: one a group, those of the largest values."""
+        touched = concepts.unique()
+        known = self.values[pole, touched] > 0
+        concept, value, row, group = (
+            torch.cat(pair).numpy()
+            for pair in (
+                (touched[:, None].expand_as(known)[known], concepts), (self.values[pole, touched][known], values),
+                (self.rows[pole, touched][known], rows), (self._groups[pole, touched][known], groups),
+            )
+        )  # fmt: skip
+        order = np.lexsort((row, -value, group, concept))  # of a group's entries the largest, of equal ones the first row
+        new = np.append(True, (np.diff(concept[order]) != 0) | (np.diff(group[order]) != 0))
+        best = order[new]
+        best = best[np.lexsort((row[best], -value[best], concept[best]))]
+        first = np.flatnonzero(np.append(True, np.diff(concept[best]) != 0))
+        rank = np.arange(len(best)) - np.repeat(first, np.diff(np.append(first, len(best))))
+        kept = best[rank < self.examples]
+        at = torch.from_numpy(concept[kept]), torch.from_numpy(rank[rank < self.examples])
+        for lists, entries in ((self.values, value), (self.rows, row), (self._groups, group)):
+            lists[pole][at] = torch.from_numpy(entries[kept])
 
     def poles(self) -> tuple[Top, Top]:
         """The strongest positive and negative rows; the values of both are positive."""
-        found = []
-        for pole in range(2):
-            groups = self.groups[pole]
-            earlier = torch.ones(groups.shape[1], groups.shape[1], dtype=torch.bool).tril(-1)
-            repeated = ((groups[:, :, None] == groups[:, None, :]) & earlier).any(dim=2) | (groups < 0)
-            order = repeated.int().sort(dim=1, stable=True).indices[:, : self.wanted]
-            values = self.values[pole].masked_fill(repeated, 0).gather(1, order)
-            found.append(Top(values, self.rows[pole].masked_fill(repeated, -1).gather(1, order)))
-        return found[0], found[1]
+        return Top(self.values[0], self.rows[0]), Top(self.values[1], self.rows[1])
 
 
 class ConceptSums:
-    """Sums over rows for each concept: how often its code is positive and negative, its size and its squares."""
+    """Sums over rows for each concept: how often its code is positive and negative, and its squares."""
 
     def __init__(self, concepts: int) -> None:
         self.rows = 0
-        self.positive, self.negative, self.absolute, self.squares = (
-            torch.zeros(concepts, dtype=torch.float64) for _ in range(4)
-        )
+        self.positive, self.negative, self.squares = (torch.zeros(concepts, dtype=torch.float64) for _ in range(3))
 
     def update(self, Z: Tensor) -> None:
         """Add codes Z (m, k)."""
         self.rows += len(Z)
-        self.positive += (Z > 0).sum(dim=0).cpu()
-        self.negative += (Z < 0).sum(dim=0).cpu()
-        self.absolute += Z.abs().sum(dim=0, dtype=torch.float64).cpu()
-        self.squares += Z.square().sum(dim=0, dtype=torch.float64).cpu()
+        for _, found in nonzeros(Z):
+            value = found.value.double()
+            for sums, weight in (
+                (self.positive, (value > 0).double()), (self.negative, (value < 0).double()), (self.squares, value.square()),
+            ):  # fmt: skip
+                sums += torch.bincount(found.concept, weight, minlength=len(sums))
 
     @property
     def density(self) -> Tensor:
