@@ -6,9 +6,7 @@ Legend:  A (n, d) activations   Z (n, k) codes   D (k, d) dictionary
 from __future__ import annotations
 
 import functools
-import math
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,24 +19,22 @@ from torch import Tensor, nn
 
 from seminmf_lightning.batches import TrainerData, real_rows, unpack
 from seminmf_lightning.checkpoints import read_checkpoint
-from seminmf_lightning.distributed import SolverOptimizer, all_reduce_, rank, world_size
+from seminmf_lightning.distributed import SolverOptimizer, rank
 from seminmf_lightning.encoders import Effort, Encode
 from seminmf_lightning.export import load_dictionary
-from seminmf_lightning.forms import conform, same_form
 from seminmf_lightning.guard import DivergenceError, Guard, newest_checkpoint
 from seminmf_lightning.learners import Learner, Recipe, make_learner
 from seminmf_lightning.metrics import ReconstructionMetrics
 from seminmf_lightning.normalize import Normalizer
-from seminmf_lightning.reading import Refused, refusing
+from seminmf_lightning.reading import refusing
+from seminmf_lightning.resume import features_of, refuse_unless_like, state_of_all
 from seminmf_lightning.statistics import BLOCK_ROWS
+from seminmf_lightning.training_figures import PROGRESS, TrainingFigures
 
 STEPS_A_BATCH_AFTER_PASS = 10
 """Solver steps between two looks at convergence once the data has been seen."""
 UPDATES_A_PASS = 16
 """Updates of D during a pass whose statistics are exact in the end: they show the loss fall, and cost a reduction each."""
-
-PROGRESS = {"loss": "train/reconstruction_loss", "gap": "train/optimality_gap", "rows/s": "train/rows_per_second"}
-"""What the progress bar shows."""
 
 
 class SemiNMFModule(lightning.LightningModule):
@@ -95,9 +91,7 @@ class SemiNMFModule(lightning.LightningModule):
         self.effort: Effort = ()
         self._learner_state: Mapping[str, Any] | None = None
         self._encode: Encode | None = None
-        self._logged_step = -1
         self._guard = Guard()
-        self._clock = (0.0, 0)
         self._batch = 0  # of this pass; the trainer's own count is one behind after a resume in mid-epoch
 
     # --- what the data module asks -------------------------------------------------------------------------------
@@ -206,11 +200,11 @@ class SemiNMFModule(lightning.LightningModule):
 
     def on_train_start(self) -> None:
         learner = self._made_learner()
-        self._clock = (time.monotonic(), learner.rows_seen)
+        self._watch = TrainingFigures(learner)
         if learner.one_pass and learner.rows_seen and self._batch == 0:
             self.trainer.should_stop = True  # resumed after its only pass: rows must not count twice
         if self.global_step == 0:
-            self._log(self._training_figures(certify=True))
+            self._log(self._watch.take(self.dictionary.detach(), self.global_step, certify=True))
 
     def on_train_epoch_start(self) -> None:
         loader: Any = self.trainer.train_dataloader
@@ -250,14 +244,14 @@ class SemiNMFModule(lightning.LightningModule):
         finished = learner.converged() and batch_idx + 1 >= data_batches
         if finished or (at_end and learner.one_pass):
             self.trainer.should_stop = True
-        due = self.global_step - self._logged_step >= getattr(self.trainer, "log_every_n_steps", 50)
+        due = self.global_step - self._watch.step >= getattr(self.trainer, "log_every_n_steps", 50)
         rare = learner.one_pass and updated and update_every > 1 and solver.update_every is None and batch_idx < data_batches
         if due or rare or at_end or finished:
             if found := self._guard.look(learner, self.dictionary.detach(), self.global_step, end_of_pass=at_end):
                 raise self._diverged(found)
-            figures = self._training_figures(certify=batch_idx + 1 >= data_batches)
+            figures = self._watch.take(self.dictionary.detach(), self.global_step, certify=batch_idx + 1 >= data_batches)
             self._log(figures)
-            for name, tag in PROGRESS.items():
+            for tag, name in PROGRESS.items():
                 if tag in figures:
                     self.log(name, figures[tag], prog_bar=True, logger=False)
 
@@ -348,15 +342,9 @@ class SemiNMFModule(lightning.LightningModule):
     # --- checkpoints ---------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        learner = self._made_learner()
-        if found := self._guard.check(learner, self.dictionary.detach(), self.global_step):
+        if found := self._guard.check(self._made_learner(), self.dictionary.detach(), self.global_step):
             raise self._diverged(found)  # before a good checkpoint is replaced
-        state = learner.state_dict()
-        if world_size() > 1:
-            pending = type(learner.pending)(**{name: t.clone() for name, t in learner.pending.tensors().items()})
-            all_reduce_(pending)
-            state["pending"] = pending.tensors()
-        checkpoint["learner"] = state
+        checkpoint["learner"] = state_of_all(self._made_learner())
         checkpoint["effort"] = self.effort
         checkpoint["batch"] = self._batch
 
@@ -388,31 +376,11 @@ class SemiNMFModule(lightning.LightningModule):
         return module.to(map_location)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        file = checkpoint.get("file", "the checkpoint")
-        conform(file, checkpoint, {"state_dict": {"dictionary": Tensor, "scale": Tensor, "mean": Tensor}, "batch?": int})
-        found = tuple(checkpoint["state_dict"]["dictionary"].shape)
-        if len(found) != 2:
-            raise Refused(f"{file}: the dictionary has shape {found}; expected (concepts, features)")
-        expected = (self.recipe.nb_concepts, self.dictionary.shape[1] or found[1])
-        if found != expected:
-            raise ValueError(
-                f"{file}: it holds a dictionary of {found[0]} concepts x {found[1]} features, "
-                f"but this run has nb_concepts={expected[0]} and data of {expected[1]} features"
-            )
-        self._allocate(found[1])
-        same_form(file, checkpoint["state_dict"], self.state_dict(), "state_dict")
-        same_form(file, checkpoint.get("effort", ()), (), "effort")
+        self._allocate(features_of(checkpoint, self.recipe.nb_concepts, self.dictionary.shape[1]))
+        refuse_unless_like(checkpoint, self.state_dict(), self._made_learner())
         self.effort = tuple(checkpoint.get("effort", ()))
         self._batch = checkpoint.get("batch", 0)
-        state, wanted = checkpoint.get("learner"), self._made_learner().state_dict()
-        if state is not None:
-            if isinstance(state, Mapping) and set(state) != set(wanted):
-                raise Refused(
-                    f"{file}: it was written with other statistics than {self.recipe.statistics_for(found[1])}; "
-                    "resume with the statistics and l1_penalty of the run it comes from"
-                )
-            same_form(file, state, wanted, "learner")
-        self._learner_state = state
+        self._learner_state = checkpoint.get("learner")
 
     # --- small things --------------------------------------------------------------------------------------------
 
@@ -453,22 +421,6 @@ class SemiNMFModule(lightning.LightningModule):
         """Statistics in bfloat16 would be worthless: mixed precision stops at this door."""
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             yield
-
-    def _training_figures(self, *, certify: bool) -> dict[str, float]:
-        learner, D = self._made_learner(), self.dictionary.detach()
-        self._logged_step = self.global_step
-        figures = {"train/reconstruction_loss": learner.mean_squared_error(D)}
-        if certify and (gap := learner.optimality_gap(D)) is not None:
-            figures["train/optimality_gap"] = gap
-        now, (before, rows) = time.monotonic(), self._clock
-        if learner.rows_seen > rows and now > before:
-            figures["train/rows_per_second"] = (learner.rows_seen - rows) / (now - before)
-            self._clock = (now, learner.rows_seen)
-        if self.recipe.target_l0 is not None:
-            figures["train/l1_penalty"] = learner.penalty
-        if learner.replaced is not None:
-            figures["train/replaced_atoms"] = float(learner.replaced)
-        return {tag: value for tag, value in figures.items() if not math.isnan(value)}  # no loss before the first batch
 
     def _log(self, values: dict[str, float]) -> None:
         for logger in self.loggers:

@@ -42,7 +42,9 @@ def test_the_error_from_the_second_moment_is_that_of_the_codes(signed: torch.Ten
 
 
 @given(st.permutations(range(30)), st.integers(1, 29), st.floats(-6, 6))
-def test_the_sum_over_rows_does_not_depend_on_their_order_nor_on_who_adds_them(order: list[int], cut: int, power: float) -> None:
+def test_the_sum_over_rows_depends_neither_on_their_order_nor_on_who_adds_them(
+    order: list[int], cut: int, power: float
+) -> None:
     A = torch.randn(30 * 20, 6, generator=torch.Generator().manual_seed(1)) * 10**power
     blocks = A.split(20)
 
