@@ -204,7 +204,8 @@ def test_the_list_is_bounded_and_the_count_is_not(tmp_path: Path) -> None:
     assert f"skipped {LISTED + 50:,} rows of 1 file with NaN or Inf, the first {LISTED:,} listed" in resumed.summary()
 
 
-@pytest.mark.parametrize("penalty", [0.0, pytest.param(0.05, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("penalty", [0.0, 0.05])
 def test_two_processes_skip_as_one_does(script, tmp_path: Path, bad_files: tuple[str, Path], penalty: float) -> None:
     data = ActivationDataModule(bad_files[0], on_bad_rows="skip", batch_size=77)
     one = fit(data, tmp_path / "one", l1_penalty=penalty)
@@ -220,7 +221,8 @@ def test_two_processes_skip_as_one_does(script, tmp_path: Path, bad_files: tuple
     assert [row["row"] for row in listed(tmp_path / "one")] == [row["row"] for row in listed(tmp_path / "two")]
 
 
-@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
 def test_a_killed_run_forgets_no_skipped_row_and_counts_none_twice(script, tmp_path: Path, processes: int) -> None:
     A = np.random.default_rng(0).standard_normal((12_000, 16)).astype(np.float32)
     A[::500, 2] = np.nan

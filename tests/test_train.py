@@ -66,7 +66,11 @@ def test_a_run_directory_holds_what_it_should(script, npy: Path, tmp_path: Path,
 # 600 rows, 540 to train on: 539 leave one row, 1 process of two with none, and 77 one odd row a batch and an odd tail.
 @pytest.mark.parametrize(
     "options",
-    [("solver=hals",), ("solver=pgd", "l1_penalty=0.1", "data.batch_size=77"), ("l1_penalty=0.1", "data.batch_size=539")],
+    [
+        ("solver=hals",),
+        pytest.param(("solver=pgd", "l1_penalty=0.1", "data.batch_size=77"), marks=pytest.mark.slow),
+        ("l1_penalty=0.1", "data.batch_size=539"),
+    ],
 )
 def test_two_processes_give_the_dictionary_of_one(script, npy: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
     common = ("data=npy", f"data.path={npy}", "nb_concepts=8", "trainer.max_epochs=4", *options)
@@ -89,7 +93,9 @@ def test_sweep_under_ddp_has_one_directory(script, npy: Path, tmp_path: Path) ->
     assert len(list((tmp_path / "sweep").glob("*/metrics.json"))) == 4
 
 
-@pytest.mark.parametrize(("penalty", "processes"), [(0, 1), (0.05, 1), (0.05, 2), pytest.param(0, 2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("penalty", "processes"), [(0, 1), *(pytest.param(*one, marks=pytest.mark.slow) for one in [(0.05, 1), (0, 2), (0.05, 2)])]
+)
 def test_killed_and_resumed_is_bitwise_the_undisturbed_run(script, tmp_path: Path, penalty: float, processes: int) -> None:
     generator = torch.Generator().manual_seed(0)
     rows = torch.randn(12_000, 8, generator=generator) @ torch.randn(8, 48, generator=generator)
@@ -110,6 +116,7 @@ def test_killed_and_resumed_is_bitwise_the_undisturbed_run(script, tmp_path: Pat
     assert torch.equal(dictionary(run), dictionary(tmp_path / "whole"))
 
 
+@pytest.mark.slow
 def test_target_l0_is_met_and_other_encoders_take_the_run_up(script, npy: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     script("train", "data=npy", f"data.path={npy}", "nb_concepts=16", "solver=pgd", "target_l0=4", f"hydra.run.dir={run}")
