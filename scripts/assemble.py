@@ -15,6 +15,7 @@ import torch
 from hydra.core.config_store import ConfigStore
 from hydra.utils import get_class, instantiate
 from lightning import Callback, LightningDataModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
 from omegaconf import DictConfig, OmegaConf
 
 from seminmf_lightning import ActivationDataModule, SemiNMFModule, data
@@ -71,6 +72,8 @@ def build_data_for(module: SemiNMFModule, cfg: DictConfig) -> Any:
 
 def build_trainer(cfg: DictConfig, callbacks: list[Callback], loggers: list[Any] | bool) -> Trainer:
     quieten()
+    if not cfg.trainer.get("enable_progress_bar", True):  # Lightning takes this and a bar among the callbacks for a mistake
+        callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
     trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, _convert_="all")
     if trainer.strategy.root_device.type == "cpu" and trainer.num_devices > 1:
         # Processes that share cores and each take all of them stall one another.

@@ -38,7 +38,7 @@ def problem(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     common = [
         "data=npy", f"data.path={folder}/rows.npy", "nb_concepts=8", "tol=0", "solver.max_iter=200", "solver.update_every=2",
         "data.batch_size=8", "callbacks.checkpoint_time.seconds=0.02", "trainer.max_epochs=3",
-        "~callbacks.progress", "trainer.enable_progress_bar=false", "ckpt_path=auto",
+        "trainer.enable_progress_bar=false", "ckpt_path=auto",
     ]  # fmt: skip
     whole = {}
     for name, penalty in PENALTIES.items():

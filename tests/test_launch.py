@@ -18,7 +18,7 @@ from omegaconf.errors import InterpolationResolutionError
 from safetensors.torch import load_file
 
 TRAIN = str(ROOT / "scripts" / "train.py")
-SMALL = ("nb_concepts=8", "trainer.max_epochs=2", "trainer.enable_progress_bar=false", "~callbacks.progress")
+SMALL = ("nb_concepts=8", "trainer.max_epochs=2", "trainer.enable_progress_bar=false")
 LAUNCHERS = ("SEMINMF_RUN_ID", "RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_", "TORCHELASTIC_", "MASTER_")
 
 

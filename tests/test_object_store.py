@@ -520,7 +520,7 @@ def common(penalty: float, place: str) -> list[str]:
     return [
         "data=object_store", f"data.path={place}", "data.chunk_mb=0.125", "data.shuffle_mb=0.5", "data.val_fraction=0",
         "data.sample_rows=1000", "nb_concepts=8", f"l1_penalty={penalty}", "trainer.max_epochs=2", "logger=none",
-        "~callbacks.progress", "trainer.enable_progress_bar=false",
+        "trainer.enable_progress_bar=false",
     ]  # fmt: skip
 
 
