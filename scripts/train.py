@@ -47,6 +47,8 @@ def main(cfg: DictConfig) -> float | list[float]:
         found = newest_whole(run_dir / "checkpoints")
         cfg.ckpt_path = None if found is None else str(found)
     refuse_to_overwrite(run_dir, cfg.ckpt_path)
+    if is_first_process():
+        (run_dir / "metrics.json").unlink(missing_ok=True)  # of a run that goes on: its figures are no longer those
     with failure_kept(run_dir / ERROR):
         return train(cfg)
 
@@ -61,7 +63,8 @@ def failure_kept(path: Path) -> Iterator[None]:
     except Exception as error:
         with suppress(OSError):  # the disk may be full
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("".join(traceback.format_exception_only(error)))
+            with open(path, "x") as file:  # of several processes the first: the others fail because it did
+                file.write("".join(traceback.format_exception_only(error)))
         raise
 
 
@@ -110,11 +113,12 @@ def refuse_to_overwrite(run_dir: Path, ckpt_path: str | None) -> None:
             )
         if Path(ckpt_path).resolve().is_relative_to(run_dir.resolve()):
             return
-    found = [name for name in ("checkpoints", FILE_NAME, "metrics.json") if (run_dir / name).exists()]
+    checkpoints = sorted(path.relative_to(run_dir) for path in run_dir.glob("checkpoints/*.ckpt"))
+    found = [*map(str, checkpoints), *(name for name in (FILE_NAME, "metrics.json") if (run_dir / name).exists())]
     if found:
         raise FileExistsError(
             f"{run_dir} holds a run already ({', '.join(found)}); choose another hydra.run.dir, "
-            f"or resume it with ckpt_path={run_dir / 'checkpoints' / 'last.ckpt'}"
+            f"or resume it with ckpt_path={run_dir / 'checkpoints' / 'last.ckpt'} if that is whole"
         )
 
 

@@ -25,6 +25,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         target = Path(path)
+        for left in target.parent.glob(f"{target.name}.*.partial"):  # of a process that was killed while it wrote
+            left.unlink(missing_ok=True)
         kept = f"the previous checkpoint stays whole: make room and resume with ckpt_path={target}"
         with (
             whole_file(target, kept if target.exists() else "make room and start again") as partial,

@@ -201,8 +201,8 @@ class SemiNMFModule(lightning.LightningModule):
     def on_train_start(self) -> None:
         learner = self._made_learner()
         self._watch = TrainingFigures(learner)
-        if learner.one_pass and learner.rows_seen and self._batch == 0:
-            self.trainer.should_stop = True  # resumed after its only pass: rows must not count twice
+        if learner.rows_seen and self._batch == 0 and (learner.one_pass or learner.converged()):
+            self.trainer.should_stop = True  # resumed after its last pass: rows must not count twice
         if self.global_step == 0:
             self._log(self._watch.take(self.dictionary.detach(), self.global_step, certify=True))
 

@@ -68,6 +68,16 @@ class TimedCheckpoint(lightning.Callback):
         if trainer.state.fn == TrainerFn.FITTING:
             self._look(trainer)
 
+    def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """After training there is nothing to save: a signal ends the process, and its status says so.  (Lightning's handler
+        would end it with status 0, as if all were done.)"""
+        if trainer.state.fn == TrainerFn.VALIDATING and threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGTERM, signal.SIGUSR1)}
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if trainer.state.fn == TrainerFn.VALIDATING:
+            self._restore()
+
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._restore()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import random
@@ -164,6 +165,36 @@ def test_a_finished_run_is_left_alone(problem: dict, tmp_path: Path) -> None:
     before = (tmp_path / "run" / "metrics.json").stat().st_mtime_ns
     assert "is finished already" in finish(arguments)
     assert (tmp_path / "run" / "metrics.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+def test_what_is_left_of_a_run_is_no_run_and_a_converged_one_does_not_go_on(problem: dict, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "checkpoints" / "last.ckpt.77.partial").write_text("killed while the first checkpoint was written")
+    settings = ("tol=0.5", "trainer.max_epochs=9", "data.batch_size=512", "solver.update_every=1")
+    arguments = [*command(problem["common"], 0.05, run, 1), *settings]
+    finish(arguments)
+    assert not list((run / "checkpoints").glob("*.partial"))
+    figures, D = json.loads((run / "metrics.json").read_text()), dictionary(run)
+    (run / "metrics.json").unlink()  # as if it was killed in its last validation
+    finish(arguments)
+    assert torch.equal(dictionary(run), D)
+    assert json.loads((run / "metrics.json").read_text())["rows_seen"] == figures["rows_seen"] < 9 * 5400
+
+
+@pytest.mark.slow
+def test_a_resume_with_other_batches_is_refused(problem: dict, tmp_path: Path) -> None:
+    arguments = command(problem["common"], 0, tmp_path / "run", 1)
+    process = start(arguments)
+    assert begun(process, tmp_path / "run")
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    done = subprocess.run([*arguments, "data.batch_size=64"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "data.batch_size was 8, is 64" in done.stderr
+    finish(arguments)
+    check(problem, "exact", tmp_path / "run")
 
 
 # --- files -----------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from seminmf_lightning.data.order import WindowedOrder
 from seminmf_lightning.data.rows import RowSet, hold_out, scattered_stretches, shuffled
 from seminmf_lightning.data.safetensors import SafetensorsRows
 from seminmf_lightning.data.skipped import SkippedRows, reason
-from seminmf_lightning.data.source import Source, Wanted
+from seminmf_lightning.data.source import NOTHING, Source, Wanted
 from seminmf_lightning.data.stream import BatchStream
 from seminmf_lightning.data.tensor import TensorRows
 
@@ -105,10 +105,12 @@ class ActivationDataModule(lightning.LightningDataModule):
             )
 
     def teardown(self, stage: str) -> None:
+        self.source.expect(NOTHING)
         if self.skipped_rows is not None and self._place()[0] == 0:
             self.skipped_rows.write_list()
 
     def on_exception(self, exception: BaseException) -> None:
+        self.source.expect(NOTHING)  # what is being fetched would hold up the end
         if self.skipped_rows is not None:
             self.skipped_rows.write_list()
 

@@ -6,6 +6,7 @@ One place retries, this one: of the S3 client, which has two retry loops of its 
 from __future__ import annotations
 
 import random
+import re
 import threading
 import time
 import warnings
@@ -27,7 +28,10 @@ FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryErr
 NETWORK = ("aiobotocore", "aiohttp", "azure", "botocore", "fsspec", "google", "requests", "urllib3")
 """Packages whose exceptions are not all OSErrors."""
 S3 = {"use_listings_cache": False, "config_kwargs": {"retries": {"total_max_attempts": 1}}}
-SECRET_WORDS = ("secret", "password", "token", "account_key", "connection_string", "sas", "credential")
+SECRET_WORDS = (
+    "secret", "passw", "token", "account_key", "api_key", "apikey", "access_key", "connection_string", "sas", "credential",
+    "authorization",
+)  # fmt: skip
 OPEN_TOKENS = ("anon", "cloud", "google_default")  # of gcsfs: names of ways to sign in, not secrets
 
 THREADS = 8  # requests under way at once
@@ -186,7 +190,9 @@ def refuse_secrets(storage: Mapping[str, Any], inside: str = "data.storage") -> 
     for name, value in storage.items():
         if isinstance(value, Mapping):
             refuse_secrets(value, f"{inside}.{name}")
-        elif value is not None and value not in OPEN_TOKENS and any(word in str(name).lower() for word in SECRET_WORDS):
+            continue
+        named = value is not None and value not in OPEN_TOKENS and any(word in str(name).lower() for word in SECRET_WORDS)
+        if named or (isinstance(value, str) and re.match(r"\w+://[^/]*:[^/]*@", value)):  # a password in a URL
             raise ValueError(
                 f"{inside}.{name} looks like a secret, and a run's settings are written to its folder and its dictionary; "
                 "give it in the environment instead (AWS_SECRET_ACCESS_KEY, AWS_PROFILE, GOOGLE_APPLICATION_CREDENTIALS, ...)"

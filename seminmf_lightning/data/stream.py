@@ -48,6 +48,11 @@ class BatchStream:
             else ScatteredOrder(rows, batch_size, shuffle=shuffle, seed=seed, **place)
         )
         self.data_batches = self.order.batches
+        self.layout = {
+            "rows": len(rows), "data.batch_size": batch_size, "rows between updates": self.minibatch, "seed": seed,
+            "shuffled": shuffle, "fetched in chunks": isinstance(self.order, WindowedOrder),
+        }  # fmt: skip
+        """What a position within a pass means something with."""
         self.skipped = skipped
         self.epoch, self.batch = 0, 0
 
@@ -64,9 +69,21 @@ class BatchStream:
         self.epoch, self.batch = self.epoch + 1, 0
 
     def state_dict(self) -> dict[str, Any]:
-        return {"epoch": self.epoch, "batch": self.batch}
+        return {"epoch": self.epoch, "batch": self.batch, "batches": len(self), "layout": self.layout}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on at a position.
+
+        Raises:
+            ValueError: it is within a pass over other rows, or over these in other batches: rows would be lost or come twice.
+        """
+        before = state.get("layout", self.layout)
+        other = [f"{name} was {before.get(name)}, is {mine}" for name, mine in self.layout.items() if before.get(name) != mine]
+        if other and 0 < state["batch"] < state["batches"]:
+            raise ValueError(
+                f"the checkpoint was taken within a pass (batch {state['batch']}) that this one does not go on with: "
+                f"{'; '.join(other)}. Resume with the data settings of the run; only the number of processes may change"
+            )
         self.epoch, self.batch = state["epoch"], state["batch"]
 
     def set_epoch(self, epoch: int) -> None:
