@@ -139,12 +139,20 @@ def plot(path: Path, records: list[dict[str, Any]]) -> str:
         )
     figure.update_layout(
         title="held-out r2 against nonzeros a row",
-        xaxis={"title": "l0, mean nonzeros a row"} | ({"type": "log", "tickvals": POWERS} if finished[0]["l0"] > 0 else {}),
+        xaxis={"title": "l0, mean nonzeros a row"} | log_axis(finished),
         yaxis={"title": "r2"},
         template="plotly_white",
     )
     figure.write_html(path, include_plotlyjs=True)
     return f"plot  {path}"
+
+
+def log_axis(finished: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of nonzeros, with powers of two where there are some in range."""
+    low, high = finished[0]["l0"], finished[-1]["l0"]
+    if low <= 0:
+        return {}
+    return {"type": "log"} | ({"tickvals": POWERS} if sum(low <= power <= high for power in POWERS) > 1 else {})
 
 
 def hover(record: dict[str, Any]) -> str:

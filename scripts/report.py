@@ -68,6 +68,7 @@ def report(cfg: DictConfig) -> Path:
                 yield from module.encode(A.to(device)).float().cpu().split([len(one) for one in waiting])
                 waiting = []
 
+    run = run if run.is_dir() else run.parent
     path = Path(cfg.output or run / "report.html")
     figures, settings = figures_of(run), module.plain_recipe() | {"data": type(data.source).__name__}
     content = make_report(gathered, run, figures, settings, origins, encode, cfg.max_concepts)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+from numbers import Integral
 from typing import Any
 
 
 def whole_number(name: str, value: Any, minimum: int) -> int:
     """``value`` as an int of at least ``minimum``, or a TypeError / ValueError that says what is accepted."""
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, Integral):  # numpy's too: what a search over np.arange gives
         raise TypeError(f"{name} must be a whole number, got {value!r} ({type(value).__name__})")
     if value < minimum:
         raise ValueError(f"{name} must be at least {minimum}, got {value}")
-    return value
+    return int(value)
 
 
 def real_number(name: str, value: Any, minimum: float, *, exclusive: bool = False, below: float = math.inf) -> float:
