@@ -13,7 +13,7 @@ from typing import Any
 
 import hydra
 import torch
-from assemble import build_data_for, build_trainer, plain, register_schemas
+from assemble import build_data_for, build_trainer, data_of_run, plain, register_schemas
 from lightning import Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.utilities import rank_zero_warn
@@ -49,6 +49,8 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     refuse_to_overwrite(output, cfg.overwrite)
     D = module.dictionary.detach().clone()
     of_dictionary = dictionary_figures(D, None if cfg.against is None else other_dictionary(cfg.against, cfg.run, D))
+    if cfg.data is None:
+        cfg.data = data_of_run(cfg.run)
     data = build_data_for(module, cfg)
 
     evaluation = Evaluation()

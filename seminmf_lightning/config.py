@@ -52,8 +52,8 @@ class EvaluateConfig:
     output: Optional[str]  # noqa: UP045
     overwrite: bool
     seed: int
-    data: Any
     trainer: Any
+    data: Any = None
     encoder: Any = None
 
 
