@@ -47,8 +47,8 @@ def main(cfg: DictConfig) -> float | list[float]:
         found = newest_whole(run_dir / "checkpoints")
         cfg.ckpt_path = None if found is None else str(found)
     refuse_to_overwrite(run_dir, cfg.ckpt_path)
-    if is_first_process():
-        (run_dir / "metrics.json").unlink(missing_ok=True)  # of a run that goes on: its figures are no longer those
+    if is_first_process() and (figures := run_dir / "metrics.json").is_file():
+        figures.replace(run_dir / "metrics.previous.json")  # of a run that goes on: they are no longer its figures
     with failure_kept(run_dir / ERROR):
         return train(cfg)
 

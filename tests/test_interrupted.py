@@ -180,6 +180,9 @@ def test_what_is_left_of_a_run_is_no_run_and_a_converged_one_does_not_go_on(prob
     (run / "metrics.json").unlink()  # as if it was killed in its last validation
     finish(arguments)
     assert torch.equal(dictionary(run), D)
+    failed = subprocess.run([*arguments, f"ckpt_path={run}/checkpoints/last.ckpt", "nb_concepts=9"], cwd=ROOT, check=False)
+    assert failed.returncode != 0
+    (run / "metrics.previous.json").replace(run / "metrics.json")  # a resume that failed lost no figures
     assert json.loads((run / "metrics.json").read_text())["rows_seen"] == figures["rows_seen"] < 9 * 5400
 
 
