@@ -20,7 +20,7 @@ from seminmf_lightning.encoders import Effort, Encode
 from seminmf_lightning.export import load_dictionary, save_dictionary
 from seminmf_lightning.learners import Learner, Recipe, make_learner
 from seminmf_lightning.linalg import unit_atoms
-from seminmf_lightning.metrics import ReconstructionMetrics
+from seminmf_lightning.metrics import ReconstructionMetrics, in_data_units
 from seminmf_lightning.normalize import Normalizer
 
 if TYPE_CHECKING:
@@ -131,8 +131,7 @@ class SemiNMF:
             rows = self.normalizer.apply(self._of_width(rows))
             Z = encode(rows)
             metrics.update(rows, Z @ D.to(Z), Z)
-        figures = metrics.compute()
-        return figures | {"reconstruction_loss": figures["reconstruction_loss"] * self.normalizer.scale**2}
+        return in_data_units(metrics.compute(), self.normalizer.scale)
 
     def decode(self, Z: Tensor | np.ndarray) -> Tensor:
         """Rows (n, d) in data units: ``scale * (Z D) + mean``."""

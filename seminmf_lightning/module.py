@@ -24,7 +24,7 @@ from seminmf_lightning.encoders import Effort, Encode
 from seminmf_lightning.export import load_dictionary
 from seminmf_lightning.guard import DivergenceError, Guard, newest_checkpoint
 from seminmf_lightning.learners import Learner, Recipe, make_learner
-from seminmf_lightning.metrics import ReconstructionMetrics
+from seminmf_lightning.metrics import ReconstructionMetrics, in_data_units
 from seminmf_lightning.normalize import Normalizer
 from seminmf_lightning.reading import refusing
 from seminmf_lightning.resume import features_of, refuse_unless_like, state_of_all
@@ -336,8 +336,7 @@ class SemiNMFModule(lightning.LightningModule):
 
     def _figures(self) -> dict[str, float]:
         assert self.metrics is not None
-        figures = self.metrics.compute()
-        return figures | {"reconstruction_loss": figures["reconstruction_loss"] * float(self.scale) ** 2}
+        return in_data_units(self.metrics.compute(), float(self.scale))
 
     # --- checkpoints ---------------------------------------------------------------------------------------------
 

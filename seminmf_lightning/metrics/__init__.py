@@ -7,7 +7,13 @@ from seminmf_lightning.metrics.codes import ConceptUse, Hoyer
 from seminmf_lightning.metrics.collection import dictionary_metrics
 from seminmf_lightning.metrics.correlation import CodeCorrelation
 from seminmf_lightning.metrics.gap import OptimalityGap
-from seminmf_lightning.metrics.reconstruction import MEANINGS, ReconstructionMetrics, RelativeError, described
+from seminmf_lightning.metrics.reconstruction import (
+    MEANINGS,
+    ReconstructionMetrics,
+    RelativeError,
+    described,
+    in_data_units,
+)  # fmt: skip
 
 __all__ = [
     "MEANINGS",
@@ -19,4 +25,5 @@ __all__ = [
     "RelativeError",
     "described",
     "dictionary_metrics",
+    "in_data_units",
 ]

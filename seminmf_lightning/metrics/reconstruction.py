@@ -5,6 +5,7 @@ Legend:  A (n, d) activations   A_hat = Z D (n, d)   Z (n, k) codes
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from seminmf_lightning.metrics.base import SummedMetric
+from seminmf_lightning.metrics.variation import merged, none_seen, of_rows, variation
 
 MEANINGS = {
     "reconstruction_loss": "held-out mean squared error, data units",
@@ -41,18 +43,20 @@ def _shown(value: Any) -> str:
 class ReconstructionMetrics(SummedMetric):
     """The five figures of a run.
 
-    - ``reconstruction_loss``: ``||A - A_hat||_F^2 / (n d)``, mean squared error an element, in squared units of A; a run
-      multiplies it by ``scale^2`` to have it in data units.
+    - ``reconstruction_loss``: ``||A - A_hat||_F^2 / (n d)``, mean squared error an element, in squared units of A;
+      :func:`in_data_units` undoes the normaliser.
     - ``objective``: ``(1/n) sum_i 1/2 ||a_i - z_i D||^2 + l1_penalty ||z_i||_1``, in normalised units as minimised.
     - ``r2``: ``1 - ||A - A_hat||_F^2 / sum_j sum_i (a_ij - mean_j)^2``, the mean of each feature over the same rows;
-      predicting the feature means scores 0.  Of rows that do not vary: 1 if they are reconstructed, else 0.
+      predicting the feature means scores 0, however far from zero they are.  Of rows that do not vary: 1 if they are
+      reconstructed, else 0.
     - ``l0``: mean number of codes that are not zero, a count a row.
     - ``dead_fraction``: share of concepts whose code is exactly zero in every row.
+
+    All are NaN of no rows.
     """
 
     squared_error: Tensor
-    column_sum: Tensor
-    squares: Tensor
+    spread: Tensor
     l1_norm: Tensor
     nonzeros: Tensor
     fired: Tensor
@@ -61,13 +65,13 @@ class ReconstructionMetrics(SummedMetric):
     def __init__(self, concepts: int, features: int, l1_penalty: float) -> None:
         super().__init__()
         self.l1_penalty = l1_penalty
-        self.add_sums(squared_error=(), column_sum=(features,), squares=(), l1_norm=(), nonzeros=(), fired=(concepts,), rows=())
+        self.add_sums(squared_error=(), l1_norm=(), nonzeros=(), fired=(concepts,), rows=())
+        self.add_state("spread", default=none_seen(features), dist_reduce_fx=merged)
 
     def update(self, A: Tensor, A_hat: Tensor, Z: Tensor) -> None:
         """Add rows, in normalised units where the objective is to be as minimised."""
         self.squared_error += (A - A_hat).double().square().sum()
-        self.column_sum += A.sum(dim=0, dtype=torch.float64)
-        self.squares += A.double().square().sum()
+        self.spread = merged(torch.stack([self.spread, of_rows(A)]))
         self.l1_norm += Z.abs().sum(dtype=torch.float64)
         used = Z != 0
         self.nonzeros += used.sum()
@@ -76,18 +80,22 @@ class ReconstructionMetrics(SummedMetric):
 
     def compute(self) -> dict[str, float]:
         """The figures, in the units of the rows added."""
-        rows = self.rows.clamp(min=1)
-        total = float(self.squares - self.column_sum.square().sum() / rows)
-        error = float(self.squared_error)
-        exact = error <= 1e-12 * float(self.squares)
-        r2 = 1 - error / total if total > 1e-12 * float(self.squares) else float(exact)
+        rows, error = float(self.rows), float(self.squared_error)
+        if not rows:
+            return dict.fromkeys(("reconstruction_loss", "objective", "r2", "l0", "dead_fraction"), math.nan)
+        features, (total, squares) = len(self.spread) - 2, variation(self.spread)
         return {
-            "reconstruction_loss": error / float(rows * self.column_sum.numel()),
-            "objective": float((0.5 * self.squared_error + self.l1_penalty * self.l1_norm) / rows),
-            "r2": r2,
-            "l0": float(self.nonzeros / rows),
+            "reconstruction_loss": error / (rows * features),
+            "objective": float(0.5 * self.squared_error + self.l1_penalty * self.l1_norm) / rows,
+            "r2": float(error <= 1e-12 * squares) if total == 0 else 1 - error / total,
+            "l0": float(self.nonzeros) / rows,
             "dead_fraction": float((self.fired == 0).double().mean()),
         }
+
+
+def in_data_units(figures: Mapping[str, float], scale: float) -> dict[str, float]:
+    """Figures of normalised rows, the reconstruction loss in squared data units: it is multiplied by ``scale^2``."""
+    return {**figures, "reconstruction_loss": figures["reconstruction_loss"] * scale * scale}
 
 
 class RelativeError(SummedMetric):
