@@ -19,7 +19,7 @@ from launch import is_first_process, let_jobs_import_scripts, set_run_id
 from lightning import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig
-from results import write_json
+from results import write_json, write_settings
 from rich.console import Console
 from rich.table import Table
 
@@ -46,10 +46,14 @@ def main(cfg: DictConfig) -> float | list[float]:
             return optimized(json.loads(figures.read_text()), cfg)
         found = newest_whole(run_dir / "checkpoints")
         cfg.ckpt_path = None if found is None else str(found)
-    refuse_to_overwrite(run_dir, cfg.ckpt_path)
-    if is_first_process() and (figures := run_dir / "metrics.json").is_file():
-        figures.replace(run_dir / "metrics.previous.json")  # of a run that goes on: they are no longer its figures
+    if is_first_process():  # the others come when it may have begun to write
+        refuse_to_overwrite(run_dir, cfg.ckpt_path)
+        write_settings(run_dir / ".hydra", cfg)
+        if (figures := run_dir / "metrics.json").is_file():
+            figures.replace(run_dir / "metrics.previous.json")  # of a run that goes on: they are no longer its figures
     with failure_kept(run_dir / ERROR):
+        if cfg.ckpt_path is not None:
+            refuse_unless_file(cfg.ckpt_path)
         return train(cfg)
 
 
@@ -104,22 +108,24 @@ def optimized(figures: dict[str, Any], cfg: DictConfig) -> float | list[float]:
 
 def refuse_to_overwrite(run_dir: Path, ckpt_path: str | None) -> None:
     """Raise FileExistsError if the directory holds a run, unless it is that run which goes on."""
-    if not is_first_process():
-        return  # the first process has looked, and may have begun to write
-    if ckpt_path is not None:
-        if not Path(ckpt_path).is_file():
-            raise FileNotFoundError(
-                f"ckpt_path={ckpt_path!r} is not a file; a run keeps its own in <run>/checkpoints/last.ckpt"
-            )
-        if Path(ckpt_path).resolve().is_relative_to(run_dir.resolve()):
-            return
     checkpoints = sorted(path.relative_to(run_dir) for path in run_dir.glob("checkpoints/*.ckpt"))
     found = [*map(str, checkpoints), *(name for name in (FILE_NAME, "metrics.json") if (run_dir / name).exists())]
-    if found:
-        raise FileExistsError(
-            f"{run_dir} holds a run already ({', '.join(found)}); choose another hydra.run.dir, "
-            f"or resume it with ckpt_path={run_dir / 'checkpoints' / 'last.ckpt'} if that is whole"
-        )
+    if not found:
+        return
+    if ckpt_path is not None:
+        refuse_unless_file(ckpt_path)
+        if Path(ckpt_path).resolve().is_relative_to(run_dir.resolve()):
+            return
+    raise FileExistsError(
+        f"{run_dir} holds a run already ({', '.join(found)}); choose another hydra.run.dir, "
+        f"or resume it with ckpt_path={run_dir / 'checkpoints' / 'last.ckpt'} if that is whole"
+    )
+
+
+def refuse_unless_file(ckpt_path: str) -> None:
+    """Raise FileNotFoundError where there is no checkpoint to resume."""
+    if not Path(ckpt_path).is_file():
+        raise FileNotFoundError(f"ckpt_path={ckpt_path!r} is not a file; a run keeps its own in <run>/checkpoints/last.ckpt")
 
 
 def write_results(run_dir: Path, figures: dict[str, Any], module: SemiNMFModule, trainer: Trainer) -> None:

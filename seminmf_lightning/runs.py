@@ -175,8 +175,8 @@ def _short(text: object) -> str:
 
 
 def varying(runs: Iterable[Run]) -> list[str]:
-    """Keys given to some run whose values differ between the runs, in the order first given."""
-    runs = list(runs)
+    """Keys given to some run whose values differ between the runs (that say which), in the order first given."""
+    runs = [run for run in runs if run.settings]
     keys = dict.fromkeys(key for run in runs for key in run.overridden)
     return [key for key in keys if len({str(run.settings.get(key)) for run in runs}) > 1]
 

@@ -167,6 +167,7 @@ def test_two_deterministic_runs_are_equal_bit_for_bit(case: dict[str, Any], sign
     assert (trained(signed, tmp_path / "threads", case, threads=2) - first).abs().max() < 1e-5
 
 
+@pytest.mark.slow
 def test_deterministic_runs_of_the_script_write_the_same_dictionary(script, npy: Path, tmp_path: Path) -> None:
     written = []
     for name in ("one", "two"):

@@ -115,7 +115,7 @@ def test_killed_again_and_again(problem: dict, tmp_path: Path, name: str, proces
 @pytest.mark.parametrize(
     ("name", "processes", "number", "status"),
     [
-        ("sparse", 1, signal.SIGINT, 130),
+        pytest.param("sparse", 1, signal.SIGINT, 130, marks=pytest.mark.slow),
         pytest.param("sparse", 2, signal.SIGTERM, 143, marks=[pytest.mark.slow, needs_full]),
         pytest.param("exact", 2, signal.SIGUSR1, 0, marks=[pytest.mark.slow, needs_full]),
     ],
@@ -159,6 +159,7 @@ def test_one_two_one_processes(problem: dict, tmp_path: Path, name: str) -> None
     check(problem, name, run)
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_left_alone(problem: dict, tmp_path: Path) -> None:
     arguments = [*command(problem["common"], 0, tmp_path / "run", 1), "data.batch_size=512"]
     finish(arguments)

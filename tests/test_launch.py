@@ -77,11 +77,11 @@ def test_two_torchrun_agents_equal_one_process_in_one_directory(script, npy: Pat
         node.mkdir()
     commands = [torchrun(node, port, TRAIN, "trainer=ddp", "trainer.accelerator=cpu", *common) for node in (0, 1)]
     together(commands, [environment(PYTHONPATH=str(ROOT))] * 2, nodes)
-    first, second = ([path.parent for path in node.rglob(".hydra")] for node in nodes)
+    first, second = ([path.parent for path in node.rglob("train.log")] for node in nodes)
     assert len(first) == len(second) == 1
     assert first[0].relative_to(nodes[0]) == second[0].relative_to(nodes[1])
     assert_equal_runs(tmp_path / "one", first[0])
-    assert {path.name for path in second[0].iterdir()} == {".hydra", "train.log"}  # Hydra's; the rest is of the first process
+    assert {path.name for path in second[0].iterdir()} == {"train.log"}  # the rest is of the first process
 
 
 def test_a_restart_by_torchrun_keeps_the_run_id(tmp_path: Path) -> None:
@@ -109,6 +109,7 @@ def slurm_task(task: int, port: str, **more: str) -> dict[str, str]:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_two_tasks_of_slurm_equal_one_process_in_one_directory(script, npy: Path, tmp_path: Path) -> None:
     common = ("data=npy", f"data.path={npy}", "l1_penalty=0.1", *SMALL)
     script("train", *common, "trainer=cpu", f"hydra.run.dir={tmp_path}/one")

@@ -549,7 +549,8 @@ def test_training_from_s3_is_training_from_a_folder(s3: S3, shards: Path, tmp_pa
     assert torch.equal(failing, local)
 
 
-@pytest.mark.parametrize("penalty", [0.05, pytest.param(0, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("penalty", [0.05, 0])
 def test_two_processes_share_the_objects(script: Any, s3: S3, shards: Path, tmp_path: Path, penalty: float) -> None:
     upload(s3, shards)
     options = [*common(penalty, "s3://rows/acts"), f"data.storage.endpoint_url={s3.endpoint}"]

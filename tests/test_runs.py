@@ -97,6 +97,7 @@ def test_keys_that_vary_take_their_defaults_from_the_config(tmp_path: Path) -> N
     assert varying(runs) == ["solver", "seed", "data.limit", "callbacks.progress"]
     assert [run.settings.get("seed") for run in runs] == [0, 3, 0]
     assert varying(runs[:1]) == []
+    assert varying([runs[0], Run(tmp_path, "failed", ".hydra: torn")]) == []  # of which no setting is known
 
 
 def finished(number: int, l0: float, r2: float) -> Run:

@@ -21,6 +21,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from seminmf_lightning.data import PlantedRows
 from seminmf_lightning.harvest import HarvestJob, HarvestRecipe, Store
+from seminmf_lightning.runs import read_run
 
 TAGS = {"train/reconstruction_loss", "val/reconstruction_loss", "val/r2", "val/l0", "val/dead_fraction"}
 KEYS = {"reconstruction_loss", "objective", "r2", "l0", "dead_fraction", "optimality_gap", "rows_seen", "seconds"}
@@ -58,9 +59,13 @@ def test_a_run_directory_holds_what_it_should(script, npy: Path, tmp_path: Path,
     error = np.square(codes @ D.numpy() * float(tensors["scale"]) - A).sum() / np.square(A - A.mean(0)).sum()
     assert 1 - error > 0.3
 
-    again = script("train", "data=npy", f"data.path={npy}", f"hydra.run.dir={run}", check=False)
+    found_before = read_run(run)
+    again = script("train", "data=npy", f"data.path={npy}", "nb_concepts=9", f"hydra.run.dir={run}", check=False)
     assert again.returncode != 0
     assert "holds a run already" in again.stderr
+    assert read_run(run) == found_before  # not a trace of the refused command
+    assert found_before.settings["nb_concepts"] == 8 and found_before.settings["solver"] == "hals"
+    assert set(found_before.overridden) >= {"nb_concepts", "data.path", "l1_penalty"}
 
 
 # 600 rows, 540 to train on: 539 leave one row, 1 process of two with none, and 77 one odd row a batch and an odd tail.
@@ -167,6 +172,9 @@ def test_mistakes_are_explained(script, npy: Path, tmp_path: Path, options: tupl
     done = script("train", "data=npy", *data, *options, f"hydra.run.dir={tmp_path}/run", check=False)
     assert done.returncode != 0
     assert words in done.stderr
+    if (tmp_path / "run").exists():  # composed: then it is a failed run, with its settings
+        found = read_run(tmp_path / "run")
+        assert found.status == "failed" and "data" in found.overridden
 
 
 def test_a_checkpoint_of_another_shape_is_refused(script, npy: Path, tmp_path: Path) -> None:
