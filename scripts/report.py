@@ -24,7 +24,7 @@ from seminmf_lightning import SemiNMFModule
 from seminmf_lightning.data import ActivationDataModule
 from seminmf_lightning.forms import conform, is_finite
 from seminmf_lightning.reading import parse_json
-from seminmf_lightning.report import Report, make_report, origins_of
+from seminmf_lightning.report import Report, make_report, origins_of, require_libraries
 from seminmf_lightning.report.page import ENCODED_ROWS
 
 register_schemas()
@@ -38,6 +38,7 @@ def main(cfg: DictConfig) -> None:
 
 def report(cfg: DictConfig) -> Path:
     """Write the page and return its path."""
+    require_libraries()
     began, run = time.monotonic(), Path(cfg.run)
     module = SemiNMFModule.from_run(run).eval()
     data = build_data(cfg.data if cfg.data is not None else data_of_run(run))
@@ -50,7 +51,7 @@ def report(cfg: DictConfig) -> Path:
     device = choose_device(cfg.device)
     module.to(device)
     origins = origins_of(data.source, int(cfg.max_mb * 2**20))
-    gathered = Report.empty(module.dictionary.detach().cpu(), len(data.source), cfg.examples)
+    gathered = Report.empty(module.dictionary.detach().cpu(), len(data.source), cfg.examples, module.recipe.l1_penalty)
     starts = range(0, len(data.source), cfg.batch_rows)
     for start in track(starts, "rows", disable=len(starts) < 2):
         stop = min(start + cfg.batch_rows, len(data.source))
@@ -71,7 +72,7 @@ def report(cfg: DictConfig) -> Path:
     run = run if run.is_dir() else run.parent
     path = Path(cfg.output or run / "report.html")
     figures, settings = figures_of(run), module.plain_recipe() | {"data": type(data.source).__name__}
-    content = make_report(gathered, run, figures, settings, origins, encode, cfg.max_concepts)
+    content = make_report(gathered, run, figures, settings, origins, encode, cfg.max_concepts, float(module.scale))
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     partial.write_text(content, encoding="utf-8")

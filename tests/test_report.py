@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,14 +13,17 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from conftest import ROOT
+from hydra import compose, initialize_config_dir
 from hypothesis import given
 from hypothesis import strategies as st
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_harvest import image_recipe, job, text_recipe
 
+from seminmf_lightning import SemiNMF
 from seminmf_lightning.gallery import plain, r2_against_l0
 from seminmf_lightning.report.gather import CodeSample, ConceptSums, TopExamples, nearest
-from seminmf_lightning.report.page import embed
+from seminmf_lightning.report.page import embed, heat_of
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 NASTY = "</script><script>window.hacked = 1</script> <img src=x onerror='window.hacked = 1'> & \"quoted\" \U0001f600 cat"
@@ -143,6 +147,10 @@ def drive(browser: Any, file: Path, words: str, kind: str, width: int = 1100) ->
     page.focus(first)
     page.keyboard.press("Enter")
     page.wait_for_selector("#concept h2")
+    chosen = page.inner_text("#concept h2").removeprefix("Concept ")
+    page.click("#concept .back")
+    assert page.evaluate("document.activeElement.textContent") == chosen
+    page.keyboard.press("Enter")
     for pole in ("positive", "negative"):
         assert page.locator(f".pole.{pole}").count() == 1
     assert page.locator(f".pole li.{kind}").count() > 0
@@ -184,6 +192,67 @@ def test_a_report_of_pictures(script, browser: Any, tmp_path: Path) -> None:
     assert len((next((run / "tensorboard").glob("*/dictionary/tensors.tsv"))).read_text().splitlines()) == 6
     script("report", f"run={run}")
     drive(browser, run / "report.html", "png", "picture")
+
+
+@pytest.fixture
+def learned(tmp_path: Path) -> Path:
+    """A directory with a dictionary of 24 features, and figures measured elsewhere."""
+    generator = torch.Generator().manual_seed(0)
+    model = SemiNMF(nb_concepts=5, solver="pgd", l1_penalty=0.05)
+    model.fit(torch.randn(300, 24, generator=generator).abs(), max_iter=5)
+    model.save(tmp_path / "run" / "dictionary.safetensors")
+    (tmp_path / "run" / "metrics.json").write_text(json.dumps({"r2": 0.123456, "rows_seen": 1234, "optimality_gap": None}))
+    return tmp_path / "run"
+
+
+def written(run: Path, rows: np.ndarray) -> str:
+    """The page on these rows."""
+    import report
+
+    np.save(run.parent / "rows.npy", rows)
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        overrides = [f"run={run}", "data=npy", f"data.path={run.parent}/rows.npy", f"output={run.parent}/page.html"]
+        return report.report(compose("report", overrides=overrides)).read_text()
+
+
+def tiles(page: str) -> list[dict[str, str]]:
+    """Figures by name, of each heading."""
+    return [
+        dict(re.findall(r"<dt>(\w+)</dt><dd>([^<]*)</dd>", part))
+        for part in re.findall(r'<dl class="figures">(.*?)</dl>', page, re.DOTALL)
+    ]
+
+
+def test_figures_of_the_rows_at_hand_stand_beside_those_of_the_run(learned: Path) -> None:
+    rows = np.random.default_rng(1).normal(3, 2, size=(200, 24)).astype(np.float32)
+    here, run = tiles(written(learned, rows))
+    assert run == {"r2": "0.123456", "rows_seen": "1,234", "optimality_gap": "-"}
+    expected = SemiNMF.load(learned).evaluate(torch.from_numpy(rows))
+    assert set(here) == set(expected)
+    for name, value in expected.items():
+        assert float(here[name]) == pytest.approx(value, rel=1e-4, abs=1e-6), name
+
+
+def test_rows_of_zeros_have_no_spectrum_and_no_examples(learned: Path) -> None:
+    page = written(learned, np.zeros((40, 24), np.float32))
+    assert "Eckart-Young" not in page
+    assert tiles(page)[0]["l0"] == "0"
+
+
+def test_a_missing_library_is_noticed_before_the_rows_are_read(learned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seminmf_lightning.report.page.find_spec", lambda name: None if name == "plotly" else name)
+    monkeypatch.setattr("seminmf_lightning.data.source.Source.read_range", None)
+    with pytest.raises(ModuleNotFoundError, match=r"a report needs plotly: pip install"):
+        written(learned, np.ones((4, 24), np.float32))
+
+
+@given(st.floats(-1e6, 1e6), st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=6))
+def test_heat_of_an_example_is_relative_to_its_own_largest_code(first: float, codes: list[float]) -> None:
+    z = torch.tensor([first, *codes], dtype=torch.float64)
+    heat, peak = heat_of(z)
+    assert peak == float(z.abs().max())
+    assert np.abs(heat).max() == (127 if peak else 0)
+    assert np.allclose(heat * peak / 127, z.numpy(), atol=peak / 254 + 1e-300)
 
 
 @pytest.mark.slow

@@ -30,7 +30,7 @@ def curves(run: Path, tags: Sequence[str]) -> dict[str, tuple[list[int], list[fl
 
 def loss_figure(found: dict[str, tuple[list[int], list[float]]]) -> Any:
     """Reconstruction loss against step."""
-    figure = _figure("Reconstruction loss", "step", "mean squared error, data units")
+    figure = _figure("Reconstruction loss", "step", "MSE, data units")
     for tag, colour in (("train/reconstruction_loss", INK), ("val/reconstruction_loss", SECOND)):
         if tag in found:
             (steps, values), name = found[tag], tag.partition("/")[0]
@@ -47,10 +47,10 @@ def density_figure(density: np.ndarray) -> Any:
 
 
 def spectrum_figure(eigenvalues: np.ndarray, concepts: int, unexplained: float) -> Any:
-    """Share of ``||A||_F^2`` that r components leave, the Eckart-Young bound, and what the dictionary leaves."""
-    left = 1 - np.cumsum(eigenvalues) / max(eigenvalues.sum(), 1e-300)
+    """Share of ``||A||_F^2`` (not zero) that r components leave, the Eckart-Young bound, and what the dictionary leaves."""
+    left = 1 - np.cumsum(eigenvalues) / eigenvalues.sum()
     ranks = np.arange(1, len(left) + 1)
-    figure = _figure("Against the Eckart-Young bound", "components", "share of the squares left")
+    figure = _figure("Against the Eckart-Young bound", "components", "share left")
     figure.add_scatter(x=ranks.tolist(), y=np.maximum(left, 0).tolist(), name="truncated SVD (lower bound)", line_color=INK)
     figure.add_scatter(
         x=[concepts], y=[unexplained], name="this dictionary", mode="markers", marker={"color": SECOND, "size": 11}
@@ -64,10 +64,8 @@ def as_html(figure: Any, *, with_library: bool) -> str:
 
 
 def _figure(title: str, x: str, y: str) -> Any:
-    try:
-        import plotly.graph_objects as plotly
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("a report needs: pip install 'seminmf-lightning[report]'") from error
+    import plotly.graph_objects as plotly
+
     figure = plotly.Figure()
     figure.update_layout(
         title=title, height=HEIGHT, template="simple_white", margin={"l": 60, "r": 20, "t": 50, "b": 50},

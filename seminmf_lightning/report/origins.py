@@ -37,7 +37,7 @@ class Origins(ABC):
 
     @abstractmethod
     def show(self, row: int, rows: range, codes: np.ndarray) -> dict[str, Any]:
-        """Plain data for the page: ``codes`` are whole numbers (len(rows),) in -127..127."""
+        """Plain data for the page: ``codes`` are whole numbers (len(rows),), 127ths of the largest ``|z|`` of ``rows``."""
 
 
 class RowNumbers(Origins):

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import torch
 from torch import Tensor
 
 from seminmf_lightning.linalg import unit_atoms
+from seminmf_lightning.metrics import ReconstructionMetrics, described, in_data_units
+from seminmf_lightning.metrics.variation import variation
 from seminmf_lightning.report import charts
 from seminmf_lightning.report.gather import CodeSample, ConceptSums, TopExamples, nearest
 from seminmf_lightning.report.origins import Harvested, Origins
@@ -26,6 +29,14 @@ WIDEST_SPECTRUM = 8192
 """Features beyond which no spectrum is computed."""
 ENCODED_ROWS = 8192
 """Rows encoded at once when examples are looked at again."""
+LIBRARIES = ("jinja2", "plotly")
+
+
+def require_libraries() -> None:
+    """Raise ModuleNotFoundError before the work, not after it."""
+    missing = [name for name in LIBRARIES if find_spec(name) is None]
+    if missing:
+        raise ModuleNotFoundError(f"a report needs {' and '.join(missing)}: pip install 'seminmf-lightning[report]'")
 
 
 @dataclass
@@ -36,23 +47,22 @@ class Report:
     top: TopExamples
     sums: ConceptSums
     sample: CodeSample
+    metrics: ReconstructionMetrics
     moment: SecondMoment | None
-    squared_error: float = 0.0
-    squares: float = 0.0
 
     @classmethod
-    def empty(cls, D: Tensor, rows: int, examples: int) -> Report:
+    def empty(cls, D: Tensor, rows: int, examples: int, l1_penalty: float = 0.0) -> Report:
         k, d = D.shape
         moment = SecondMoment.empty(d) if d <= WIDEST_SPECTRUM else None
-        return cls(D.float(), TopExamples(k, examples), ConceptSums(k), CodeSample(k, rows), moment)
+        metrics = ReconstructionMetrics(k, d, l1_penalty)
+        return cls(D.float(), TopExamples(k, examples), ConceptSums(k), CodeSample(k, rows), metrics, moment)
 
     def update(self, A: Tensor, Z: Tensor, rows: Tensor, groups: Tensor) -> None:
         """Add normalised rows A (m, d), their codes Z (m, k), numbers (m,) and examples (m,)."""
         self.top.update(Z, rows, groups)
         self.sums.update(Z)
         self.sample.update(Z, rows)
-        self.squared_error += float((A - Z @ self.D.to(Z)).square().sum(dtype=torch.float64))
-        self.squares += float(A.square().sum(dtype=torch.float64))
+        self.metrics.to(A.device).update(A, Z @ self.D.to(Z), Z)
         if self.moment is not None:
             self.moment.to_(A.device)
             self.moment.add_rows_(A)
@@ -60,7 +70,7 @@ class Report:
 
 def make_report(
     report: Report, run: Path, figures: dict[str, Any], settings: dict[str, Any], origins: Origins,
-    encode: Callable[[Sequence[range]], Iterable[Tensor]], max_concepts: int,
+    encode: Callable[[Sequence[range]], Iterable[Tensor]], max_concepts: int, scale: float = 1.0,
 ) -> str:  # fmt: skip
     """The page as HTML.
 
@@ -69,6 +79,7 @@ def make_report(
         settings: of the run, plain, to be listed.
         encode: codes (len, k) of each range of rows, for the rows beside the strongest ones.
         max_concepts: so many, those of most energy, are shown with examples; the others are listed.
+        scale: of the normaliser.
     """
     energy = report.sums.squares * report.D.double().square().sum(dim=1)
     energy = energy / energy.sum().clamp(min=1e-300)
@@ -94,9 +105,12 @@ def make_report(
     data = {
         "table": table, "details": details, "pictures": origins.pictures if isinstance(origins, Harvested) else [],
     }  # fmt: skip
+    measured = described(in_data_units(report.metrics.compute(), scale))
+    of_rows = [(name, value, meaning.replace("held-out ", "")) for name, value, meaning in measured]
     figures_html = [charts.as_html(figure, with_library=not number) for number, figure in enumerate(_charts(report, run))]
     return _render(
-        title=f"{report.D.shape[0]} concepts of {run.name}", run=run.name, figures=figures, settings=settings, notes=notes,
+        title=f"{report.D.shape[0]} concepts of {run.name}", run=run.name, settings=settings, notes=notes,
+        figures=list(described(figures)), of_rows=of_rows,
         rows=report.sums.rows, concepts=report.D.shape[0], features=report.D.shape[1], charts=figures_html, data=embed(data),
     )  # fmt: skip
 
@@ -140,11 +154,11 @@ def _examples(
                 if row >= 0:
                     wanted.setdefault(origins.neighbours(row), []).append((concept, pole, row))
     codes: dict[tuple[int, int, int], tuple[range, np.ndarray]] = {}
+    peaks: dict[tuple[int, int, int], float] = {}
     for rows, Z in zip(wanted, encode(list(wanted)), strict=True):
         for concept, pole, row in wanted[rows]:
-            largest = poles[pole].values[concept, 0].clamp(min=1e-12)
-            scaled = (127 * Z[:, concept].cpu().float() / largest).clamp(-127, 127).round()
-            codes[concept, pole, row] = (rows, scaled.to(torch.int16).numpy())
+            heat, peaks[concept, pole, row] = heat_of(Z[:, concept].cpu())
+            codes[concept, pole, row] = (rows, heat)
     found: dict[int, list[list[dict[str, Any]]]] = {}
     for concept in shown:  # in order of energy: those of most get pictures first
         found[concept] = [[], []]
@@ -152,8 +166,19 @@ def _examples(
             for value, row in zip(top.values[concept].tolist(), top.rows[concept].tolist(), strict=True):
                 if row >= 0:
                     example = origins.show(row, *codes[concept, pole, row])
-                    found[concept][pole].append(example | {"row": row, "z": _short(value if pole == 0 else -value)})
+                    peak = _short(peaks[concept, pole, row])
+                    found[concept][pole].append(example | {"row": row, "z": _short((1, -1)[pole] * value), "peak": peak})
     return found
+
+
+def heat_of(codes: Tensor) -> tuple[np.ndarray, float]:
+    """Codes (m,) of an example as whole numbers, 127 the largest ``|z|`` among them, and that.
+
+    A stronger example elsewhere is not to make this one pale.
+    """
+    codes = codes.double()
+    peak = float(codes.abs().max())
+    return (127 * codes / (peak or 1.0)).round().to(torch.int16).numpy(), peak
 
 
 def _charts(report: Report, run: Path) -> list[Any]:
@@ -161,18 +186,17 @@ def _charts(report: Report, run: Path) -> list[Any]:
     made = [charts.density_figure(report.sums.density.numpy())]
     if found:
         made.insert(0, charts.loss_figure(found))
-    if report.moment is not None:
+    _, squares = variation(report.metrics.spread)
+    if report.moment is not None and squares > 0:
         eigenvalues = torch.linalg.eigvalsh(report.moment.gram.cpu()).flip(0).clamp(min=0).numpy()
-        left = report.squared_error / max(report.squares, 1e-300)
+        left = float(report.metrics.squared_error) / squares
         made.append(charts.spectrum_figure(eigenvalues, report.D.shape[0], left))
     return made
 
 
 def _render(**values: Any) -> str:
-    try:
-        import jinja2
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("a report needs: pip install 'seminmf-lightning[report]'") from error
+    import jinja2
+
     folder = files("seminmf_lightning.report") / "page"
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((folder / "page.html").read_text(encoding="utf-8"))

@@ -1,7 +1,11 @@
 "use strict";
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
-  const columns = ["concept", "energy", "density z > 0", "density z < 0", "largest z", "smallest z", "feature"];
+  const columns = ["concept", "energy", "density z > 0", "density z < 0", "largest z", "smallest z", "top feature"];
+  const meanings = [
+    "number of the atom in the dictionary", "share of the squares of all concepts' parts", "share of rows", "share of rows",
+    "of all rows", "of all rows", "the atom's largest entry",
+  ];
   const perPage = 50;
   const state = { sort: 1, down: true, page: 0, words: "", chosen: null };
   const byId = (id) => document.getElementById(id);
@@ -19,7 +23,7 @@
     return [row[0], `concept ${row[0]} feature ${row[6]} ${words}`.toLowerCase()];
   }));
 
-  // Diverging: red for z > 0, blue for z < 0, stronger with size.
+  // Diverging: red for z > 0, blue for z < 0, stronger with size: codes are 127ths of the largest |z| of their example.
   const colour = (code) => `rgba(${code > 0 ? "214, 39, 40" : "31, 119, 180"}, ${(0.75 * Math.abs(code) / 127).toFixed(3)})`;
 
   function rows() {
@@ -32,7 +36,7 @@
   function head() {
     const line = byId("concepts").tHead.rows[0];
     line.replaceChildren(...columns.map((name, index) => {
-      const cell = make("th", undefined, { scope: "col" });
+      const cell = make("th", undefined, { scope: "col", title: meanings[index] });
       if (state.sort === index) cell.setAttribute("aria-sort", state.down ? "descending" : "ascending");
       const button = make("button", name + (state.sort === index ? (state.down ? " ▾" : " ▴") : ""), { type: "button" });
       button.addEventListener("click", () => {
@@ -73,15 +77,22 @@
     state.chosen = concept;
     const section = byId("concept");
     const detail = data.details[concept];
+    const [, energy, positive, negative] = data.table.find((row) => row[0] === concept);
+    const percent = (share) => `${(100 * share).toPrecision(2)} %`;
+    const said = `z > 0 in ${percent(positive)} of the rows, z < 0 in ${percent(negative)}; ${percent(energy)} of the energy.`;
     section.hidden = false;
-    section.replaceChildren(make("h2", `Concept ${concept}`));
+    const back = make("button", "Back to the list", { type: "button", class: "back" });
+    back.addEventListener("click", close);
+    section.replaceChildren(make("h2", `Concept ${concept}`), back, make("p", said));
     if (!detail) {
       section.append(make("p", "Listed without examples: it has little energy.", { class: "empty" }));
     } else {
-      section.append(chips("Strongest features", detail.features, (pair) => make("span", `${pair[0]}: ${number(pair[1])}`)));
+      section.append(chips("Strongest features (number: weight)", detail.features, (pair) => make("span", `${pair[0]}: ${number(pair[1])}`)));
       section.append(chips("Most similar atoms (cosine)", detail.similar, link));
       section.append(chips("Most co-active (correlation of |z|)", detail.together, link));
       const poles = make("div", undefined, { class: "poles" });
+      const pale = "Red: z > 0. Blue: z < 0. The stronger, the nearer to the largest |z| of the same example.";
+      if (detail.poles.flat().some((one) => one.tokens || one.cells)) section.append(make("p", pale, { class: "empty" }));
       poles.append(pole("z > 0", detail.poles[0], "positive"), pole("z < 0", detail.poles[1], "negative"));
       section.append(poles);
     }
@@ -89,6 +100,12 @@
     section.focus();
     section.scrollIntoView({ block: "start" });
     history.replaceState(null, "", `#concept-${concept}`);
+  }
+
+  function close() {
+    const shown = byId("concepts").querySelector("tr.chosen button") || byId("search");
+    byId("list").scrollIntoView({ block: "start" });
+    shown.focus();
   }
 
   function chips(title, pairs, show) {
@@ -126,7 +143,8 @@
     const item = make("li", undefined, { class: kind });
     if (kind === "text") item.append(sentence(one));
     if (kind === "picture") item.append(photo(one));
-    item.append(make("small", `z = ${number(one.z)}, row ${one.row}, ${one.name}`));
+    const name = one.name.endsWith(`row ${one.row}`) ? one.name : `row ${one.row}, ${one.name}`;
+    item.append(make("small", `z = ${number(one.z)}, ${name}`));
     return item;
   }
 
@@ -137,7 +155,7 @@
     for (const [start, stop, code, here] of one.tokens) {
       if (start < at) continue;
       box.append(points.slice(at, start).join(""));
-      const token = make("mark", points.slice(start, stop).join(""), { title: `${(code / 127).toFixed(2)} of the largest` });
+      const token = make("mark", points.slice(start, stop).join(""), { title: `z = ${number((code / 127) * one.peak)}` });
       token.style.background = colour(code);
       if (here) token.className = "here";
       box.append(token);
