@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -22,10 +23,13 @@ from rich.text import Text
 from seminmf_lightning.runs import FIGURES, Run, best, find_runs, frontier, read_run, stability, varying
 
 STYLES = {"failed": "red", "unfinished": "yellow"}
+DROPPED = ("seconds", "dead", "gap", "loss", "stability")
+STATUS, GAP = len("unfinished"), 3  # widths
+SHORT = {"reconstruction_loss": "loss", "dead_fraction": "dead", "optimality_gap": "gap"}
 COSINE = 0.9
 POWERS = [2**power for power in range(16)]
-CAPTION = f"""* on the frontier: no run has a higher r2 with as few nonzeros.
-stability: share of atoms with a partner of cosine above {COSINE}, mean over pairs of runs that differ only in their seed."""
+FRONTIER = "* on the frontier: no run has a higher r2 with as few nonzeros."
+STABILITY = f"""stability: share of atoms with a partner of cosine above {COSINE}, mean over seeds"""
 
 
 def main() -> None:
@@ -46,7 +50,7 @@ def main() -> None:
     console = Console()
     if not console.is_terminal:
         console.width = 500  # a file or a pipe: no line is folded
-    console.print(as_table(records, keys))
+    console.print(as_table(records, keys, console.width))
     write_csv(output / "compare.csv", records, keys)
     (output / "compare.json").write_text(json.dumps(records, indent=2) + "\n")
     for line in (
@@ -76,20 +80,36 @@ def describe(runs: list[Run], shared: Path) -> list[dict[str, Any]]:
     ]
 
 
-def as_table(records: list[dict[str, Any]], keys: list[str]) -> Table:
-    table = Table("run", *keys, *FIGURES, "stability", "status", caption=CAPTION, caption_justify="left")
-    for record in records:
-        state = ": ".join(filter(None, (record["status"], record["reason"])))
-        cells = [
-            record["run"] + " *" * record["frontier"],
-            *(shown(record["settings"][key]) for key in keys),
-            *(shown(record[name]) for name in FIGURES),
-            shown(record["stability"]) + (f" ({record['seeds']} seeds)" if record["seeds"] else ""),
-            state,
-        ]
+def as_table(records: list[dict[str, Any]], keys: list[str], width: int) -> Table:
+    """A line a run.  Figures that no run has, and those for which a terminal is too narrow, are left to the files."""
+    states = [": ".join(filter(None, (record["status"], record["reason"]))) for record in records]
+    columns = {"run": [record["run"] + " *" * record["frontier"] for record in records]}
+    columns |= {key: [shown(record["settings"][key]) for record in records] for key in keys}
+    columns |= {SHORT.get(name, name): [shown(record[name]) for record in records] for name in FIGURES}
+    columns["stability"] = [
+        shown(record["stability"]) + (f" ({record['seeds']} seeds)" if record["seeds"] else "") for record in records
+    ]
+    for name in (*map(SHORT.get, FIGURES, FIGURES), "stability"):
+        if set(columns[name]) == {"-"}:
+            del columns[name]
+    captions = [STABILITY] * ("stability" in columns) + [FRONTIER] * any(record["frontier"] for record in records)
+    gone = []
+    while (droppable := [name for name in DROPPED if name in columns]) and _width(columns) > width:
+        del columns[droppable[0]]
+        gone.append(droppable[0])
+    captions += [f"not shown for want of width, but in compare.csv: {', '.join(gone)}"] * bool(gone)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, caption="\n".join(captions), caption_justify="left")
+    for name in columns:
+        table.add_column(name, no_wrap=True, justify="left" if name == "run" else "right")
+    table.add_column("status", overflow="fold", min_width=STATUS)
+    for record, *cells in zip(records, *columns.values(), states, strict=True):
         style = STYLES.get(record["status"], "bold" if record["frontier"] else "")
         table.add_row(*(Text(cell, style=style) for cell in cells))
     return table
+
+
+def _width(columns: dict[str, list[str]]) -> int:
+    return sum(max(map(len, (name, *cells))) + GAP for name, cells in columns.items()) + STATUS
 
 
 def shown(value: Any) -> str:
@@ -142,6 +162,7 @@ def plot(path: Path, records: list[dict[str, Any]]) -> str:
         xaxis={"title": "l0, mean nonzeros a row"} | log_axis(finished),
         yaxis={"title": "r2"},
         template="plotly_white",
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"},  # above, so that a phone has the width for the plot
     )
     figure.write_html(path, include_plotlyjs=True)
     return f"plot  {path}"

@@ -22,13 +22,13 @@ from torch import Tensor
 from seminmf_lightning.estimator import Activations, SemiNMF
 from seminmf_lightning.export import FILE_NAME
 from seminmf_lightning.forms import conform
-from seminmf_lightning.model_card import model_card
+from seminmf_lightning.model_card import is_as_written, model_card
 from seminmf_lightning.reading import parse_json
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-CONFIG, FIGURES = "config.json", "metrics.json"
+CONFIG, FIGURES, CARD = "config.json", "metrics.json", "README.md"
 
 
 class HubSemiNMF(
@@ -43,9 +43,9 @@ class HubSemiNMF(
         model = HubSemiNMF.from_pretrained("owner/name")  # or a folder of save_pretrained
 
     A folder of ``save_pretrained`` holds ``dictionary.safetensors``, ``config.json`` (the settings), ``metrics.json`` (the
-    figures, where any are known) and the card ``README.md``, which is left alone where there is one.  Settings are those of
-    :class:`~seminmf_lightning.learners.Recipe` alone: no path of the run's data goes along.  The card says what the rows are
-    if it is told: ``push_to_hub("owner/name", model_card_kwargs={"rows": "layer 3 of all-MiniLM-L6-v2"})``.
+    figures, where any are known) and the card ``README.md``, which is left alone where somebody has edited it.  Settings are
+    those of :class:`~seminmf_lightning.learners.Recipe` alone: no path of the run's data goes along.  The card says what the
+    rows are if it is told: ``push_to_hub("owner/name", model_card_kwargs={"rows": "layer 3 of all-MiniLM-L6-v2"})``.
 
     Attributes:
         figures: what the card states: those of the run that :meth:`load` was given, or yours,
@@ -84,11 +84,16 @@ class HubSemiNMF(
     def _save_pretrained(self, save_directory: Path) -> None:
         if (save_directory / "checkpoints").exists():
             raise FileExistsError(f"{save_directory} is a run directory, whose dictionary would be replaced; choose another")
+        settings, figures = (json.dumps(found, indent=2) + "\n" for found in (self.settings, self.figures))
         self.save(save_directory / FILE_NAME)
-        (save_directory / CONFIG).write_text(json.dumps(self.settings, indent=2) + "\n", encoding="utf-8")
-        (save_directory / FIGURES).unlink(missing_ok=True)
-        if self.figures is not None:
-            (save_directory / FIGURES).write_text(json.dumps(self.figures, indent=2) + "\n", encoding="utf-8")
+        (save_directory / CONFIG).write_text(settings, encoding="utf-8")
+        if self.figures is None:
+            (save_directory / FIGURES).unlink(missing_ok=True)
+        else:
+            (save_directory / FIGURES).write_text(figures, encoding="utf-8")
+        card = save_directory / CARD
+        if card.is_file() and is_as_written(card.read_text(encoding="utf-8", errors="replace")):
+            card.unlink()  # the mixin writes one where there is none: of this dictionary
 
     @classmethod
     def _from_pretrained(

@@ -5,6 +5,7 @@ Whatever was not written here is shown as it stands: special characters of HTML 
 
 from __future__ import annotations
 
+import hashlib
 import html
 import json
 import re
@@ -88,7 +89,7 @@ def model_card(
         figures: as in ``metrics.json``; None where nothing was measured.
         rows: what the activations are, in words.
     """
-    return ModelCard.from_template(
+    card = ModelCard.from_template(
         data, template_str=TEMPLATE,
         concepts=shape[0], features=shape[1],
         rows="" if rows is None else f": {literal(rows)}",
@@ -100,6 +101,18 @@ def model_card(
         figures=_table(figures) if figures else "None was measured.",
         settings=json.dumps(dict(settings), indent=2),  # lines are indented or a brace, so that none can close the block
     )  # fmt: skip
+    card.text = f"{card.text}\n{_mark(str(card))}\n"
+    return card
+
+
+def is_as_written(text: str) -> bool:
+    """Whether nobody has changed a word of a card since :func:`model_card` made it."""
+    words, _, end = text.rpartition("\n<!--")
+    return f"<!--{end}" == f"{_mark(words)}\n"
+
+
+def _mark(text: str) -> str:
+    return f"<!-- made by seminmf_lightning {hashlib.sha256(text.encode()).hexdigest()} -->"
 
 
 def literal(text: object) -> str:

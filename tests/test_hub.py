@@ -48,6 +48,24 @@ def test_a_folder_gives_equal_codes(kind: dict, signed: torch.Tensor, tmp_path: 
     assert ("||D_j||_2 <= 1" in card) == model.recipe.bounded
 
 
+def test_a_folder_saved_again_has_a_new_card_unless_somebody_edited_it(signed: torch.Tensor, tmp_path: Path) -> None:
+    model, card = HubSemiNMF(8, solver="hals"), tmp_path / "m" / "README.md"
+    model.fit(signed, max_iter=5)
+    model.save_pretrained(tmp_path / "m")
+    model.figures = FIGURES
+    model.save_pretrained(tmp_path / "m")
+    assert f"| r2 | {FIGURES['r2']:.6g} |" in card.read_text()
+    card.write_text(edited := card.read_text().replace("## Figures", "## Figures of ours"))
+    model.figures = None
+    model.save_pretrained(tmp_path / "m")
+    assert card.read_text() == edited
+    model.figures = {"r2": object()}
+    before = {file.name: file.read_bytes() for file in (tmp_path / "m").iterdir() if file.name != "config.json"}  # the mixin's
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        model.save_pretrained(tmp_path / "m")
+    assert before.items() <= {file.name: file.read_bytes() for file in (tmp_path / "m").iterdir()}.items()
+
+
 def test_the_card_states_figures_shapes_and_equation(signed: torch.Tensor, tmp_path: Path) -> None:
     model = HubSemiNMF(8, solver="hals")
     model.fit(signed, max_iter=5)

@@ -14,6 +14,7 @@ from conftest import ROOT
 from hydra import compose, initialize_config_dir
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from seminmf_lightning.export import save_dictionary
 from seminmf_lightning.normalize import Normalizer
@@ -183,6 +184,20 @@ def test_the_script_shows_broken_runs_and_needs_no_plotly(
     monkeypatch.setattr("sys.argv", ["compare.py", "nowhere"])
     with pytest.raises(SystemExit):
         compare.main()
+
+
+@pytest.mark.parametrize("width", [50, 72, 100, 200])
+def test_the_table_is_readable_at_any_width(sweep: Path, width: int, capsys: pytest.CaptureFixture[str]) -> None:
+    import compare
+
+    runs = [read_run(path) for path in find_runs([sweep])]
+    Console(width=width).print(compare.as_table(compare.describe(runs, sweep), varying(runs), width))
+    shown = capsys.readouterr().out
+    assert "…" not in shown
+    assert max(map(len, shown.splitlines())) <= width
+    assert all(words in shown for words in ("l1_penalty", "0.9", "r2", "0.8", "l0", "12", "unfinished"))
+    assert "gap" not in shown  # no run has one
+    assert ("compare.csv:" in shown) == (width < 72)
 
 
 @pytest.mark.slow
