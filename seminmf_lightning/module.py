@@ -27,7 +27,7 @@ from seminmf_lightning.learners import Learner, Recipe, make_learner
 from seminmf_lightning.metrics import ReconstructionMetrics, in_data_units
 from seminmf_lightning.normalize import Normalizer
 from seminmf_lightning.reading import refusing
-from seminmf_lightning.resume import features_of, refuse_unless_like, state_of_all
+from seminmf_lightning.resume import features_of, refuse_unless_like, reopen_pass, state_of_all
 from seminmf_lightning.statistics import BLOCK_ROWS
 from seminmf_lightning.training_figures import PROGRESS, TrainingFigures
 
@@ -346,6 +346,8 @@ class SemiNMFModule(lightning.LightningModule):
         checkpoint["learner"] = state_of_all(self._made_learner())
         checkpoint["effort"] = self.effort
         checkpoint["batch"] = self._batch
+        if self._batch:
+            reopen_pass(checkpoint)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
         """As any module's; a new one learns the width of the data from it."""

@@ -23,6 +23,12 @@ def state_of_all(learner: Learner) -> dict[str, Any]:
     return state
 
 
+def reopen_pass(checkpoint: dict[str, Any]) -> None:
+    """Let a pass that ``max_steps`` or ``max_time`` ended go on when the run is resumed: the trainer counts it as done."""
+    for counts in checkpoint["loops"]["fit_loop"]["epoch_progress"].values():
+        counts["processed"] = counts["completed"] = counts["ready"] - 1
+
+
 def features_of(checkpoint: Mapping[str, Any], concepts: int, features: int) -> int:
     """The width d of the dictionary in a checkpoint.
 

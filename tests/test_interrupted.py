@@ -18,10 +18,12 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from lightning.pytorch.callbacks import ModelCheckpoint
 from safetensors.torch import load_file
 
 from seminmf_lightning import ActivationDataModule, SemiNMFModule
 from seminmf_lightning.checkpoint_io import AtomicCheckpointIO, newest_whole
+from seminmf_lightning.data import TensorRows
 
 TWO = ("trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu")
 FULL = "SEMINMF_FULL" in os.environ  # else the bounded form
@@ -286,3 +288,28 @@ def test_a_malicious_checkpoint_is_refused_and_never_runs(problem: dict, tmp_pat
     assert not marker.exists()
     pickle.loads(pickle.dumps(Payload(marker)))
     assert marker.exists()  # the payload does work
+
+
+@pytest.mark.parametrize("penalty", [0.0, 0.1])
+@pytest.mark.parametrize("steps", [1, 7, 13])
+def test_a_pass_that_max_steps_ended_goes_on_when_resumed(
+    signed: torch.Tensor, tmp_path: Path, penalty: float, steps: int
+) -> None:
+    def fit(root: Path, **options: object) -> SemiNMFModule:
+        module = SemiNMFModule(6, solver={"name": "hals", "update_every": 1}, l1_penalty=penalty, tol=0)
+        data = ActivationDataModule(TensorRows(signed), batch_size=64, val_fraction=0.1)  # 9 batches a pass
+        saver = ModelCheckpoint(dirpath=root, save_last=True, save_top_k=0)
+        resumed = options.pop("ckpt_path", None)
+        trainer = lightning.Trainer(
+            max_epochs=3, accelerator="cpu", devices=1, logger=False, callbacks=[saver], enable_progress_bar=False,
+            enable_model_summary=False, num_sanity_val_steps=0, use_distributed_sampler=False, **options,
+        )  # fmt: skip
+        trainer.fit(module, data, ckpt_path=resumed, weights_only=True)
+        return module
+
+    whole = fit(tmp_path / "whole")
+    cut = fit(tmp_path / "cut", max_steps=steps)
+    assert (cut.rows_seen < whole.rows_seen) == (penalty > 0 or steps < 9)
+    resumed = fit(tmp_path / "cut", ckpt_path=tmp_path / "cut" / "last.ckpt")
+    assert resumed.rows_seen == whole.rows_seen
+    assert torch.equal(resumed.dictionary, whole.dictionary)
