@@ -15,6 +15,8 @@ from typing import Any
 
 import hydra
 from assemble import build_data, build_each, build_module, build_trainer, plain, register_schemas
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from launch import is_first_process, let_jobs_import_scripts, set_run_id
 from lightning import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -30,6 +32,7 @@ from seminmf_lightning.checks import one_of
 from seminmf_lightning.export import FILE_NAME
 from seminmf_lightning.metrics import MEANINGS, described
 from seminmf_lightning.runs import ERROR
+from seminmf_lightning.timed_checkpoint import Preempted
 from seminmf_lightning.whole_file import full_disk_explained
 
 set_run_id()
@@ -54,7 +57,18 @@ def main(cfg: DictConfig) -> float | list[float]:
     with failure_kept(run_dir / ERROR):
         if cfg.ckpt_path is not None:
             refuse_unless_file(cfg.ckpt_path)
-        return train(cfg)
+        try:
+            return train(cfg)
+        except Preempted:
+            if is_first_process():
+                print(f"to go on, give the same command again with {same_place()} ckpt_path=auto", flush=True)
+            raise
+
+
+def same_place() -> str:
+    """What sends this command to the same directories once more."""
+    told = HydraConfig.get()
+    return f"hydra.sweep.dir={told.sweep.dir}" if told.mode == RunMode.MULTIRUN else f"hydra.run.dir={told.run.dir}"
 
 
 @contextmanager

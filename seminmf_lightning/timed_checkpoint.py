@@ -104,10 +104,7 @@ class TimedCheckpoint(lightning.Callback):
 
     def _leave(self, trainer: lightning.Trainer, number: signal.Signals) -> None:
         job = os.environ.get("SLURM_JOB_ID")
-        rank_zero_info(
-            f"{number.name}: saved {self.path} at step {trainer.global_step}; to go on, give the same command again with "
-            f"hydra.run.dir={trainer.default_root_dir} ckpt_path=auto"
-        )
+        rank_zero_info(f"{number.name}: saved {self.path} at step {trainer.global_step}; the run goes on from it when resumed")
         if self.requeue and number == signal.SIGUSR1 and job and trainer.is_global_zero:
             done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
             if done.returncode:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import lightning
 import numpy as np
+from lightning.pytorch.trainer.states import TrainerFn
 
 
 def truncate(path: Path) -> None:
@@ -47,3 +48,22 @@ class Break(lightning.Callback):
     def on_train_batch_end(self, trainer: lightning.Trainer, *rest: object) -> None:
         if self.at == (trainer.current_epoch, rest[-1]):
             self.how(self.path)
+
+
+class Signal(lightning.Callback):
+    """Sends this process a signal, once: in the first batch of training, or of the validation that follows training."""
+
+    def __init__(self, number: int, when: str) -> None:
+        self.number, self.when = number, when
+
+    def on_train_batch_start(self, trainer: lightning.Trainer, *rest: object) -> None:
+        self._send("train")
+
+    def on_validation_batch_start(self, trainer: lightning.Trainer, *rest: object) -> None:
+        if trainer.state.fn == TrainerFn.VALIDATING:
+            self._send("last validation")
+
+    def _send(self, when: str) -> None:
+        if self.when == when:
+            self.when = "done"
+            os.kill(os.getpid(), self.number)

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -313,3 +314,39 @@ def test_a_pass_that_max_steps_ended_goes_on_when_resumed(
     resumed = fit(tmp_path / "cut", ckpt_path=tmp_path / "cut" / "last.ckpt")
     assert resumed.rows_seen == whole.rows_seen
     assert torch.equal(resumed.dictionary, whole.dictionary)
+
+
+def signalled(number: int, when: str) -> list[str]:
+    """Arguments that make a run signal itself."""
+    return [
+        "+callbacks.signal._target_=breaks.Signal",
+        f"+callbacks.signal.number={int(number)}",
+        f"+callbacks.signal.when='{when}'",
+    ]
+
+
+WITH_TESTS = {"PYTHONPATH": f"{ROOT / 'tests'}:{ROOT}"}
+
+
+def test_a_signal_in_the_last_validation_is_no_success_and_the_run_can_be_finished(script, npy: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    common = ["data=npy", f"data.path={npy}", "nb_concepts=4", f"hydra.run.dir={run}", "ckpt_path=auto", "logger=none"]
+    done = script("train", *common, *signalled(signal.SIGTERM, "last validation"), check=False, **WITH_TESTS)
+    assert done.returncode in (-signal.SIGTERM, 128 + signal.SIGTERM), done.stderr
+    assert not (run / "metrics.json").exists()
+    script("train", *common)
+    assert json.loads((run / "metrics.json").read_text())["rows_seen"] == 540
+
+
+@pytest.mark.slow
+def test_a_sweep_that_ctrl_c_ended_says_how_it_goes_on(script, npy: Path, tmp_path: Path) -> None:
+    common = ["-m", "data=npy", f"data.path={npy}", "nb_concepts=4,5", "trainer.max_epochs=2", "l1_penalty=0.1", "logger=none"]
+    place = f"hydra.sweep.dir={tmp_path}/sweep"
+    done = script("train", *common, place, *signalled(signal.SIGINT, "train"), check=False, **WITH_TESTS)
+    assert done.returncode == 130
+    (told,) = re.findall(r"give the same command again with (.*)", done.stdout)
+    assert told == f"{place} ckpt_path=auto"
+    assert not (tmp_path / "sweep" / "1").exists()
+    script("train", *common, *told.split())
+    for job in "01":
+        assert json.loads((tmp_path / "sweep" / job / "metrics.json").read_text())["rows_seen"] == 2 * 540
