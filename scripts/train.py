@@ -29,6 +29,7 @@ from seminmf_lightning import SemiNMFModule
 from seminmf_lightning.callbacks import SaveDictionary
 from seminmf_lightning.checkpoint_io import newest_whole
 from seminmf_lightning.checks import one_of
+from seminmf_lightning.data.remote import refuse_secrets
 from seminmf_lightning.export import FILE_NAME
 from seminmf_lightning.metrics import MEANINGS, described
 from seminmf_lightning.runs import ERROR
@@ -51,6 +52,7 @@ def main(cfg: DictConfig) -> float | list[float]:
         cfg.ckpt_path = None if found is None else str(found)
     if is_first_process():  # the others come when it may have begun to write
         refuse_to_overwrite(run_dir, cfg.ckpt_path)
+        refuse_secrets(plain(cfg.data).get("storage") or {})
         write_settings(run_dir / ".hydra", cfg)
         if (figures := run_dir / "metrics.json").is_file():
             figures.replace(run_dir / "metrics.previous.json")  # of a run that goes on: they are no longer its figures

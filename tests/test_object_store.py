@@ -221,9 +221,31 @@ def test_the_cache_stays_below_its_bound(s3: S3, tmp_path: Path) -> None:
     assert s3.bytes > 1.5 * rows.nbytes
 
 
+def test_a_damaged_chunk_is_fetched_again(tmp_path: Path) -> None:
+    cache, content, fetched = ChunkCache(tmp_path, 1000), np.arange(100, dtype=np.uint8), []
+
+    def fetch() -> bytearray:
+        fetched.append(1)
+        return bytearray(content)
+
+    path = tmp_path / "a.chunk"
+    for damage in (None, lambda: os.truncate(path, 50), lambda: path.write_bytes(bytes(104)), lambda: flip(path, 7)):
+        if damage:
+            damage()
+        for _ in range(2):
+            assert np.array_equal(cache.get("a", 100, fetch), content)
+    assert len(fetched) == 4  # at first, and after each damage
+
+
+def flip(path: Path, at: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[at] ^= 4
+    path.write_bytes(content)
+
+
 def test_the_cache_removes_what_was_not_used_for_longest_and_nothing_in_use(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_bytes(bytes(500))
-    cache, other = ChunkCache(tmp_path, 300), ChunkCache(tmp_path, 300)
+    cache, other = ChunkCache(tmp_path, 3 * 104), ChunkCache(tmp_path, 3 * 104)  # with their checksums
     fetched: list[str] = []
 
     def get(cache: ChunkCache, name: str) -> Any:
@@ -476,9 +498,17 @@ def test_headers_are_held_against_the_size_of_the_file() -> None:
 
 
 def test_arguments_are_checked(tmp_path: Path, s3: S3) -> None:
-    for options in ({"secret": "x"}, {"client_kwargs": {"aws_secret_access_key": "x"}}, {"token": "x"}):
+    for options in (
+        {"secret": "x"},
+        {"client_kwargs": {"aws_secret_access_key": "x"}},
+        {"token": "x"},
+        {"c": [{"token": "x"}]},
+    ):
         with pytest.raises(ValueError, match=r"data\.storage\..*looks like a secret"):
             len(ObjectStoreRows("s3://rows/acts", storage=options))
+    with pytest.raises(ValueError, match=r"^data\.path looks like a secret") as refused:
+        len(ObjectStoreRows("ftp://me:hush@host/acts/0.npy"))
+    assert "hush" not in str(refused.value)
     with pytest.raises(ValueError, match=r"twice data\.shuffle_mb"):
         ObjectStoreRows("s3://rows/acts", cache_gb=0.1)
     with pytest.raises(TypeError, match=r"data\.retries"):
@@ -613,3 +643,11 @@ def test_two_million_rows(s3: S3, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert torch.equal(found["s3"], found["local"])
     assert torch.equal(found["failing"], found["local"])
     assert figures["s3"]["r2"] == pytest.approx(figures["mapped"]["r2"], abs=0.01)
+
+
+def test_a_refused_secret_is_in_no_file_of_the_run(script: Any, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    options = ("data=object_store", "data.path=s3://rows/acts", "+data.storage.client_kwargs.aws_secret_access_key=hush")
+    done = script("train", *options, f"hydra.run.dir={run}", check=False)
+    assert "data.storage.client_kwargs.aws_secret_access_key looks like a secret" in done.stderr
+    assert not any(b"hush" in path.read_bytes() for path in run.rglob("*") if path.is_file())

@@ -1,7 +1,8 @@
 """A folder of fetched chunks, shared by the processes of a machine, and never above its bound.
 
 A chunk in use is locked by the process that uses it (``flock``: the lock goes with the process, however it ends); where room is
-needed the chunks not used for longest are removed.  A file appears whole or not at all.
+needed the chunks not used for longest are removed.  A file appears whole or not at all, and ends with a checksum: a chunk that
+a disk has damaged is fetched again.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import warnings
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +24,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 CHUNK, PARTIAL = ".chunk", ".chunk.partial"  # other files of the folder are left alone
+CHECKSUM_BYTES = 4
 
 
 class ChunkCache:
@@ -52,15 +55,18 @@ class ChunkCache:
         with file:
             fcntl.flock(file, fcntl.LOCK_SH)
             found = os.fstat(file.fileno())
-            if not found.st_nlink or found.st_size != size:  # removed meanwhile, or damaged
+            if not found.st_nlink or found.st_size != size + CHECKSUM_BYTES:  # removed meanwhile, or damaged
+                return None
+            content = _mapped(file)
+            if _checksum(content[:size].data) != content[size:].tobytes():
                 return None
             os.utime(path)
-            return _mapped(file)
+            return content[:size]
 
     def _add(self, name: str, content: bytearray) -> np.ndarray:
         path, partial = self.folder / f"{name}{CHUNK}", self.folder / f"{name}{PARTIAL}"
         with self._alone():
-            if not self._make_room(len(content)):
+            if not self._make_room(len(content) + CHECKSUM_BYTES):
                 if not self._warned:
                     self._warned = True
                     warnings.warn(
@@ -70,10 +76,11 @@ class ChunkCache:
             try:
                 with open(partial, "wb") as target:
                     target.write(content)
+                    target.write(_checksum(content))
                 with open(partial, "rb") as file:
                     fcntl.flock(file, fcntl.LOCK_SH)
                     os.replace(partial, path)
-                    return _mapped(file)
+                    return _mapped(file)[: len(content)]
             except OSError as error:
                 partial.unlink(missing_ok=True)
                 if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -111,6 +118,10 @@ class ChunkCache:
                 os.unlink(path)
                 total -= length
         return total + size <= self.limit
+
+
+def _checksum(content: bytearray | memoryview) -> bytes:
+    return zlib.crc32(content).to_bytes(CHECKSUM_BYTES, "little")
 
 
 def _mapped(file: BinaryIO) -> np.ndarray:

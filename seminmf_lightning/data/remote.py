@@ -67,6 +67,7 @@ class Remote:
 
     def __init__(self, url: str, storage: Mapping[str, Any], retries: int) -> None:
         refuse_secrets(storage)
+        refuse_secrets({"path": url}, "data")
         protocol = split_protocol(url)[0] or "file"
         options = dict(S3 if protocol in ("s3", "s3a") else {}) | {k: v for k, v in storage.items() if v is not None}
         try:
@@ -188,6 +189,8 @@ def in_parallel(work: Callable[[T], U], items: Iterable[T]) -> list[U]:
 def refuse_secrets(storage: Mapping[str, Any], inside: str = "data.storage") -> None:
     """Raise ValueError if an option is a secret, which the run folder would keep, and the dictionary's file as well."""
     for name, value in storage.items():
+        if isinstance(value, list):
+            value = dict(enumerate(value))
         if isinstance(value, Mapping):
             refuse_secrets(value, f"{inside}.{name}")
             continue
