@@ -60,6 +60,10 @@ def _zeros(*shape: int, device: torch.device | str | None = None) -> Tensor:
     return torch.zeros(shape, dtype=torch.float64, device=device)
 
 
+PAIR_WORK = 4000
+"""Operations of a large matrix product that take as long as adding one product to its place; measured on two CPU cores."""
+
+
 @dataclass
 class SecondMoment(Sums):
     """``C = A^T A`` and the number of rows: all that l1_penalty = 0 ever needs of the data."""
@@ -136,10 +140,27 @@ class CodeStatistics(Sums):
             raise FloatingPointError("the reconstruction error is not finite")
         self.squared_error += squared_error
         # Products in float64 too: each process has other rows, and a step must not see which.
-        exact, rows = Z.double(), A.double()
-        self.gram += exact.T @ exact
-        self.cross += exact.T @ rows
+        rows = A.double()
+        _add_products_(self.gram, self.cross, Z, rows)
         self.squares += rows.square().sum()
         self.rows += A.shape[0]
         self.l1_norm += Z.abs().sum(dtype=torch.float64)
         self.fired += (Z != 0).sum(dim=0)
+
+
+def _add_products_(gram: Tensor, cross: Tensor, Z: Tensor, A: Tensor) -> None:
+    """``S += Z^T Z`` and ``P += Z^T A`` in float64; of many concepts on the CPU from the codes that are not zero alone."""
+    (n, k), counts = Z.shape, (Z != 0).sum(dim=1)
+    if Z.device.type != "cpu" or int(counts.square().sum()) * PAIR_WORK > n * k * k:
+        exact = Z.double()
+        gram += exact.T @ exact
+        cross += exact.T @ A
+        return
+    row, concept = Z.nonzero(as_tuple=True)
+    code, partners = Z[row, concept].double(), counts[row]
+    cross += torch.sparse_coo_tensor(torch.stack([concept, row]), code, (k, n), check_invariants=False) @ A
+    # Every pair of codes of one row: a code stands beside each of its row's, which begin at `first`.
+    one = torch.arange(len(code)).repeat_interleave(partners)
+    first = (counts.cumsum(0) - counts)[row] - (partners.cumsum(0) - partners)
+    other = torch.arange(len(one)) + first[one]
+    gram.view(-1).index_add_(0, concept[one] * k + concept[other], code[one] * code[other])

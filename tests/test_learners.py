@@ -8,16 +8,17 @@ import math
 import lightning
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seminmf_lightning import ActivationDataModule, SemiNMFModule
+from seminmf_lightning import ActivationDataModule, SemiNMFModule, statistics
 from seminmf_lightning.init import Init
 from seminmf_lightning.learners import Learner, Recipe, make_learner
 from seminmf_lightning.learners.penalty import PenaltyTuner
 from seminmf_lightning.linalg import row_space
 from seminmf_lightning.objective import squared_error
 from seminmf_lightning.plugins import available
+from seminmf_lightning.statistics import CodeStatistics
 
 
 def learn(A: torch.Tensor, steps: int = 100, **recipe: object) -> tuple[Learner, torch.Tensor]:
@@ -244,3 +245,20 @@ def test_a_loader_of_anything_that_begins_with_rows_will_do(recipe: dict, signed
     trainer.fit(module, torch.utils.data.DataLoader(labelled, batch_size=100))
     assert module.dictionary.norm(dim=1).min() > 0
     assert module.rows_seen == 600 * (1 if not recipe else 2)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 30), st.integers(1, 40), st.floats(0, 1), st.integers(0, 99))
+def test_products_from_nonzeros_are_the_dense_ones(rows: int, concepts: int, share: float, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    Z = torch.randn(rows, concepts, generator=generator) * (torch.rand(rows, concepts, generator=generator) < share)
+    A, D = torch.randn(rows, 7, generator=generator), torch.rand(concepts, 7, generator=generator)
+    sparse, dense = CodeStatistics.empty(concepts, 7), CodeStatistics.empty(concepts, 7)
+    for sums, work in ((sparse, 0), (dense, 10**9)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(statistics, "PAIR_WORK", work)
+            sums.add_rows_(A, Z, D)
+            sums.add_rows_(A, Z, D)
+    for name, value in dense.tensors().items():
+        assert torch.allclose(sparse.tensors()[name], value, rtol=1e-12, atol=1e-12), name
+    assert torch.allclose(dense.gram, 2 * Z.double().T @ Z.double())

@@ -25,7 +25,7 @@ njit: Any = None  # without the extra `usable` says no, and nothing below is cal
 with contextlib.suppress(ModuleNotFoundError):
     from numba import njit
 
-MOST_CONCEPTS = 4096  # beyond, G (k, k) is too large to be worth it
+MOST_CONCEPTS = 16_384  # beyond, G (k, k) takes more than 1 GB
 MOST_NONZEROS = 512
 DEPENDENT = 1e-7  # an atom with so little that is new, squared, adds nothing to the support
 ROUNDING = 1e-6  # of the optimality conditions, relative to the penalty

@@ -23,7 +23,7 @@ from seminmf_lightning.checks import real_number, whole_number
 from seminmf_lightning.encoders import compiled
 from seminmf_lightning.encoders.base import Effort, Encode, Penalised
 from seminmf_lightning.encoders.feature_sign import feature_sign
-from seminmf_lightning.encoders.support import gram, solve_on_support, support_work
+from seminmf_lightning.encoders.support import gram, rounded_gram, solve_on_support, support_work
 from seminmf_lightning.objective import lasso_duality_gap
 
 OVER_RELAXATION = 1.8
@@ -181,7 +181,7 @@ class Lasso(Penalised):
 def exact_rows(D: Tensor, penalty: float) -> Encode:
     """Exact codes by compiled code."""
     E = D.double()
-    G = (E @ E.T).to(D)
+    G = rounded_gram(E, D.dtype)
     return lambda A: compiled.lasso((A.double() @ E.T).to(A), G, penalty)
 
 

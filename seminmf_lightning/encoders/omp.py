@@ -20,7 +20,7 @@ from torch import Tensor
 from seminmf_lightning.checks import whole_number
 from seminmf_lightning.encoders import compiled
 from seminmf_lightning.encoders.base import Effort, Encode, Encoder
-from seminmf_lightning.encoders.support import gram, solve_on_support
+from seminmf_lightning.encoders.support import gram, rounded_gram, solve_on_support
 from seminmf_lightning.linalg import unit_atoms
 
 NUMBERS_AT_ONCE = 2**21
@@ -78,11 +78,13 @@ class OMP(Encoder):
 def _exact_rows(D: Tensor, nonzeros: int) -> Encode:
     """The same by compiled code."""
     unit = unit_atoms(D.double())
-    G = unit @ unit.T
     norms = D.double().norm(dim=1)
-    lengths, grams = torch.where(norms > 0, 1 / norms, 0.0), {torch.float64: G, torch.float32: G.float()}
+    lengths = torch.where(norms > 0, 1 / norms, 0.0)
+    grams: dict[torch.dtype, Tensor] = {}
 
     def encode(A: Tensor) -> Tensor:
+        if A.dtype not in grams:
+            grams[A.dtype] = rounded_gram(unit, A.dtype)
         return compiled.pursue((A.double() @ unit.T).to(A), grams[A.dtype], A.norm(dim=1), nonzeros).mul_(lengths.to(A))
 
     return encode

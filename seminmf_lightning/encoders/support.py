@@ -15,6 +15,8 @@ ROWS_AT_ONCE = 256
 """Rows sorted by their nonzeros are taken so many at a time: small systems are not padded to the size of large ones."""
 LARGEST_SUPPORT = 128
 """A row with more nonzeros is left as it is: there the systems cost more than the iterations they spare."""
+GRAM_ROWS = 1024
+"""Rows of a rounded D D^T made at once."""
 RIDGE = 1e-10
 """Added to the diagonal where atoms are (nearly) equal, as a share of it."""
 WORK_OF_SQUARE, WORK_OF_CUBE = 4000.0, 16.0
@@ -31,6 +33,14 @@ def support_work(Z: Tensor) -> float:
 def gram(D: Tensor) -> Tensor | None:
     """``D D^T`` in float64, or None where k > 2 d and it would be larger than D: then it is taken support by support."""
     return D.double() @ D.double().T if D.shape[0] <= 2 * D.shape[1] else None
+
+
+def rounded_gram(E: Tensor, dtype: torch.dtype) -> Tensor:
+    """``E E^T`` of float64 rows (k, d), rounded to ``dtype``; never (k, k) in float64 beside it."""
+    G = torch.empty(len(E), len(E), dtype=dtype)
+    for some, rows in zip(G.split(GRAM_ROWS), E.split(GRAM_ROWS), strict=True):
+        some.copy_(rows @ E.T)
+    return G
 
 
 def solve_on_support(Z: Tensor, Q: Tensor, D: Tensor, G: Tensor | None, penalty: float, rounds: int = 1) -> Tensor:
