@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import math
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
+
+import numpy as np
+
+
+def without_numpy(value: Any) -> Any:
+    """Python's own number where ``value`` is one of numpy's, as searches over ``np.logspace`` give: it prints, compares and
+    serialises like any other."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def whole_number(name: str, value: Any, minimum: int) -> int:
     """``value`` as an int of at least ``minimum``, or a TypeError / ValueError that says what is accepted."""
-    if isinstance(value, bool) or not isinstance(value, Integral):  # numpy's too: what a search over np.arange gives
+    if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be a whole number, got {value!r} ({type(value).__name__})")
     if value < minimum:
         raise ValueError(f"{name} must be at least {minimum}, got {value}")
@@ -18,7 +26,7 @@ def whole_number(name: str, value: Any, minimum: int) -> int:
 
 def real_number(name: str, value: Any, minimum: float, *, exclusive: bool = False, below: float = math.inf) -> float:
     """``value`` as a finite float in [minimum, below), or (minimum, below) if ``exclusive``."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__})")
     too_low = value <= minimum if exclusive else value < minimum
     if not math.isfinite(value) or too_low or value >= below:

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, TypeVar
 
+from seminmf_lightning.checks import without_numpy
+
 T = TypeVar("T")
 
 
@@ -45,7 +47,7 @@ def build(base: type[T], spec: str | Mapping[str, Any] | T) -> T:
     if not isinstance(spec, Mapping) or not isinstance(spec.get("name"), str):
         raise TypeError(f"{kind} must be a name, a mapping with a 'name', or a {base.__name__}; got {spec!r}")
     found = available(base)
-    arguments = {key: value for key, value in spec.items() if key != "name"}
+    arguments = {key: without_numpy(value) for key, value in spec.items() if key != "name"}
     if spec["name"] not in found:
         raise ValueError(f"unknown {kind} {spec['name']!r}; available: {', '.join(found)}")
     chosen = found[spec["name"]]
@@ -58,4 +60,4 @@ def build(base: type[T], spec: str | Mapping[str, Any] | T) -> T:
 def spec_of(algorithm: Any) -> dict[str, Any]:
     """The plain mapping that :func:`build` turns into an equal algorithm."""
     name = type(algorithm).__module__.rpartition(".")[2]
-    return {"name": name} | {field.name: getattr(algorithm, field.name) for field in fields(algorithm)}
+    return {"name": name} | {field.name: without_numpy(getattr(algorithm, field.name)) for field in fields(algorithm)}

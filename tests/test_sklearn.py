@@ -123,3 +123,27 @@ def test_without_the_extra_the_message_has_the_command(monkeypatch: pytest.Monke
     monkeypatch.delitem(sys.modules, "seminmf_lightning.sklearn")
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'seminmf-lightning\[sklearn\]'"):
         importlib.import_module("seminmf_lightning.sklearn")
+
+
+@pytest.mark.parametrize("setting", ["l1_penalty", "target_l0", "tol", "seed", "nb_concepts", "max_iter", "nonzeros"])
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.int32, np.int64])
+def test_numpys_numbers_are_numbers(setting: str, kind: type, rows: np.ndarray, tmp_path) -> None:
+    if setting in ("seed", "nb_concepts", "max_iter", "nonzeros") and issubclass(kind, np.floating):
+        pytest.skip("a whole number")
+    number = kind(0.125 if setting in ("l1_penalty", "tol") and issubclass(kind, np.floating) else 1)
+
+    def fitted(value: object) -> SemiNMFTransformer:
+        options = {"encoder": {"name": "omp", "nonzeros": value}} if setting == "nonzeros" else {setting: value}
+        return SemiNMFTransformer(**({"nb_concepts": 4, "max_iter": 3} | options)).fit(rows)
+
+    found, expected = fitted(number), fitted(number.item())
+    assert np.array_equal(found.components_, expected.components_)
+    found.model_.save(tmp_path / "found.safetensors")
+    assert SemiNMF.load(tmp_path / "found.safetensors").settings == expected.model_.settings
+
+
+def test_a_search_over_arrays(rows: np.ndarray) -> None:
+    search = GridSearchCV(
+        SemiNMFTransformer(max_iter=3), {"l1_penalty": np.logspace(-2, -1, 2), "nb_concepts": np.arange(3, 5)}, cv=2
+    )
+    assert np.isfinite(search.fit(rows).cv_results_["mean_test_score"]).all()

@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from seminmf_lightning.checks import one_of, real_number, whole_number
+from seminmf_lightning.checks import one_of, real_number, whole_number, without_numpy
 from seminmf_lightning.encoders import Effort, Encoder, Penalised
 from seminmf_lightning.init import Init
 from seminmf_lightning.learners.penalty import START
@@ -61,6 +61,8 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            object.__setattr__(self, field.name, without_numpy(getattr(self, field.name)))
         whole_number("nb_concepts", self.nb_concepts, 1)
         whole_number("seed", self.seed, 0)
         real_number("l1_penalty", self.l1_penalty, 0)
