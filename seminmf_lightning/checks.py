@@ -6,14 +6,6 @@ import math
 from numbers import Integral, Real
 from typing import Any
 
-import numpy as np
-
-
-def without_numpy(value: Any) -> Any:
-    """Python's own number where ``value`` is one of numpy's, as searches over ``np.logspace`` give: it prints, compares and
-    serialises like any other."""
-    return value.item() if isinstance(value, np.generic) else value
-
 
 def whole_number(name: str, value: Any, minimum: int) -> int:
     """``value`` as an int of at least ``minimum``, or a TypeError / ValueError that says what is accepted."""
@@ -28,13 +20,14 @@ def real_number(name: str, value: Any, minimum: float, *, exclusive: bool = Fals
     """``value`` as a finite float in [minimum, below), or (minimum, below) if ``exclusive``."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__})")
+    value = float(value)
     too_low = value <= minimum if exclusive else value < minimum
     if not math.isfinite(value) or too_low or value >= below:
         accepted = f"{'above' if exclusive else 'at least'} {minimum:g}" + (
             "" if below == math.inf else f" and below {below:g}"
         )
         raise ValueError(f"{name} must be {accepted}, got {value}")
-    return float(value)
+    return value
 
 
 def one_of(name: str, value: Any, accepted: tuple[str, ...]) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, TypeVar
 
-from seminmf_lightning.checks import without_numpy
+import numpy as np
 
 T = TypeVar("T")
 
@@ -61,3 +61,9 @@ def spec_of(algorithm: Any) -> dict[str, Any]:
     """The plain mapping that :func:`build` turns into an equal algorithm."""
     name = type(algorithm).__module__.rpartition(".")[2]
     return {"name": name} | {field.name: without_numpy(getattr(algorithm, field.name)) for field in fields(algorithm)}
+
+
+def without_numpy(value: Any) -> Any:
+    """Python's own number where ``value`` is one of numpy's, as searches over ``np.logspace`` give: it prints, compares and
+    serialises like any other."""
+    return value.item() if isinstance(value, np.generic) else value

@@ -138,8 +138,11 @@ def test_numpys_numbers_are_numbers(setting: str, kind: type, rows: np.ndarray, 
 
     found, expected = fitted(number), fitted(number.item())
     assert np.array_equal(found.components_, expected.components_)
-    found.model_.save(tmp_path / "found.safetensors")
-    assert SemiNMF.load(tmp_path / "found.safetensors").settings == expected.model_.settings
+    saved = []
+    for name, one in (("found", found), ("expected", expected)):
+        one.model_.save(tmp_path / f"{name}.safetensors")
+        saved.append(SemiNMF.load(tmp_path / f"{name}.safetensors").settings)
+    assert saved[0] == saved[1]
 
 
 def test_a_search_over_arrays(rows: np.ndarray) -> None:

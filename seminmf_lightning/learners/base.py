@@ -22,12 +22,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from seminmf_lightning.checks import one_of, real_number, whole_number, without_numpy
+from seminmf_lightning.checks import one_of, real_number, whole_number
 from seminmf_lightning.encoders import Effort, Encoder, Penalised
 from seminmf_lightning.init import Init
 from seminmf_lightning.learners.penalty import START
 from seminmf_lightning.normalize import MODES, Normalizer
-from seminmf_lightning.plugins import available, build, spec_of
+from seminmf_lightning.plugins import available, build, spec_of, without_numpy
 from seminmf_lightning.solvers import Solver
 from seminmf_lightning.statistics import Sums
 
