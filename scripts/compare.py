@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import html
 import json
 import math
 import os
@@ -24,12 +25,24 @@ from seminmf_lightning.runs import FIGURES, Run, best, find_runs, frontier, read
 
 STYLES = {"failed": "red", "unfinished": "yellow"}
 DROPPED = ("seconds", "dead", "gap", "loss", "stability")
-STATUS, GAP = len("unfinished"), 3  # widths
+GAP = 3  # between columns
 SHORT = {"reconstruction_loss": "loss", "dead_fraction": "dead", "optimality_gap": "gap"}
 COSINE = 0.9
 POWERS = [2**power for power in range(16)]
 FRONTIER = "* on the frontier: no run has a higher r2 with as few nonzeros."
-STABILITY = f"""stability: share of atoms with a partner of cosine above {COSINE}, mean over seeds"""
+STABILITY = f"stability: share of atoms with a partner of cosine above {COSINE}, mean over pairs of seeds."
+PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>r2 against l0</title>
+</head>
+<body>
+{plot}
+</body>
+</html>
+"""
 
 
 def main() -> None:
@@ -50,10 +63,12 @@ def main() -> None:
     console = Console()
     if not console.is_terminal:
         console.width = 500  # a file or a pipe: no line is folded
-    console.print(as_table(records, keys, console.width))
+    columns, gone = columns_of(records, keys, console.width)
+    console.print(as_table(records, columns))
     write_csv(output / "compare.csv", records, keys)
     (output / "compare.json").write_text(json.dumps(records, indent=2) + "\n")
     for line in (
+        *remarks(records, columns, gone),
         best_line(runs, chosen, options.max_l0),
         f"wrote {output / 'compare.csv'}, {output / 'compare.json'}",
         plot(output / "compare.html", records),
@@ -80,36 +95,39 @@ def describe(runs: list[Run], shared: Path) -> list[dict[str, Any]]:
     ]
 
 
-def as_table(records: list[dict[str, Any]], keys: list[str], width: int) -> Table:
-    """A line a run.  Figures that no run has, and those for which a terminal is too narrow, are left to the files."""
-    states = [": ".join(filter(None, (record["status"], record["reason"]))) for record in records]
+def columns_of(records: list[dict[str, Any]], keys: list[str], width: int) -> tuple[dict[str, list[str]], list[str]]:
+    """Cells by column, without the figures that no run has; and the columns for which ``width`` is too narrow."""
+    stable = [f" ({record['seeds']} seeds)" if record["seeds"] else "" for record in records]
     columns = {"run": [record["run"] + " *" * record["frontier"] for record in records]}
     columns |= {key: [shown(record["settings"][key]) for record in records] for key in keys}
     columns |= {SHORT.get(name, name): [shown(record[name]) for record in records] for name in FIGURES}
-    columns["stability"] = [
-        shown(record["stability"]) + (f" ({record['seeds']} seeds)" if record["seeds"] else "") for record in records
-    ]
-    for name in (*map(SHORT.get, FIGURES, FIGURES), "stability"):
-        if set(columns[name]) == {"-"}:
-            del columns[name]
-    captions = [STABILITY] * ("stability" in columns) + [FRONTIER] * any(record["frontier"] for record in records)
+    columns |= {"stability": [shown(record["stability"]) + seeds for record, seeds in zip(records, stable, strict=True)]}
+    columns |= {"status": [record["status"] for record in records]}
+    columns = {name: cells for name, cells in columns.items() if name not in DROPPED or set(cells) != {"-"}}
+    droppable = [name for name in (*DROPPED, *reversed(keys)) if name in columns]
     gone = []
-    while (droppable := [name for name in DROPPED if name in columns]) and _width(columns) > width:
-        del columns[droppable[0]]
-        gone.append(droppable[0])
-    captions += [f"not shown for want of width, but in compare.csv: {', '.join(gone)}"] * bool(gone)
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, caption="\n".join(captions), caption_justify="left")
+    while droppable and sum(max(map(len, (name, *cells))) + GAP for name, cells in columns.items()) > width:
+        gone.append(droppable.pop(0))
+        del columns[gone[-1]]
+    return columns, gone
+
+
+def as_table(records: list[dict[str, Any]], columns: dict[str, list[str]]) -> Table:
+    """A line a run."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for name in columns:
-        table.add_column(name, no_wrap=True, justify="left" if name == "run" else "right")
-    table.add_column("status", overflow="fold", min_width=STATUS)
-    for record, *cells in zip(records, *columns.values(), states, strict=True):
+        table.add_column(name, no_wrap=True, justify="left" if name in ("run", "status") else "right")
+    for record, *cells in zip(records, *columns.values(), strict=True):
         style = STYLES.get(record["status"], "bold" if record["frontier"] else "")
         table.add_row(*(Text(cell, style=style) for cell in cells))
     return table
 
 
-def _width(columns: dict[str, list[str]]) -> int:
-    return sum(max(map(len, (name, *cells))) + GAP for name, cells in columns.items()) + STATUS
+def remarks(records: list[dict[str, Any]], columns: dict[str, list[str]], gone: list[str]) -> list[str]:
+    """What the table does not say: why runs are not finished, what its marks mean, which columns it lacks."""
+    found = [f"{record['run']}: {record['status']}: {record['reason']}" for record in records if record["reason"]]
+    found += [FRONTIER] * any(record["frontier"] for record in records) + [STABILITY] * ("stability" in columns)
+    return found + [f"too narrow for {', '.join(gone)}: in compare.csv"] * bool(gone)
 
 
 def shown(value: Any) -> str:
@@ -164,7 +182,7 @@ def plot(path: Path, records: list[dict[str, Any]]) -> str:
         template="plotly_white",
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"},  # above, so that a phone has the width for the plot
     )
-    figure.write_html(path, include_plotlyjs=True)
+    path.write_text(PAGE.format(plot=figure.to_html(full_html=False, include_plotlyjs=True)), encoding="utf-8")
     return f"plot  {path}"
 
 
@@ -177,8 +195,8 @@ def log_axis(finished: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def hover(record: dict[str, Any]) -> str:
-    lines = [f"<b>{record['run']}</b>", *(f"{key}={shown(value)}" for key, value in record["settings"].items())]
-    return "<br>".join(lines)
+    settings = [html.escape(f"{key}={shown(value)}") for key, value in record["settings"].items()]
+    return "<br>".join([f"<b>{html.escape(record['run'])}</b>", *settings])
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from launch import is_first_process, let_jobs_import_scripts, set_run_id
 from lightning import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig
-from results import write_json, write_settings
+from results import finished_run_kept, write_json, write_settings
 from rich.console import Console
 from rich.table import Table
 
@@ -53,10 +53,9 @@ def main(cfg: DictConfig) -> float | list[float]:
     if is_first_process():  # the others come when it may have begun to write
         refuse_to_overwrite(run_dir, cfg.ckpt_path)
         refuse_secrets(plain(cfg.data).get("storage") or {})
-        write_settings(run_dir / ".hydra", cfg)
-        if (figures := run_dir / "metrics.json").is_file():
-            figures.replace(run_dir / "metrics.previous.json")  # of a run that goes on: they are no longer its figures
-    with failure_kept(run_dir / ERROR):
+    with finished_run_kept(run_dir), failure_kept(run_dir / ERROR):
+        if is_first_process():
+            write_settings(run_dir / ".hydra", cfg)
         if cfg.ckpt_path is not None:
             refuse_unless_file(cfg.ckpt_path)
         try:

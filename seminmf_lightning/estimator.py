@@ -47,7 +47,9 @@ class SemiNMF:
         target_l0: instead of l1_penalty, the mean nonzeros a row that the penalty is tuned to.
         verbose: print the loss as it falls.
         seed: of the starting dictionary and the order of rows.
-        init, encoder, normalize: as in :class:`~seminmf_lightning.learners.Recipe`.
+        init: of the dictionary: ``random``, ``data``, ``svd``, or a mapping with a ``name`` and settings.
+        encoder: ``auto``, ``least_squares``, ``lasso`` or ``omp``, or a mapping likewise.
+        normalize: ``scale`` rows to a mean norm of 1, ``center`` and scale them, or ``none``.
 
     Attributes:
         iterations: what the last :meth:`fit` took, of its ``max_iter``; 0 where the start was as good as it gets.
@@ -110,8 +112,9 @@ class SemiNMF:
         """Codes Z (n, k) for the learned dictionary; the same rows give the same codes every time.
 
         Args:
-            max_iter, tol: of the lasso (l1_penalty > 0), most iterations and relative duality gap of a row; least squares
-                (l1_penalty = 0) are solved in one step.
+            A: rows (n, d), as for :meth:`fit`.
+            max_iter: most iterations of the lasso (l1_penalty > 0); least squares (l1_penalty = 0) are solved in one step.
+            tol: of the lasso, relative duality gap of a row.
         """
         encode = self._encode(max_iter, tol)
         if isinstance(A, DataLoader):

@@ -40,7 +40,8 @@ PLACES = ("run_dir", "ckpt_path")  # where a run lies, not what it does
 class Run:
     """One run directory as found.
 
-    - ``status``: finished, failed (``error.txt``, or figures that are broken or not finite), unfinished; ``reason`` says why.
+    - ``status``: finished, failed (``error.txt``, or figures that are broken or not finite), unfinished; ``reason`` says
+      why, and of a finished one that an attempt to go on failed.
     - ``overridden``: keys given on the command line.  ``settings``: every key with its value, dotted, defaults included.
     - ``figures``: of ``metrics.json``; None where there is none or where it is not finite.
     """
@@ -108,6 +109,8 @@ def read_run(path: Path) -> Run:
     try:
         figures, reason = _figures(path / METRICS)
         status = "failed" if reason else "finished"
+        if not reason and (path / ERROR).is_file():
+            reason = _short(f"an attempt to go on failed: {_error(path)}")
     except FileNotFoundError:
         figures, (status, reason) = {}, _without_metrics(path)
     except (OSError, ValueError) as error:
@@ -165,9 +168,13 @@ def _figures(path: Path) -> tuple[dict[str, float | None], str]:
 
 def _without_metrics(path: Path) -> tuple[str, str]:
     if (path / ERROR).is_file():
-        return "failed", _short((path / ERROR).read_bytes()[:ERROR_BYTES].decode("utf-8", "replace"))
+        return "failed", _short(_error(path))
     resumable = (path / "checkpoints" / "last.ckpt").is_file()
     return "unfinished", f"no {METRICS}; " + ("checkpoints/last.ckpt can go on" if resumable else "no checkpoint")
+
+
+def _error(path: Path) -> str:
+    return (path / ERROR).read_bytes()[:ERROR_BYTES].decode("utf-8", "replace")
 
 
 def _short(text: object) -> str:

@@ -51,7 +51,7 @@ def test_every_picture_and_page_is_there() -> None:
 
 @pytest.mark.skipif(find_spec("mkdocs") is None, reason="pip install -e '.[docs]'")
 def test_the_documentation_builds_without_a_warning(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
     done = subprocess.run(
         command,
         cwd=ROOT,

@@ -25,6 +25,7 @@ from safetensors.torch import load_file
 from seminmf_lightning import ActivationDataModule, SemiNMFModule
 from seminmf_lightning.checkpoint_io import AtomicCheckpointIO, newest_whole
 from seminmf_lightning.data import TensorRows
+from seminmf_lightning.runs import read_run
 
 TWO = ("trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu")
 FULL = "SEMINMF_FULL" in os.environ  # else the bounded form
@@ -184,9 +185,13 @@ def test_what_is_left_of_a_run_is_no_run_and_a_converged_one_does_not_go_on(prob
     (run / "metrics.json").unlink()  # as if it was killed in its last validation
     finish(arguments)
     assert torch.equal(dictionary(run), D)
+    before = read_run(run)
     failed = subprocess.run([*arguments, f"ckpt_path={run}/checkpoints/last.ckpt", "nb_concepts=9"], cwd=ROOT, check=False)
     assert failed.returncode != 0
-    (run / "metrics.previous.json").replace(run / "metrics.json")  # a resume that failed lost no figures
+    after = read_run(run)  # a resume that failed at once leaves the finished run as it was
+    assert (after.status, after.settings, after.figures) == ("finished", before.settings, before.figures)
+    assert "an attempt to go on failed" in after.reason and "nb_concepts=9" in after.reason
+    assert not list(run.glob("*.previous"))
     assert json.loads((run / "metrics.json").read_text())["rows_seen"] == figures["rows_seen"] < 9 * 5400
 
 

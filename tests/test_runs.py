@@ -186,18 +186,43 @@ def test_the_script_shows_broken_runs_and_needs_no_plotly(
         compare.main()
 
 
-@pytest.mark.parametrize("width", [50, 72, 100, 200])
-def test_the_table_is_readable_at_any_width(sweep: Path, width: int, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("keys", [1, 4])
+@pytest.mark.parametrize("width", [50, 60, 72, 100, 200])
+def test_the_table_is_readable_at_any_width(sweep: Path, width: int, keys: int, capsys: pytest.CaptureFixture[str]) -> None:
     import compare
 
     runs = [read_run(path) for path in find_runs([sweep])]
-    Console(width=width).print(compare.as_table(compare.describe(runs, sweep), varying(runs), width))
+    records, names = compare.describe(runs, sweep), varying(runs)
+    for number in range(keys - 1):
+        names.append(f"some.other_setting{number}")
+        for record in records:
+            record["settings"][names[-1]] = 10**number
+    columns, gone = compare.columns_of(records, names, width)
+    Console(width=width).print(compare.as_table(records, columns))
     shown = capsys.readouterr().out
     assert "…" not in shown
     assert max(map(len, shown.splitlines())) <= width
-    assert all(words in shown for words in ("l1_penalty", "0.9", "r2", "0.8", "l0", "12", "unfinished"))
-    assert "gap" not in shown  # no run has one
-    assert ("compare.csv:" in shown) == (width < 72)
+    head, *lines = [line.split() for line in shown.splitlines() if line.strip(" ─")]
+    assert {"run", "r2", "l0", "status"} <= set(head)
+    assert set(head) | set(gone) == {"run", *names, "r2", "l0", "loss", "dead", "seconds", "status"}  # no run has a gap
+    assert [line[-1] for line in lines] == [run.status for run in runs]
+    told = compare.remarks(records, columns, gone)
+    assert all(any(run.reason in line for line in told) for run in runs)
+    assert any(", ".join(gone) in line for line in told)
+
+
+def test_names_are_shown_as_they_are_in_the_plot(tmp_path: Path) -> None:
+    pytest.importorskip("plotly", reason="pip install -e '.[report]'")
+    import compare
+
+    nasty = '<b onclick=x>&"'
+    for number in range(2):
+        write_run(tmp_path / f"{number}<i>", "x=1", metrics=json.dumps(FIGURES), data={"path": f"{nasty}{number}"})
+        (tmp_path / f"{number}<i>" / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump([f"data.path={nasty}{number}"]))
+    compare.plot(tmp_path / "compare.html", compare.describe([read_run(path) for path in find_runs([tmp_path])], tmp_path))
+    page = (tmp_path / "compare.html").read_text()
+    assert "<i>" not in page.split("plotly-graph-div")[-1] and nasty not in page
+    assert 'name="viewport"' in page and "<title>r2 against l0</title>" in page
 
 
 @pytest.mark.slow

@@ -32,9 +32,10 @@ LARGE_BATCH = 8192
 class HarvestDataModule(lightning.LightningDataModule):
     """Streams rows (n, d) of one layer of a network that is shown examples as training goes.
 
+    ``model`` to ``norm_factor``, ``workers`` and ``limit`` are those of :class:`~seminmf_lightning.harvest.HarvestRecipe`;
+    exactly one layer.
+
     Args:
-        model, inputs, layers, tokens, number, layout, norm_filter, norm_factor, workers, limit: see
-            :class:`~seminmf_lightning.harvest.HarvestRecipe`; exactly one layer.
         network_batch_size: pictures or windows of text the network is shown at once.
         batch_size: rows a step, of all processes together, on average.  None: 1,024 where the order of rows matters to the
             module, else 8,192.
