@@ -89,7 +89,10 @@ def build_each(node: DictConfig | None) -> list[Any]:
 def choose_device(name: str) -> torch.device:
     """``auto`` is a GPU if there is one, under torchrun this process's own."""
     if name != "auto":
-        return torch.device(name)
+        try:
+            return torch.device(name)
+        except RuntimeError as error:
+            raise ValueError(f"device must be auto, cpu, cuda or another of torch's, such as cuda:1; got {name!r}") from error
     if torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

@@ -57,15 +57,15 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     trainer = build_trainer(cfg, [evaluation, RichProgressBar()], loggers=False)
     if cfg.split == "held_out":
         check_split(plain(cfg.data), load_dictionary(cfg.run).config.get("data") or {})
-        trainer.validate(module, data, verbose=False)
     else:
-        trainer.predict(module, data, return_predictions=False)
+        data.val_fraction = 0.0  # what is validated is then all rows
+    trainer.validate(module, data, verbose=False)
 
     figures = {
         "run": str(cfg.run),
         "against": cfg.against,
         "split": cfg.split,
-        "rows": len(data.val_rows if cfg.split == "held_out" else data.source) - skipped(data, trainer),
+        "rows": len(data.val_rows) - skipped(data, trainer),
         "concepts": D.shape[0],
         "features": D.shape[1],
     }

@@ -21,7 +21,10 @@ from rich.progress import track
 from torch import Tensor
 
 from seminmf_lightning import SemiNMFModule
+from seminmf_lightning.batches import real_rows
+from seminmf_lightning.checks import real_number, whole_number
 from seminmf_lightning.data import ActivationDataModule
+from seminmf_lightning.export import load_dictionary
 from seminmf_lightning.forms import conform, is_finite
 from seminmf_lightning.reading import parse_json
 from seminmf_lightning.report import Report, make_report, origins_of, require_libraries
@@ -39,6 +42,10 @@ def main(cfg: DictConfig) -> None:
 def report(cfg: DictConfig) -> Path:
     """Write the page and return its path."""
     require_libraries()
+    for name, least in (("examples", 1), ("max_concepts", 0), ("batch_rows", 1)):
+        whole_number(name, cfg[name], least)
+    real_number("max_mb", cfg.max_mb, 0)
+    device = choose_device(cfg.device)
     began, run = time.monotonic(), Path(cfg.run)
     module = SemiNMFModule.from_run(run).eval()
     data = build_data(cfg.data if cfg.data is not None else data_of_run(run))
@@ -48,7 +55,6 @@ def report(cfg: DictConfig) -> Path:
     features = module.dictionary.shape[1]
     if data.features != features:
         raise ValueError(f"{data.source.shards[0].name}: rows of {data.features} features, but {run} has {features}")
-    device = choose_device(cfg.device)
     module.to(device)
     origins = origins_of(data.source, int(cfg.max_mb * 2**20))
     gathered = Report.empty(module.dictionary.detach().cpu(), len(data.source), cfg.examples, module.recipe.l1_penalty)
@@ -56,7 +62,8 @@ def report(cfg: DictConfig) -> Path:
     for start in track(starts, "rows", disable=len(starts) < 2):
         stop = min(start + cfg.batch_rows, len(data.source))
         A, numbers = (found.to(device) for found in data.usable(data.source.read_range(start, stop), torch.arange(start, stop)))
-        Z = module.encode(A).float()
+        A = real_rows(A)
+        Z = module.encode(A)
         groups = torch.from_numpy(np.array(origins.groups(start, stop))).to(device)[numbers - start]
         gathered.update(module.normalizer.apply(A).to(Z), Z, numbers, groups)
 
@@ -69,10 +76,13 @@ def report(cfg: DictConfig) -> Path:
                 yield from module.encode(A.to(device)).float().cpu().split([len(one) for one in waiting])
                 waiting = []
 
+    held_out = (load_dictionary(run).config.get("data") or {}).get("val_fraction")
     run = run if run.is_dir() else run.parent
     path = Path(cfg.output or run / "report.html")
     figures, settings = figures_of(run), module.plain_recipe() | {"data": type(data.source).__name__}
-    content = make_report(gathered, run, figures, settings, origins, encode, cfg.max_concepts, float(module.scale))
+    content = make_report(
+        gathered, run, figures, settings, origins, encode, cfg.max_concepts, float(module.scale), held_out=held_out
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     partial.write_text(content, encoding="utf-8")

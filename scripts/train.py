@@ -109,7 +109,7 @@ def train(cfg: DictConfig) -> float | list[float]:
     if trainer.is_global_zero:
         if skipped is not None:
             figures["rows_skipped"] = len(skipped)
-        write_results(run_dir, figures, module, trainer)
+        write_results(run_dir, figures, module, data, trainer)
         if skipped is not None and len(skipped):
             Console().print(skipped.summary(), soft_wrap=True, markup=False, highlight=False)
     return optimized(figures, cfg)
@@ -143,7 +143,7 @@ def refuse_unless_file(ckpt_path: str) -> None:
         raise FileNotFoundError(f"ckpt_path={ckpt_path!r} is not a file; a run keeps its own in <run>/checkpoints/last.ckpt")
 
 
-def write_results(run_dir: Path, figures: dict[str, Any], module: SemiNMFModule, trainer: Trainer) -> None:
+def write_results(run_dir: Path, figures: dict[str, Any], module: SemiNMFModule, data: Any, trainer: Trainer) -> None:
     """``metrics.json``, the hyperparameters tab, the table, and what to type next."""
     write_json(run_dir / "metrics.json", figures)
     numbers = {f"final/{name}": value for name, value in figures.items() if value is not None}
@@ -153,7 +153,8 @@ def write_results(run_dir: Path, figures: dict[str, Any], module: SemiNMFModule,
         logger.finalize("success")
 
     concepts, features = module.dictionary.shape
-    table = Table("figure", "value", "meaning", title=f"{concepts} concepts x {features} features")
+    rows = "training rows" if getattr(data, "val_fraction", None) == 0 else "held-out rows"
+    table = Table("figure", "value", "meaning", title=f"{concepts} concepts x {features} features, measured on {rows}")
     for row in described(figures):
         table.add_row(*row)
     console = Console()

@@ -7,6 +7,7 @@ huggingface_hub to be defined at all.
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,7 +85,11 @@ class HubSemiNMF(
     def _save_pretrained(self, save_directory: Path) -> None:
         if (save_directory / "checkpoints").exists():
             raise FileExistsError(f"{save_directory} is a run directory, whose dictionary would be replaced; choose another")
-        settings, figures = (json.dumps(found, indent=2) + "\n" for found in (self.settings, self.figures))
+        defined = {  # JSON has no NaN
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in (self.figures or {}).items()
+        }
+        settings, figures = (json.dumps(found, indent=2, allow_nan=False) + "\n" for found in (self.settings, defined))
         self.save(save_directory / FILE_NAME)
         (save_directory / CONFIG).write_text(settings, encoding="utf-8")
         if self.figures is None:

@@ -59,6 +59,11 @@ def test_a_folder_saved_again_has_a_new_card_unless_somebody_edited_it(signed: t
     model.figures = None
     model.save_pretrained(tmp_path / "m")
     assert card.read_text() == edited
+    card.unlink()
+    model.figures = {"r2": float("nan"), "l0": float("inf"), "objective": 1.0}
+    model.save_pretrained(tmp_path / "m")
+    assert json.loads((tmp_path / "m" / "metrics.json").read_text()) == {"r2": None, "l0": None, "objective": 1.0}
+    assert HubSemiNMF.from_pretrained(tmp_path / "m").figures == {"r2": None, "l0": None, "objective": 1.0}
     model.figures = {"r2": object()}
     before = {file.name: file.read_bytes() for file in (tmp_path / "m").iterdir() if file.name != "config.json"}  # the mixin's
     with pytest.raises(TypeError, match="not JSON serializable"):

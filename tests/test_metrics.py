@@ -366,6 +366,19 @@ def test_held_out_rows_are_those_of_the_run(run: Path, rows: Path) -> None:
         evaluated(run, rows, "split=held_out", "overwrite=true")
 
 
+def test_rows_that_are_skipped_are_not_measured(run: Path, rows: Path, tmp_path: Path) -> None:
+    A = np.load(rows)
+    A[[3, 500], 5] = np.nan
+    np.save(tmp_path / "bad.npy", A)
+    np.save(tmp_path / "good.npy", np.delete(A, [3, 500], axis=0))
+    good = evaluated(run, tmp_path / "good.npy")
+    with pytest.warns(UserWarning, match="row 3: feature 5 is nan"):
+        skipped = evaluated(run, tmp_path / "bad.npy", "data.on_bad_rows=skip", "overwrite=true")
+    for name in set(good) - {"run", "against", "split", "seconds"}:
+        assert skipped[name] == pytest.approx(good[name], rel=1e-9), name
+    assert skipped["rows"] == 598
+
+
 def test_codes_of_another_encoder_have_no_gap(run: Path, rows: Path) -> None:
     figures = evaluated(run, rows, "encoder=omp", "encoder.nonzeros=2")
     assert figures["optimality_gap"] is None

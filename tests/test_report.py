@@ -22,6 +22,8 @@ from test_harvest import image_recipe, job, text_recipe
 
 from seminmf_lightning import SemiNMF
 from seminmf_lightning.gallery import plain, r2_against_l0
+from seminmf_lightning.harvest.trace import TokenOrigin
+from seminmf_lightning.report import Harvested
 from seminmf_lightning.report.gather import CodeSample, ConceptSums, TopExamples, nearest
 from seminmf_lightning.report.page import embed, heat_of
 
@@ -142,12 +144,22 @@ def drive(browser: Any, file: Path, words: str, kind: str, width: int = 1100) ->
     assert page.inner_text(first) == by_energy
     page.fill("#search", "zzqxj")
     assert page.inner_text("#count").startswith("0 of")
+    page.fill("#search", "")
+    for search, column in (("1", 1), ("concept 1", 1), (f"feature {page.inner_text('#concepts tbody tr td:nth-child(7)')}", 7)):
+        page.fill("#search", search)
+        cells = page.locator(f"#concepts tbody tr td:nth-child({column})").all_inner_texts()
+        assert set(cells) == {search.split()[-1]}, search
     page.fill("#search", words)
     assert page.locator("#concepts tbody tr").count() > 0
     page.focus(first)
     page.keyboard.press("Enter")
     page.wait_for_selector("#concept h2")
     chosen = page.inner_text("#concept h2").removeprefix("Concept ")
+    page.evaluate("location.hash = '#concept-0'")
+    page.wait_for_function("document.querySelector('#concept h2').textContent === 'Concept 0'")
+    assert "e+" not in page.inner_text("#concept")
+    page.evaluate(f"location.hash = '#concept-{chosen}'")
+    page.wait_for_function(f"document.querySelector('#concept h2').textContent === 'Concept {chosen}'")
     page.click("#concept .back")
     assert page.evaluate("document.activeElement.textContent") == chosen
     page.keyboard.press("Enter")
@@ -156,6 +168,8 @@ def drive(browser: Any, file: Path, words: str, kind: str, width: int = 1100) ->
     assert page.locator(f".pole li.{kind}").count() > 0
     if kind == "picture":
         assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
+        tops = page.evaluate("[...document.querySelectorAll('.examples li')].slice(0, 2).map(item => item.offsetTop)")
+        assert tops[0] == tops[1], "two pictures beside each other, on a phone too"
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), "it scrolls sideways"
     assert page.evaluate("window.hacked") is None
     assert page.locator(".chart .main-svg").count() > 0
@@ -192,6 +206,7 @@ def test_a_report_of_pictures(script, browser: Any, tmp_path: Path) -> None:
     assert len((next((run / "tensorboard").glob("*/dictionary/tensors.tsv"))).read_text().splitlines()) == 6
     script("report", f"run={run}")
     drive(browser, run / "report.html", "png", "picture")
+    drive(browser, run / "report.html", "png", "picture", width=360)
 
 
 @pytest.fixture
@@ -205,13 +220,13 @@ def learned(tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def written(run: Path, rows: np.ndarray) -> str:
+def written(run: Path, rows: np.ndarray, *options: str) -> str:
     """The page on these rows."""
     import report
 
     np.save(run.parent / "rows.npy", rows)
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        overrides = [f"run={run}", "data=npy", f"data.path={run.parent}/rows.npy", f"output={run.parent}/page.html"]
+        overrides = [f"run={run}", "data=npy", f"data.path={run.parent}/rows.npy", f"output={run.parent}/page.html", *options]
         return report.report(compose("report", overrides=overrides)).read_text()
 
 
@@ -233,6 +248,15 @@ def test_figures_of_the_rows_at_hand_stand_beside_those_of_the_run(learned: Path
         assert float(here[name]) == pytest.approx(value, rel=1e-4, abs=1e-6), name
 
 
+def test_figures_are_as_precise_as_the_rows(tmp_path: Path) -> None:
+    rows = np.random.default_rng(1).normal(size=(300, 24)) @ np.random.default_rng(2).normal(size=(24, 24)) + 1e7
+    model = SemiNMF(nb_concepts=5, solver="hals")
+    model.fit(rows, max_iter=50)
+    model.save(tmp_path / "run" / "dictionary.safetensors")
+    (here,) = tiles(written(tmp_path / "run", rows))
+    assert float(here["r2"]) == pytest.approx(SemiNMF.load(tmp_path / "run").evaluate(rows)["r2"], rel=1e-3)
+
+
 def test_rows_of_zeros_have_no_spectrum_and_no_examples(learned: Path) -> None:
     page = written(learned, np.zeros((40, 24), np.float32))
     assert "Eckart-Young" not in page
@@ -244,6 +268,42 @@ def test_a_missing_library_is_noticed_before_the_rows_are_read(learned: Path, mo
     monkeypatch.setattr("seminmf_lightning.data.source.Source.read_range", None)
     with pytest.raises(ModuleNotFoundError, match=r"a report needs plotly: pip install"):
         written(learned, np.ones((4, 24), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("examples=0",), "examples must be at least 1, got 0"),
+        (("batch_rows=0",), "batch_rows must be at least 1, got 0"),
+        (("max_concepts=-1",), "max_concepts must be at least 0, got -1"),
+        (("max_mb=-1",), "max_mb must be at least 0, got -1"),
+        (("device=foo",), "device must be auto, cpu, cuda .*got 'foo'"),
+    ],
+)
+def test_keys_of_a_report_are_checked(learned: Path, options: tuple[str, ...], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        written(learned, np.ones((4, 24), np.float32), *options)
+
+
+def test_a_sentence_shows_the_words_that_have_codes_and_whole_ones() -> None:
+    text = " ".join(f"word{number} then" for number in range(200))
+
+    class Words:
+        """Every word is a row; rows 100 to 139 are one window."""
+
+        def origin(self, row: int) -> TokenOrigin:
+            at = [found.span() for found in re.finditer(r"\S+", text)][row]
+            return TokenOrigin(row=row, example=0, name="corpus", position=row, text=text, start=at[0], stop=at[1])
+
+    rows = range(100, 140)
+    for row in (100, 105, 120, 139):
+        shown = Harvested(Words(), 0).show(row, rows, np.full(40, 5, np.int16))  # type: ignore[arg-type]
+        inside = shown["text"].strip("…")
+        assert f" {inside} " in f" {' '.join(text.split()[100:140])} "
+        here = [shown["text"][start:stop] for start, stop, _, here in shown["tokens"] if here]
+        assert here == [text.split()[row]]
+        assert {shown["text"][start:stop] for start, stop, _, _ in shown["tokens"]} == set(inside.split())
+        assert shown["text"].startswith("…") and shown["text"].endswith("…")
 
 
 @given(st.floats(-1e6, 1e6), st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=6))

@@ -16,16 +16,16 @@ from seminmf_lightning.metrics.base import SummedMetric
 from seminmf_lightning.metrics.variation import merged, none_seen, of_rows, variation
 
 MEANINGS = {
-    "reconstruction_loss": "held-out mean squared error, data units",
-    "objective": "held-out loss as minimised, normalised",
-    "r2": "held-out share of variance explained",
-    "l0": "held-out mean nonzero codes a row",
-    "dead_fraction": "concepts no held-out row uses",
+    "reconstruction_loss": "mean squared error, data units",
+    "objective": "loss as minimised, normalised",
+    "r2": "share of variance explained",
+    "l0": "mean nonzero codes a row",
+    "dead_fraction": "concepts no row uses",
     "optimality_gap": "training loss / lower bound - 1",
     "rows_seen": "training rows, with repeats",
     "seconds": "wall time",
 }
-"""The keys of a run's ``metrics.json``."""
+"""The keys of a run's ``metrics.json``: of held-out rows, of the training rows where none are held out."""
 
 
 def described(figures: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:

@@ -135,11 +135,11 @@ class CodeSample:
 
     def update(self, Z: Tensor, rows: Tensor) -> None:
         """Add codes Z (m, k) of row numbers ``rows`` (m,)."""
-        self.parts.append(Z[rows % self.step == 0].cpu())
+        self.parts.append(Z[rows % self.step == 0].float().cpu())
 
     def vectors(self) -> Tensor:
         """Centred sizes |z| of each concept, of norm 1 (k, s): their products are Pearson correlations."""
-        Z = torch.cat(self.parts).abs().float()
+        Z = torch.cat(self.parts).abs()
         return unit_atoms((Z - Z.mean(dim=0)).T)
 
 

@@ -84,16 +84,28 @@ class Harvested(Origins):
         return {"name": str(origin)}
 
     def _sentence(self, origin: TokenOrigin, rows: range, codes: np.ndarray) -> dict[str, Any]:
-        left, right = max(0, origin.start - CONTEXT), min(len(origin.text), origin.stop + CONTEXT)
-        tokens = []
+        text, (left, right) = origin.text, self._excerpt(origin, rows)
+        shift, tokens = left - (left > 0), []  # of the ellipsis
         for row, code in zip(rows, codes.tolist(), strict=True):
             if not code and row != origin.row:
                 continue
             other = self.tracer.origin(row)
             assert isinstance(other, TokenOrigin)
             if left <= other.start and other.stop <= right:
-                tokens.append([other.start - left, other.stop - left, code, int(row == origin.row)])
-        return {"name": origin.name, "text": origin.text[left:right], "tokens": tokens}
+                tokens.append([other.start - shift, other.stop - shift, code, int(row == origin.row)])
+        return {"name": origin.name, "text": "…" * (left > 0) + text[left:right] + "…" * (right < len(text)), "tokens": tokens}
+
+    def _excerpt(self, origin: TokenOrigin, rows: range) -> tuple[int, int]:
+        """Whole words on both sides of a token, of those that ``rows`` have codes for: others would look like zeros."""
+        seen = [other for row in (rows[0], rows[-1]) if isinstance(other := self.tracer.origin(row), TokenOrigin)]
+        known = [other for other in seen if other.start >= 0] + [origin]
+        first, last = min(other.start for other in known), max(other.stop for other in known)
+        left, right = max(first, origin.start - CONTEXT), min(last, origin.stop + CONTEXT)
+        if left > first and (space := origin.text.find(" ", left, origin.start)) >= 0:
+            left = space + 1
+        if right < last and (space := origin.text.rfind(" ", origin.stop, right)) >= 0:
+            right = space
+        return left, right
 
     def _photograph(self, origin: PatchOrigin, rows: range, codes: np.ndarray) -> dict[str, Any]:
         shown: dict[str, Any] = {"name": str(origin)}

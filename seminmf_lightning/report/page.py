@@ -70,7 +70,7 @@ class Report:
 
 def make_report(
     report: Report, run: Path, figures: dict[str, Any], settings: dict[str, Any], origins: Origins,
-    encode: Callable[[Sequence[range]], Iterable[Tensor]], max_concepts: int, scale: float = 1.0,
+    encode: Callable[[Sequence[range]], Iterable[Tensor]], max_concepts: int, scale: float = 1.0, held_out: float | None = None,
 ) -> str:  # fmt: skip
     """The page as HTML.
 
@@ -80,6 +80,7 @@ def make_report(
         encode: codes (len, k) of each range of rows, for the rows beside the strongest ones.
         max_concepts: so many, those of most energy, are shown with examples; the others are listed.
         scale: of the normaliser.
+        held_out: share of the run's rows that its figures are of; 0: they are of the training rows.
     """
     energy = report.sums.squares * report.D.double().square().sum(dim=1)
     energy = energy / energy.sum().clamp(min=1e-300)
@@ -105,12 +106,10 @@ def make_report(
     data = {
         "table": table, "details": details, "pictures": origins.pictures if isinstance(origins, Harvested) else [],
     }  # fmt: skip
-    measured = described(in_data_units(report.metrics.compute(), scale))
-    of_rows = [(name, value, meaning.replace("held-out ", "")) for name, value, meaning in measured]
     figures_html = [charts.as_html(figure, with_library=not number) for number, figure in enumerate(_charts(report, run))]
     return _render(
-        title=f"{report.D.shape[0]} concepts of {run.name}", run=run.name, settings=settings, notes=notes,
-        figures=list(described(figures)), of_rows=of_rows,
+        title=f"{report.D.shape[0]} concepts of {run.name}", run=run.name, settings=settings, notes=notes, held_out=held_out,
+        figures=list(described(figures)), of_rows=list(described(in_data_units(report.metrics.compute(), scale))),
         rows=report.sums.rows, concepts=report.D.shape[0], features=report.D.shape[1], charts=figures_html, data=embed(data),
     )  # fmt: skip
 

@@ -20,15 +20,20 @@
   const searchable = new Map(data.table.map((row) => {
     const poles = data.details[row[0]] ? data.details[row[0]].poles : [];
     const words = poles.flat().map((example) => `${example.name} ${example.text || ""}`).join(" ");
-    return [row[0], `concept ${row[0]} feature ${row[6]} ${words}`.toLowerCase()];
+    return [row[0], words.toLowerCase()];
   }));
 
   // Diverging: red for z > 0, blue for z < 0, stronger with size: codes are 127ths of the largest |z| of their example.
-  const colour = (code) => `rgba(${code > 0 ? "214, 39, 40" : "31, 119, 180"}, ${(0.75 * Math.abs(code) / 127).toFixed(3)})`;
+  const colour = (code) => `rgba(${code > 0 ? "214, 39, 40" : "31, 119, 180"}, ${(0.65 * Math.abs(code) / 127).toFixed(3)})`;
 
   function rows() {
-    const words = state.words.toLowerCase().split(/\s+/).filter(Boolean);
-    const found = data.table.filter((row) => words.every((word) => searchable.get(row[0]).includes(word)));
+    const asked = state.words.toLowerCase().trim();
+    const [, column, wanted] = /^(?:(concept|feature)\s+)?(\d+)$/.exec(asked) || [];
+    const words = asked.split(/\s+/).filter(Boolean);
+    const matches = wanted === undefined
+      ? (row) => words.every((word) => searchable.get(row[0]).includes(word))
+      : (row) => row[column === "feature" ? 6 : 0] === Number(wanted);
+    const found = data.table.filter(matches);
     const value = (row) => (state.sort === 5 ? -row[5] : row[state.sort]);
     return found.sort((a, b) => (state.down ? value(b) - value(a) : value(a) - value(b)) || a[0] - b[0]);
   }
@@ -78,7 +83,7 @@
     const section = byId("concept");
     const detail = data.details[concept];
     const [, energy, positive, negative] = data.table.find((row) => row[0] === concept);
-    const percent = (share) => `${(100 * share).toPrecision(2)} %`;
+    const percent = (share) => `${share < 0.1 ? Number((100 * share).toPrecision(2)) : Math.round(100 * share)} %`;
     const said = `z > 0 in ${percent(positive)} of the rows, z < 0 in ${percent(negative)}; ${percent(energy)} of the energy.`;
     section.hidden = false;
     const back = make("button", "Back to the list", { type: "button", class: "back" });
@@ -186,6 +191,10 @@
   byId("next").addEventListener("click", () => { state.page += 1; list(); });
   list();
   window.dispatchEvent(new Event("resize")); // charts were drawn before the page had its layout
-  const asked = /^#concept-(\d+)$/.exec(location.hash);
-  if (asked && searchable.has(Number(asked[1]))) open(Number(asked[1]));
+  const openAsked = () => {
+    const asked = /^#concept-(\d+)$/.exec(location.hash);
+    if (asked && searchable.has(Number(asked[1]))) open(Number(asked[1]));
+  };
+  window.addEventListener("hashchange", openAsked);
+  openAsked();
 })();
