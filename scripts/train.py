@@ -7,23 +7,19 @@ from __future__ import annotations
 
 import json
 import time
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import hydra
 from assemble import build_data, build_each, build_module, build_trainer, plain, register_schemas
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from launch import is_first_process, let_jobs_import_scripts, set_run_id
 from lightning import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig
-from results import finished_run_kept, write_json, write_settings
+from results import write_json
 from rich.console import Console
 from rich.table import Table
+from run_directory import failure_kept, finished_run_kept, refuse_other_run, refuse_unless_file, same_place, write_settings
 
 from seminmf_lightning import SemiNMFModule
 from seminmf_lightning.callbacks import SaveDictionary
@@ -34,7 +30,6 @@ from seminmf_lightning.export import FILE_NAME
 from seminmf_lightning.metrics import MEANINGS, described
 from seminmf_lightning.runs import ERROR
 from seminmf_lightning.timed_checkpoint import Preempted
-from seminmf_lightning.whole_file import full_disk_explained
 
 set_run_id()
 let_jobs_import_scripts()
@@ -51,7 +46,7 @@ def main(cfg: DictConfig) -> float | list[float]:
         found = newest_whole(run_dir / "checkpoints")
         cfg.ckpt_path = None if found is None else str(found)
     if is_first_process():  # the others come when it may have begun to write
-        refuse_to_overwrite(run_dir, cfg.ckpt_path)
+        refuse_other_run(run_dir, cfg.ckpt_path)
         refuse_secrets(plain(cfg.data).get("storage") or {})
     with finished_run_kept(run_dir), failure_kept(run_dir / ERROR):
         if is_first_process():
@@ -64,27 +59,6 @@ def main(cfg: DictConfig) -> float | list[float]:
             if is_first_process():
                 print(f"to go on, give the same command again with {same_place()} ckpt_path=auto", flush=True)
             raise
-
-
-def same_place() -> str:
-    """What sends this command to the same directories once more."""
-    told = HydraConfig.get()
-    return f"hydra.sweep.dir={told.sweep.dir}" if told.mode == RunMode.MULTIRUN else f"hydra.run.dir={told.run.dir}"
-
-
-@contextmanager
-def failure_kept(path: Path) -> Iterator[None]:
-    """Write why the run failed, for ``scripts/compare.py``; a run that is resumed forgets its last failure."""
-    path.unlink(missing_ok=True)
-    try:
-        with full_disk_explained(path.parent, "make room and resume the run from its last checkpoint"):
-            yield
-    except Exception as error:
-        with suppress(OSError):  # the disk may be full
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with open(path, "x") as file:  # of several processes the first: the others fail because it did
-                file.write("".join(traceback.format_exception_only(error)))
-        raise
 
 
 def train(cfg: DictConfig) -> float | list[float]:
@@ -119,28 +93,6 @@ def optimized(figures: dict[str, Any], cfg: DictConfig) -> float | list[float]:
     """What a sweeper is told."""
     names = plain(cfg.optimized_metric)
     return [figures[name] for name in names] if isinstance(names, list) else figures[names]
-
-
-def refuse_to_overwrite(run_dir: Path, ckpt_path: str | None) -> None:
-    """Raise FileExistsError if the directory holds a run, unless it is that run which goes on."""
-    checkpoints = sorted(path.relative_to(run_dir) for path in run_dir.glob("checkpoints/*.ckpt"))
-    found = [*map(str, checkpoints), *(name for name in (FILE_NAME, "metrics.json") if (run_dir / name).exists())]
-    if not found:
-        return
-    if ckpt_path is not None:
-        refuse_unless_file(ckpt_path)
-        if Path(ckpt_path).resolve().is_relative_to(run_dir.resolve()):
-            return
-    raise FileExistsError(
-        f"{run_dir} holds a run already ({', '.join(found)}); choose another hydra.run.dir, "
-        f"or resume it with ckpt_path={run_dir / 'checkpoints' / 'last.ckpt'} if that is whole"
-    )
-
-
-def refuse_unless_file(ckpt_path: str) -> None:
-    """Raise FileNotFoundError where there is no checkpoint to resume."""
-    if not Path(ckpt_path).is_file():
-        raise FileNotFoundError(f"ckpt_path={ckpt_path!r} is not a file; a run keeps its own in <run>/checkpoints/last.ckpt")
 
 
 def write_results(run_dir: Path, figures: dict[str, Any], module: SemiNMFModule, data: Any, trainer: Trainer) -> None:

@@ -285,12 +285,12 @@ def test_an_unknown_optimized_metric_is_refused_before_training(npy: Path, tmp_p
 
 
 def test_a_failure_is_kept_until_the_run_is_resumed(tmp_path: Path) -> None:
-    import train
+    import run_directory
 
     error = tmp_path / "run" / "error.txt"
-    with pytest.raises(ValueError, match="no rows"), train.failure_kept(error):
+    with pytest.raises(ValueError, match="no rows"), run_directory.failure_kept(error):
         raise ValueError("no rows")
     assert error.read_text() == "ValueError: no rows\n"
-    with train.failure_kept(error):
+    with run_directory.failure_kept(error):
         assert not error.exists()
     assert not error.exists()
