@@ -78,7 +78,8 @@ def test_a_bad_state_is_never_saved(signed: torch.Tensor, tmp_path: Path) -> Non
     assert (tmp_path / "last.ckpt").read_bytes() == before
 
 
-@pytest.mark.parametrize("how", ["broken", pytest.param("huge", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["broken", "huge"])
 def test_all_processes_stop_together(script, npy: Path, tmp_path: Path, how: str) -> None:
     run = tmp_path / "run"
     done = script(

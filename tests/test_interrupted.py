@@ -333,6 +333,7 @@ def signalled(number: int, when: str) -> list[str]:
 WITH_TESTS = {"PYTHONPATH": f"{ROOT / 'tests'}:{ROOT}"}
 
 
+@pytest.mark.slow
 def test_a_signal_in_the_last_validation_is_no_success_and_the_run_can_be_finished(script, npy: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     common = ["data=npy", f"data.path={npy}", "nb_concepts=4", f"hydra.run.dir={run}", "ckpt_path=auto", "logger=none"]

@@ -68,7 +68,8 @@ def torchrun(node: int, port: str, *arguments: str) -> list[str]:
     return [sys.executable, "-m", "torch.distributed.run", *where, *arguments]
 
 
-@pytest.mark.parametrize("penalty", [0.1, pytest.param(0, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("penalty", [0.1, 0])
 def test_two_torchrun_agents_equal_one_process_in_one_directory(script, npy: Path, tmp_path: Path, penalty: float) -> None:
     common = ("data=npy", f"data.path={npy}", f"l1_penalty={penalty}", *SMALL)
     script("train", *common, "trainer=cpu", f"hydra.run.dir={tmp_path}/one")

@@ -178,6 +178,7 @@ def drive(browser: Any, file: Path, words: str, kind: str, width: int = 1100) ->
     page.close()
 
 
+@pytest.mark.slow
 def test_a_report_of_texts(script, browser: Any, tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     corpus = tmp_path / "corpus.jsonl"

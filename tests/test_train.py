@@ -32,7 +32,7 @@ def dictionary(run: Path) -> torch.Tensor:
     return load_file(run / "dictionary.safetensors")["D"]
 
 
-@pytest.mark.parametrize("penalty", [0, 0.1])
+@pytest.mark.parametrize("penalty", [0, pytest.param(0.1, marks=pytest.mark.slow)])
 def test_a_run_directory_holds_what_it_should(script, npy: Path, tmp_path: Path, penalty: float) -> None:
     run = tmp_path / "run"
     done = script("train", "data=npy", f"data.path={npy}", "nb_concepts=8", f"l1_penalty={penalty}", f"hydra.run.dir={run}")
@@ -72,7 +72,7 @@ def test_a_run_directory_holds_what_it_should(script, npy: Path, tmp_path: Path,
 @pytest.mark.parametrize(
     "options",
     [
-        ("solver=hals",),
+        pytest.param(("solver=hals",), marks=pytest.mark.slow),
         pytest.param(("solver=pgd", "l1_penalty=0.1", "data.batch_size=77"), marks=pytest.mark.slow),
         ("l1_penalty=0.1", "data.batch_size=539"),
     ],
@@ -177,6 +177,7 @@ def test_mistakes_are_explained(script, npy: Path, tmp_path: Path, options: tupl
         assert found.status == "failed" and "data" in found.overridden
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_shape_is_refused(script, npy: Path, tmp_path: Path) -> None:
     script("train", "data=npy", f"data.path={npy}", "nb_concepts=4", f"hydra.run.dir={tmp_path}/run")
     checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
