@@ -272,6 +272,7 @@ class Payload:
         return os.system, (f"touch {self.marker}",)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["torch", "legacy", "pickle", "zip"])
 def test_a_malicious_checkpoint_is_refused_and_never_runs(problem: dict, tmp_path: Path, form: str) -> None:
     path, marker = tmp_path / "evil.ckpt", tmp_path / "it_ran"
