@@ -176,7 +176,7 @@ def plot(path: Path, records: list[dict[str, Any]]) -> str:
             hovertemplate="%{text}<br>l0 %{x:.4g}, r2 %{y:.4g}<extra></extra>",
         )
     figure.update_layout(
-        title="held-out r2 against nonzeros a row",
+        title="r2 against nonzeros a row",
         xaxis={"title": "l0, mean nonzeros a row"} | log_axis(finished),
         yaxis={"title": "r2"},
         template="plotly_white",

@@ -6,7 +6,6 @@ Writes ``<run>/evaluation.json``: a list where each concept has a figure, null f
 
 from __future__ import annotations
 
-import math
 import time
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from seminmf_lightning import ActivationDataModule, SemiNMFModule
 from seminmf_lightning.checks import one_of
 from seminmf_lightning.evaluation import Evaluation
 from seminmf_lightning.export import load_dictionary
+from seminmf_lightning.metrics import defined
 from seminmf_lightning.similarity import collinearity, hungarian_distance, matched_share
 
 SPLIT_KEYS = ("val_fraction", "val_split", "split_seed")
@@ -114,11 +114,6 @@ def check_split(ours: dict[str, Any], trained: dict[str, Any]) -> None:
             rank_zero_warn(
                 f"data.{key}={ours.get(key)} here, {trained[key]} in the run: held-out rows may be ones that it was trained on"
             )
-
-
-def defined(value: float | None) -> float | None:
-    """JSON has no NaN."""
-    return value if value is not None and math.isfinite(value) else None
 
 
 def show(figures: dict[str, Any], output: Path) -> None:

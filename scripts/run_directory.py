@@ -42,19 +42,20 @@ def refuse_unless_file(ckpt_path: str) -> None:
 @contextmanager
 def finished_run_kept(run_dir: Path) -> Iterator[None]:
     """Put aside what a finished run says of itself while it goes on, and back if that fails before it has changed a thing."""
-    if not is_first_process() or not (run_dir / "metrics.json").is_file():
+    if not is_first_process():
         yield
         return
     aside = {run_dir / name: run_dir / f"{name}.previous" for name in ("metrics.json", ".hydra")}
-    before = _changed(run_dir)
-    for file, previous in aside.items():
-        if file.exists():
-            _remove(previous)
-            file.replace(previous)
+    before, finished = _changed(run_dir), (run_dir / "metrics.json").is_file()
+    if finished:
+        for file, previous in aside.items():
+            if file.exists():
+                _remove(previous)
+                file.replace(previous)
     try:
         yield
     except Exception:
-        if _changed(run_dir) == before:
+        if finished and _changed(run_dir) == before:
             for file, previous in aside.items():
                 if previous.exists():
                     _remove(file)

@@ -7,7 +7,6 @@ huggingface_hub to be defined at all.
 from __future__ import annotations
 
 import json
-import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,7 @@ from torch import Tensor
 from seminmf_lightning.estimator import Activations, SemiNMF
 from seminmf_lightning.export import FILE_NAME
 from seminmf_lightning.forms import conform
+from seminmf_lightning.metrics import defined
 from seminmf_lightning.model_card import is_as_written, model_card
 from seminmf_lightning.reading import parse_json
 
@@ -85,11 +85,8 @@ class HubSemiNMF(
     def _save_pretrained(self, save_directory: Path) -> None:
         if (save_directory / "checkpoints").exists():
             raise FileExistsError(f"{save_directory} is a run directory, whose dictionary would be replaced; choose another")
-        defined = {  # JSON has no NaN
-            name: None if isinstance(value, float) and not math.isfinite(value) else value
-            for name, value in (self.figures or {}).items()
-        }
-        settings, figures = (json.dumps(found, indent=2, allow_nan=False) + "\n" for found in (self.settings, defined))
+        known = {name: defined(value) for name, value in (self.figures or {}).items()}
+        settings, figures = (json.dumps(found, indent=2, allow_nan=False) + "\n" for found in (self.settings, known))
         self.save(save_directory / FILE_NAME)
         (save_directory / CONFIG).write_text(settings, encoding="utf-8")
         if self.figures is None:

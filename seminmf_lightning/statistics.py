@@ -19,6 +19,8 @@ BLOCK_ROWS = 2048
 """Rows of one float32 product.  Processes get whole blocks, so that the products do not depend on their number."""
 NARROW = 320
 """Features below which products are taken in float64: they cost little, and libraries split them by thread."""
+PAIR_WORK = 4000
+"""Operations of a large matrix product that take as long as adding one product to its place; measured on two CPU cores."""
 
 
 @dataclass
@@ -58,10 +60,6 @@ class Sums:
 
 def _zeros(*shape: int, device: torch.device | str | None = None) -> Tensor:
     return torch.zeros(shape, dtype=torch.float64, device=device)
-
-
-PAIR_WORK = 4000
-"""Operations of a large matrix product that take as long as adding one product to its place; measured on two CPU cores."""
 
 
 @dataclass

@@ -294,3 +294,40 @@ def test_a_failure_is_kept_until_the_run_is_resumed(tmp_path: Path) -> None:
     with run_directory.failure_kept(error):
         assert not error.exists()
     assert not error.exists()
+
+
+@pytest.mark.parametrize(
+    ("outcome", "changed", "left"),
+    [
+        (None, True, {"dictionary.safetensors", "metrics.json", ".hydra"}),
+        (ValueError, False, {"dictionary.safetensors", "metrics.json", ".hydra"}),
+        (ValueError, True, {"dictionary.safetensors", ".hydra", "metrics.json.previous", ".hydra.previous"}),
+        (SystemExit, False, {"dictionary.safetensors", ".hydra", "metrics.json.previous", ".hydra.previous"}),
+    ],
+)
+def test_a_finished_run_that_goes_on(
+    tmp_path: Path, outcome: type[BaseException] | None, changed: bool, left: set[str]
+) -> None:
+    """It stays as it was where the attempt fails at once; else what it said is put aside until there is news."""
+    from run_directory import finished_run_kept
+
+    run = write_run(tmp_path / "run", "seed=1", metrics='{"old": 1}', D=torch.eye(2))
+    try:
+        with finished_run_kept(run):
+            assert not (run / "metrics.json").exists()
+            write_run(run, "seed=2")
+            if changed:
+                save_dictionary(run / "dictionary.safetensors", torch.eye(2), Normalizer(2.0), {}, ())
+            if outcome is not None:
+                raise outcome
+            (run / "metrics.json").write_text('{"new": 1}')
+    except (ValueError, SystemExit) as error:
+        assert type(error) is outcome
+    assert {path.name for path in run.iterdir()} == left
+    unchanged = outcome is ValueError and not changed
+    assert ("seed=1" in (run / ".hydra" / "overrides.yaml").read_text()) == unchanged
+    if "metrics.json" in left:
+        assert ("old" in (run / "metrics.json").read_text()) == unchanged
+    with finished_run_kept(run):  # it goes on to its end
+        pass
+    assert not list(run.glob("*.previous"))

@@ -11,9 +11,10 @@ from seminmf_lightning.metrics.reconstruction import (
     MEANINGS,
     ReconstructionMetrics,
     RelativeError,
+    defined,
     described,
     in_data_units,
-)  # fmt: skip
+)
 
 __all__ = [
     "MEANINGS",
@@ -23,6 +24,7 @@ __all__ = [
     "OptimalityGap",
     "ReconstructionMetrics",
     "RelativeError",
+    "defined",
     "described",
     "dictionary_metrics",
     "in_data_units",

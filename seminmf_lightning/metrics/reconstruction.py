@@ -40,6 +40,11 @@ def _shown(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 
 
+def defined(value: Any) -> Any:
+    """None in place of NaN and Inf, which JSON does not have."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 class ReconstructionMetrics(SummedMetric):
     """The five figures of a run.
 
