@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -312,17 +313,14 @@ def test_a_finished_run_that_goes_on(
     from run_directory import finished_run_kept
 
     run = write_run(tmp_path / "run", "seed=1", metrics='{"old": 1}', D=torch.eye(2))
-    try:
-        with finished_run_kept(run):
-            assert not (run / "metrics.json").exists()
-            write_run(run, "seed=2")
-            if changed:
-                save_dictionary(run / "dictionary.safetensors", torch.eye(2), Normalizer(2.0), {}, ())
-            if outcome is not None:
-                raise outcome
-            (run / "metrics.json").write_text('{"new": 1}')
-    except (ValueError, SystemExit) as error:
-        assert type(error) is outcome
+    with suppress(ValueError, SystemExit), finished_run_kept(run):
+        assert not (run / "metrics.json").exists()
+        write_run(run, "seed=2")
+        if changed:
+            save_dictionary(run / "dictionary.safetensors", torch.eye(2), Normalizer(2.0), {}, ())
+        if outcome is not None:
+            raise outcome
+        (run / "metrics.json").write_text('{"new": 1}')
     assert {path.name for path in run.iterdir()} == left
     unchanged = outcome is ValueError and not changed
     assert ("seed=1" in (run / ".hydra" / "overrides.yaml").read_text()) == unchanged
