@@ -133,8 +133,8 @@ def exact(results: Results, folder: Path) -> None:
 
 def sparse(results: Results, folder: Path) -> None:
     """l1_penalty > 0, and fixed numbers of nonzeros."""
+    from benchmarks.dataset import split
     from benchmarks.plots import objective_against_time, r2_against_nonzeros
-    from benchmarks.rows import split
 
     options = results.options
     path, held_out = split(options.data, folder)

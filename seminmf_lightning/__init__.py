@@ -8,6 +8,6 @@ os.environ.setdefault("GOMP_SPINCOUNT", "30000")
 
 from seminmf_lightning.data import ActivationDataModule
 from seminmf_lightning.estimator import SemiNMF
-from seminmf_lightning.module import SemiNMFModule
+from seminmf_lightning.training.module import SemiNMFModule
 
 __all__ = ["ActivationDataModule", "SemiNMF", "SemiNMFModule"]

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from seminmf_lightning.checks import real_number, whole_number
+from seminmf_lightning.core.checks import real_number, whole_number
+from seminmf_lightning.core.linalg import unit_atoms
+from seminmf_lightning.core.normalize import Normalizer
+from seminmf_lightning.dictionary_file import load_dictionary, save_dictionary
 from seminmf_lightning.encoders import Effort, Encode
-from seminmf_lightning.export import load_dictionary, save_dictionary
 from seminmf_lightning.learners import Learner, Recipe, make_learner
-from seminmf_lightning.linalg import unit_atoms
 from seminmf_lightning.metrics import ReconstructionMetrics, in_data_units
-from seminmf_lightning.normalize import Normalizer
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from seminmf_lightning import ActivationDataModule, SemiNMF, SemiNMFModule
-from seminmf_lightning.objective import kkt_residual
+from seminmf_lightning.core.objective import kkt_residual
 from seminmf_lightning.solvers.pgd import ProjectedGradient
 
 KINDS = [{"solver": "mu"}, {"solver": "pgd"}, {"solver": "hals"}, {"solver": "pgd", "l1_penalty": 0.1}]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.rows import held_out_objective, load, r2
+from benchmarks.dataset import held_out_objective, load, r2
 
 PEER_ITERATIONS = 300
 REPEATS = 5

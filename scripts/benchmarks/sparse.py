@@ -12,12 +12,12 @@ import lightning
 import torch
 from torch import Tensor
 
-from benchmarks.rows import held_out_objective, load, r2
+from benchmarks.dataset import held_out_objective, load, r2
 from seminmf_lightning import ActivationDataModule, SemiNMFModule
+from seminmf_lightning.core.objective import lasso_duality_gap
 from seminmf_lightning.encoders.lasso import Lasso
 from seminmf_lightning.encoders.omp import OMP
 from seminmf_lightning.learners import Recipe, make_learner
-from seminmf_lightning.objective import lasso_duality_gap
 
 REPEATS = 5
 ROOFLINE_ITERATIONS = 4  # matrix products (n, k) (k, k) of the lasso: two iterations, the start, one for Q

@@ -1,15 +1,15 @@
 """Activations: where they come from, which are held out, in which order they stream."""
 
 from seminmf_lightning.data.datamodule import ActivationDataModule
-from seminmf_lightning.data.demo import DemoRows
 from seminmf_lightning.data.live import HarvestDataModule
-from seminmf_lightning.data.npy import NpyRows
-from seminmf_lightning.data.object_store import ObjectStoreRows
-from seminmf_lightning.data.safetensors import SafetensorsRows
-from seminmf_lightning.data.shards import HarvestedRows
 from seminmf_lightning.data.source import Shard, Source
-from seminmf_lightning.data.synthetic import PlantedRows
-from seminmf_lightning.data.tensor import TensorRows
+from seminmf_lightning.data.sources.demo import DemoRows
+from seminmf_lightning.data.sources.npy import NpyRows
+from seminmf_lightning.data.sources.object_store import ObjectStoreRows
+from seminmf_lightning.data.sources.safetensors import SafetensorsRows
+from seminmf_lightning.data.sources.shards import HarvestedRows
+from seminmf_lightning.data.sources.synthetic import PlantedRows
+from seminmf_lightning.data.sources.tensor import TensorRows
 
 __all__ = [
     "ActivationDataModule", "DemoRows", "HarvestDataModule", "HarvestedRows", "NpyRows", "ObjectStoreRows", "PlantedRows",

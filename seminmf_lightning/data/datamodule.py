@@ -13,16 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seminmf_lightning.checks import one_of, real_number, whole_number
-from seminmf_lightning.data.npy import NpyRows
-from seminmf_lightning.data.object_store import ObjectStoreRows
-from seminmf_lightning.data.order import WindowedOrder
-from seminmf_lightning.data.rows import RowSet, hold_out, scattered_stretches, shuffled
-from seminmf_lightning.data.safetensors import SafetensorsRows
-from seminmf_lightning.data.skipped import SkippedRows, reason
+from seminmf_lightning.core.checks import one_of, real_number, whole_number
+from seminmf_lightning.data.bad_rows import SkippedRows, reason
+from seminmf_lightning.data.loader import BatchStream
+from seminmf_lightning.data.sampler import WindowedOrder
 from seminmf_lightning.data.source import NOTHING, Source, Wanted
-from seminmf_lightning.data.stream import BatchStream
-from seminmf_lightning.data.tensor import TensorRows
+from seminmf_lightning.data.sources.npy import NpyRows
+from seminmf_lightning.data.sources.object_store import ObjectStoreRows
+from seminmf_lightning.data.sources.safetensors import SafetensorsRows
+from seminmf_lightning.data.sources.tensor import TensorRows
+from seminmf_lightning.data.splits import RowSet, hold_out, scattered_stretches, shuffled
 
 SAMPLE_BYTES = 256 * 2**20
 BLOCK_BYTES = 64 * 2**20  # where order does not matter: blocks large enough for the matrix product to run at full speed

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seminmf_lightning.checks import real_number, whole_number
-from seminmf_lightning.data.rows import RowSet, held_out_groups, shuffled
-from seminmf_lightning.data.stream import Batch
+from seminmf_lightning.core.checks import real_number, whole_number
+from seminmf_lightning.data.loader import Batch
+from seminmf_lightning.data.splits import RowSet, held_out_groups, shuffled
 from seminmf_lightning.harvest.harvester import Harvester, NormFilter, norm_limits
 from seminmf_lightning.harvest.recipe import HarvestRecipe
 
@@ -251,7 +251,7 @@ class LiveStream:
     """An iterable for the trainer: ``len``, a resumable position; see the head of this file.
 
     ``batch_size`` counts the rows of all processes together; batches hold about as many.  ``extra`` empty batches follow, and
-    each batch is made of minibatches of about ``minibatch`` rows, as in :class:`~seminmf_lightning.data.stream.BatchStream`.
+    each batch is made of minibatches of about ``minibatch`` rows, as in :class:`~seminmf_lightning.data.loader.BatchStream`.
     """
 
     def __init__(

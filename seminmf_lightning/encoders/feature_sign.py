@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from seminmf_lightning.encoders.support import solve_with_signs
+from seminmf_lightning.encoders.active_set import solve_with_signs
 
 ACCURACY = 1e-9  # relative to the penalty: of the optimality conditions
 

@@ -19,12 +19,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from seminmf_lightning.checks import real_number, whole_number
-from seminmf_lightning.encoders import compiled
+from seminmf_lightning.core.checks import real_number, whole_number
+from seminmf_lightning.core.objective import lasso_duality_gap
+from seminmf_lightning.encoders import numba_kernels as compiled
+from seminmf_lightning.encoders.active_set import gram, rounded_gram, solve_on_support, support_work
 from seminmf_lightning.encoders.base import Effort, Encode, Penalised
 from seminmf_lightning.encoders.feature_sign import feature_sign
-from seminmf_lightning.encoders.support import gram, rounded_gram, solve_on_support, support_work
-from seminmf_lightning.objective import lasso_duality_gap
 
 OVER_RELAXATION = 1.8
 USUAL_RHO = 2.0

@@ -11,8 +11,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from seminmf_lightning.core.linalg import row_space
 from seminmf_lightning.encoders.base import Effort, Encode, Encoder
-from seminmf_lightning.linalg import row_space
 
 ROWS_AT_ONCE = 8192
 

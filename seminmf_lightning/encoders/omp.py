@@ -17,11 +17,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from seminmf_lightning.checks import whole_number
-from seminmf_lightning.encoders import compiled
+from seminmf_lightning.core.checks import whole_number
+from seminmf_lightning.core.linalg import unit_atoms
+from seminmf_lightning.encoders import numba_kernels as compiled
+from seminmf_lightning.encoders.active_set import gram, rounded_gram, solve_on_support
 from seminmf_lightning.encoders.base import Effort, Encode, Encoder
-from seminmf_lightning.encoders.support import gram, rounded_gram, solve_on_support
-from seminmf_lightning.linalg import unit_atoms
 
 NUMBERS_AT_ONCE = 2**21
 """Numbers of B in work at a time: they stay in the processor's cache; a GPU takes GPU_FACTOR times as many."""

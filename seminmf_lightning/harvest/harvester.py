@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from seminmf_lightning.checks import one_of, real_number, whole_number
-from seminmf_lightning.harvest.feeds import Feed, Item
+from seminmf_lightning.core.checks import one_of, real_number, whole_number
+from seminmf_lightning.harvest.adapters import Feed, Item
 from seminmf_lightning.harvest.inputs import Inputs, Unreadable
 from seminmf_lightning.harvest.layers import Candidate, Capture, Layer, try_layers
 from seminmf_lightning.harvest.models import Loaded
-from seminmf_lightning.harvest.rows import Rows, Selector
+from seminmf_lightning.harvest.row_selection import Rows, Selector
 
 
 class Read(NamedTuple):

@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from seminmf_lightning.checks import one_of, real_number, whole_number
+from seminmf_lightning.core.checks import one_of, real_number, whole_number
 from seminmf_lightning.harvest.harvester import Harvester, norm_limits, row_norms
 from seminmf_lightning.harvest.layers import Layer
-from seminmf_lightning.harvest.rows import Rows
+from seminmf_lightning.harvest.row_selection import Rows
 from seminmf_lightning.harvest.store import FORMAT, Store, StoreError
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}

@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 
-from seminmf_lightning.checks import whole_number
+from seminmf_lightning.core.checks import whole_number
+from seminmf_lightning.core.discovery import build, spec_of
 from seminmf_lightning.harvest.harvester import Harvester, NormFilter
 from seminmf_lightning.harvest.inputs import Inputs
 from seminmf_lightning.harvest.layers import match_layers
 from seminmf_lightning.harvest.models import Model
-from seminmf_lightning.harvest.rows import Selector
-from seminmf_lightning.plugins import build, spec_of
+from seminmf_lightning.harvest.row_selection import Selector
 
 WORKERS_BESIDE_A_GPU = 8
 

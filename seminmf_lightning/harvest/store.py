@@ -26,9 +26,9 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from seminmf_lightning.forms import conform
-from seminmf_lightning.reading import WHOLE_NUMBERS, Refused, file_size, open_safetensors, parse_json, read_tensor
-from seminmf_lightning.whole_file import whole_file
+from seminmf_lightning.io.atomic import whole_file
+from seminmf_lightning.io.schema import conform
+from seminmf_lightning.io.untrusted import WHOLE_NUMBERS, Refused, file_size, open_safetensors, parse_json, read_tensor
 
 FORMAT = 1
 MANIFEST = "manifest.json"

@@ -22,14 +22,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from seminmf_lightning.checks import one_of, real_number, whole_number
+from seminmf_lightning.core.checks import one_of, real_number, whole_number
+from seminmf_lightning.core.discovery import available, build, spec_of, without_numpy
+from seminmf_lightning.core.normalize import MODES, Normalizer
+from seminmf_lightning.core.sums import Sums
 from seminmf_lightning.encoders import Effort, Encoder, Penalised
-from seminmf_lightning.init import Init
+from seminmf_lightning.inits import Init
 from seminmf_lightning.learners.penalty import START
-from seminmf_lightning.normalize import MODES, Normalizer
-from seminmf_lightning.plugins import available, build, spec_of, without_numpy
 from seminmf_lightning.solvers import Solver
-from seminmf_lightning.statistics import Sums
 
 STATISTICS = ("auto", "second_moment", "codes")
 AFFORDABLE_FEATURES = 8192
@@ -268,7 +268,7 @@ def make_learner(recipe: Recipe, features: int) -> Learner:
             "dictionary fits anything exactly, the identity does; lower nb_concepts or set l1_penalty",
             stacklevel=2,
         )
+    from seminmf_lightning.learners.exact import FullBatch
     from seminmf_lightning.learners.online import Online
-    from seminmf_lightning.learners.second_moment import FullBatch
 
     return {"second_moment": FullBatch, "codes": Online}[recipe.statistics_for(features)](recipe, features)

@@ -16,12 +16,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from seminmf_lightning.core.linalg import project_atoms, unit_atoms
+from seminmf_lightning.core.normalize import Normalizer
+from seminmf_lightning.core.sums import CodeStatistics
 from seminmf_lightning.encoders import Encode, Encoder, Penalised
 from seminmf_lightning.learners.base import Learner, Recipe
 from seminmf_lightning.learners.penalty import PenaltyTuner
-from seminmf_lightning.linalg import project_atoms, unit_atoms
-from seminmf_lightning.normalize import Normalizer
-from seminmf_lightning.statistics import CodeStatistics
 
 FORGETTING = 5.0
 """Exponent r of the weight (1 - n / N)^r that old sums get when n rows make N in all (Mairal, section 3.4.3).  Of 2, 5, 10

@@ -1,6 +1,6 @@
 """Figures of rows, codes and dictionaries, summed over batches and processes.
 
-Those of dictionaries alone are in :mod:`seminmf_lightning.similarity`.
+Those of dictionaries alone are in :mod:`seminmf_lightning.core.similarity`.
 """
 
 from seminmf_lightning.metrics.codes import ConceptUse, Hoyer

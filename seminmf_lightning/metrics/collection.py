@@ -5,11 +5,11 @@ from __future__ import annotations
 from torch import Tensor
 from torchmetrics import MetricCollection
 
+from seminmf_lightning.core.normalize import Normalizer
 from seminmf_lightning.metrics.codes import ConceptUse, Hoyer
 from seminmf_lightning.metrics.correlation import CodeCorrelation
 from seminmf_lightning.metrics.gap import OptimalityGap
 from seminmf_lightning.metrics.reconstruction import RelativeError
-from seminmf_lightning.normalize import Normalizer
 
 
 def dictionary_metrics(D: Tensor, normalizer: Normalizer | None = None, *, certify: bool = False) -> MetricCollection:

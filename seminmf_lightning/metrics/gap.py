@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from seminmf_lightning.linalg import row_space
+from seminmf_lightning.core.linalg import row_space
+from seminmf_lightning.core.normalize import Normalizer
+from seminmf_lightning.core.objective import eckart_young_bound, optimality_gap, squared_error
 from seminmf_lightning.metrics.base import SummedMetric
-from seminmf_lightning.normalize import Normalizer
-from seminmf_lightning.objective import eckart_young_bound, optimality_gap, squared_error
 
 
 class OptimalityGap(SummedMetric):

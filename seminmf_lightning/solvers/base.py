@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from seminmf_lightning.checks import whole_number
+from seminmf_lightning.core.checks import whole_number
 
 
 @dataclass(frozen=True, kw_only=True)

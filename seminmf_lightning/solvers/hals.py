@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from seminmf_lightning.checks import whole_number
-from seminmf_lightning.linalg import project_atoms
+from seminmf_lightning.core.checks import whole_number
+from seminmf_lightning.core.linalg import project_atoms
 from seminmf_lightning.solvers.base import Solver
 
 BLOCK = 16

@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from seminmf_lightning.checks import whole_number
+from seminmf_lightning.core.checks import whole_number
 from seminmf_lightning.solvers.base import Solver
 
 

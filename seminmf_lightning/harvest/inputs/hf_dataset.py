@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from seminmf_lightning.checks import one_of
+from seminmf_lightning.core.checks import one_of
 from seminmf_lightning.harvest.inputs.base import Inputs, Unreadable
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from seminmf_lightning.harvest.inputs.base import Inputs, Unreadable
 from seminmf_lightning.harvest.inputs.files import digest_of_files, files_of
-from seminmf_lightning.reading import file_size
+from seminmf_lightning.io.untrusted import file_size
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")

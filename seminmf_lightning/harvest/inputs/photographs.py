@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
-from seminmf_lightning.checks import whole_number
+from seminmf_lightning.core.checks import whole_number
 from seminmf_lightning.harvest.inputs.base import Inputs
 
 PHOTOGRAPHS = (

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from seminmf_lightning.harvest.inputs.base import Inputs, Unreadable, digest_of
-from seminmf_lightning.reading import Refused, open_npy, open_safetensors, read_tensor, refusing
+from seminmf_lightning.io.untrusted import Refused, open_npy, open_safetensors, read_tensor, refusing
 
 SAMPLED_VALUES = 256
 

@@ -11,7 +11,7 @@ from functools import cached_property
 from itertools import islice
 from typing import Any
 
-from seminmf_lightning.checks import one_of
+from seminmf_lightning.core.checks import one_of
 from seminmf_lightning.harvest.inputs.base import Inputs, Unreadable
 from seminmf_lightning.harvest.inputs.files import digest_of_files, files_of
 

@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from seminmf_lightning.harvest.feeds import Feed
-from seminmf_lightning.reading import file_size, refusing
+from seminmf_lightning.harvest.adapters import Feed
+from seminmf_lightning.io.untrusted import file_size, refusing
 
 SAMPLED_VALUES = 64
 WEIGHTS = ("state_dict_ema", "model_ema", "state_dict", "model")

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from seminmf_lightning.harvest.feeds import Feed, ImageFeed, TensorFeed, TextFeed, whole_picture
+from seminmf_lightning.harvest.adapters import Feed, ImageFeed, TensorFeed, TextFeed, whole_picture
 from seminmf_lightning.harvest.models.base import Loaded, Model, only, weights_digest
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seminmf_lightning.checks import whole_number
-from seminmf_lightning.harvest.feeds import Feed, ImageFeed, TensorFeed, whole_picture
+from seminmf_lightning.core.checks import whole_number
+from seminmf_lightning.harvest.adapters import Feed, ImageFeed, TensorFeed, whole_picture
 from seminmf_lightning.harvest.inputs.photographs import INSTALL
 from seminmf_lightning.harvest.models.base import Loaded, Model, only, weights_digest
 

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Any
 
-from seminmf_lightning.harvest.feeds import CentreCrop, Feed, ImageFeed, TensorFeed, whole_picture
+from seminmf_lightning.harvest.adapters import CentreCrop, Feed, ImageFeed, TensorFeed, whole_picture
 from seminmf_lightning.harvest.models.base import Loaded, Model, load_weights, local_path, only, weights_digest
 
 

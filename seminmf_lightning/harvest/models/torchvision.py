@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from seminmf_lightning.harvest.feeds import CentreCrop, Feed, ImageFeed, TensorFeed
+from seminmf_lightning.harvest.adapters import CentreCrop, Feed, ImageFeed, TensorFeed
 from seminmf_lightning.harvest.models.base import Loaded, Model, load_weights, only, weights_digest
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from seminmf_lightning.checks import one_of, whole_number
-from seminmf_lightning.harvest.feeds import CentreCrop, Feed, ImageFeed, TextFeed, whole_picture
+from seminmf_lightning.core.checks import one_of, whole_number
+from seminmf_lightning.harvest.adapters import CentreCrop, Feed, ImageFeed, TextFeed, whole_picture
 from seminmf_lightning.harvest.models.base import Loaded, Model, local_path, only, weights_digest
 
 WARPED_FROM = 384

@@ -1,0 +1,52 @@
+"""The rows that everything is measured on: one normalised training file and one held-out file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from seminmf_lightning import ActivationDataModule
+from seminmf_lightning.core.normalize import Normalizer
+from seminmf_lightning.core.objective import lasso_duality_gap
+from seminmf_lightning.data import DemoRows, NpyRows
+from seminmf_lightning.encoders.lasso import Lasso
+
+HELD_OUT = 4096
+EXACT = 1e-5
+
+
+def split(data: Path | None, folder: Path) -> tuple[Path, Path]:
+    """Rows of ``data`` (.npy), or of the demo, as ``train.npy`` and ``held_out.npy`` of mean row norm 1, shuffled."""
+    module = ActivationDataModule(DemoRows() if data is None else NpyRows(str(data)), val_fraction=0.1)
+    module.prepare_data()
+    module.setup()
+    assert module.train_rows is not None and module.val_rows is not None
+    generator = np.random.default_rng(0)
+    parts = {
+        "train": module.train_rows.rows(generator.permutation(len(module.train_rows))),
+        "held_out": module.val_rows.rows(generator.permutation(len(module.val_rows))[:HELD_OUT]),
+    }
+    scale = Normalizer.fit(module.source.read(parts["train"][:16_384]), "scale")
+    paths = []
+    for name, rows in parts.items():
+        paths.append(folder / f"{name}.npy")
+        np.save(paths[-1], scale.apply(module.source.read(rows)).float().numpy())
+    return paths[0], paths[1]
+
+
+def load(path: Path) -> torch.Tensor:
+    return torch.from_numpy(np.load(path, allow_pickle=False))
+
+
+def held_out_objective(D: torch.Tensor, path: Path, penalty: float) -> float:
+    """Mean of ``1/2 ||a - z D||^2 + penalty ||z||_1`` over the held-out rows, with exact codes."""
+    A = load(path)
+    Z = Lasso(l1_penalty=penalty, precise_gap=EXACT).precise(D.to(A))(A)
+    return float(lasso_duality_gap(A, Z, D.to(A), penalty)[0].mean())
+
+
+def r2(A: torch.Tensor, A_hat: torch.Tensor) -> float:
+    """1 - residual / per-feature centred total."""
+    return 1 - float((A - A_hat).square().sum() / (A - A.mean(dim=0)).square().sum())

@@ -1,0 +1,103 @@
+"""Dictionaries compared with themselves and with one another, by the cosines of their atoms.
+
+A zero atom has cosine 0 with every atom, itself included: it is never left out.
+
+Legend:  D (k, d), D1 (k1, d), D2 (k2, d) dictionaries
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from seminmf_lightning.core.checks import real_number
+from seminmf_lightning.core.linalg import unit_atoms
+
+BLOCK_ATOMS = 1024
+
+
+class Collinearity(NamedTuple):
+    """Over the pairs of different atoms; NaN where there is one atom."""
+
+    max: float
+    mean: float
+
+
+class Matching(NamedTuple):
+    """Which atom goes with which: m = min(k1, k2) pairs, in order of ``first``."""
+
+    first: np.ndarray  # (m,) atoms of D1
+    second: np.ndarray  # (m,) atoms of D2
+    cosine: np.ndarray  # (m,)
+
+
+def cosines(D1: Tensor, D2: Tensor) -> Tensor:
+    """``<D1_i, D2_j> / (||D1_i|| ||D2_j||)`` (k1, k2) in float64, 0 where an atom is zero.
+
+    Raises:
+        ValueError: the atoms are not of one width, or not finite.
+    """
+    if D1.ndim != 2 or D2.ndim != 2 or D1.shape[1] != D2.shape[1]:
+        raise ValueError(f"dictionaries must be (k, d) with one d, got {tuple(D1.shape)} and {tuple(D2.shape)}")
+    product = _units(D1) @ _units(D2).T.to(D1.device)
+    if not product.isfinite().all():
+        raise ValueError("a dictionary holds NaN or Inf; every number must be finite")
+    return product.clamp(-1, 1)
+
+
+def collinearity(D: Tensor) -> Collinearity:
+    """Largest and mean cosine of two different atoms, no unit: 1 is one direction twice, 0 is orthogonal.
+
+    The k (k - 1) / 2 cosines are taken in blocks: memory is O(k) of them.
+    """
+    k = len(D)
+    if k < 2:
+        return Collinearity(math.nan, math.nan)
+    largest, total = -1.0, 0.0
+    for start in range(0, k, BLOCK_ATOMS):
+        block = cosines(D[start : start + BLOCK_ATOMS], D)
+        own = torch.arange(len(block), device=block.device)
+        block[own, own + start] = 0.0
+        total += float(block.sum())
+        block[own, own + start] = -1.0
+        largest = max(largest, float(block.max()))
+    return Collinearity(largest, total / (k * (k - 1)))
+
+
+def match_atoms(D1: Tensor, D2: Tensor) -> Matching:
+    """One-to-one pairs of atoms of the least ``sum (1 - cosine)`` (Kuhn, "The Hungarian method", 1955).
+
+    Of dictionaries of different sizes every atom of the smaller one is matched; the others of the larger one are not.
+
+    Raises:
+        ValueError: the atoms are not of one width, or not finite.
+    """
+    cosine = cosines(D1, D2).cpu().numpy()
+    first, second = linear_sum_assignment(1 - cosine)
+    return Matching(first, second, cosine[first, second])
+
+
+def hungarian_distance(D1: Tensor, D2: Tensor) -> float:
+    """Mean of ``1 - cosine`` over the min(k1, k2) pairs of :func:`match_atoms`, no unit; does not depend on norms or order.
+
+    0: each atom of the smaller dictionary is in the larger one, up to its length.  A zero atom counts 1.
+    """
+    return float((1 - match_atoms(D1, D2).cosine).mean())
+
+
+def matched_share(D1: Tensor, D2: Tensor, cosine: float = 0.9) -> float:
+    """Share of the smaller dictionary's atoms whose partner in :func:`match_atoms` has at least this cosine, in [0, 1].
+
+    Between two seeds of one run it says how many concepts do not depend on the seed.
+    """
+    real_number("cosine", cosine, 0, exclusive=True)
+    return float((match_atoms(D1, D2).cosine >= cosine).mean())
+
+
+def _units(D: Tensor) -> Tensor:
+    return unit_atoms(D.detach().double())

@@ -1,0 +1,51 @@
+"""A planted problem: rows made from a known dictionary, to see whether it is found again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from seminmf_lightning.core.checks import real_number, whole_number
+from seminmf_lightning.data.source import Shard, Source
+
+
+@dataclass
+class PlantedRows(Source):
+    """``A = Z D + noise``: D (concepts, features) sparse and nonnegative with unit atoms, Z sparse and free in sign."""
+
+    rows: int = 20_000
+    features: int = 64
+    concepts: int = 32
+    nonzeros: int = 3
+    """Concepts in each row."""
+    density: float = 0.3
+    """Share of an atom's entries that are not zero."""
+    noise: float = 0.01
+    """Standard deviation of the noise in each entry."""
+    data_seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("rows", "features", "concepts", "nonzeros"):
+            whole_number(f"data.{name}", getattr(self, name), 1)
+        if self.nonzeros > self.concepts:
+            raise ValueError(f"data.nonzeros={self.nonzeros} is more than data.concepts={self.concepts}")
+        real_number("data.density", self.density, 0, exclusive=True)
+        real_number("data.noise", self.noise, 0)
+
+    def planted(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The rows A, the codes Z and the dictionary D they were made from."""
+        generator = torch.Generator().manual_seed(self.data_seed)
+        shape = (self.concepts, self.features)
+        D = torch.rand(shape, generator=generator) * (torch.rand(shape, generator=generator) < self.density)
+        D[torch.arange(self.concepts), torch.arange(self.concepts) % self.features] += 0.5  # no atom is zero
+        D = D / D.norm(dim=1, keepdim=True)
+        chosen = torch.rand(self.rows, self.concepts, generator=generator).topk(self.nonzeros).indices
+        size = 0.5 + torch.rand(self.rows, self.nonzeros, generator=generator)
+        sign = torch.randint(0, 2, size.shape, generator=generator) * 2 - 1
+        Z = torch.zeros(self.rows, self.concepts).scatter_(1, chosen, size * sign)
+        return Z @ D + self.noise * torch.randn(self.rows, self.features, generator=generator), Z, D
+
+    def open(self) -> list[Shard]:
+        return [Shard("planted rows", self.planted()[0])]

@@ -1,0 +1,133 @@
+"""The finished dictionary as one small portable file.
+
+``dictionary.safetensors``: tensors ``D`` (k, d) float32, ``scale`` () and ``mean`` (d,) float64, with
+``a ~ scale * (z D) + mean``; metadata ``config``, ``versions`` and ``effort`` as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import fields
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from seminmf_lightning.core.normalize import Normalizer
+from seminmf_lightning.encoders import Effort
+from seminmf_lightning.io.atomic import whole_file
+from seminmf_lightning.io.schema import conform
+from seminmf_lightning.io.untrusted import NUMBERS, Refused, open_safetensors, parse_json, read_tensor, refusing
+from seminmf_lightning.learners import Recipe
+
+FILE_NAME = "dictionary.safetensors"
+REALS = NUMBERS[:4]
+PACKAGES = ("seminmf-lightning", "torch", "lightning", "numpy", "safetensors")
+
+
+class Exported(NamedTuple):
+    """What the file holds."""
+
+    D: Tensor
+    normalizer: Normalizer
+    config: dict[str, Any]
+    """Everything that was set."""
+    settings: dict[str, Any]
+    """Of it, what makes a :class:`~seminmf_lightning.learners.Recipe` that encodes as the training did."""
+    effort: Effort
+
+
+def save_dictionary(
+    path: str | os.PathLike[str], D: Tensor, normalizer: Normalizer, config: Mapping[str, Any], effort: Effort
+) -> Path:
+    """Write the file beside its target, then move it there: readers see the old file or the new one, never half."""
+    path = Path(path)
+    mean = normalizer.mean if normalizer.mean is not None else torch.zeros(D.shape[1])
+    tensors = {
+        "D": D.detach().float().cpu().contiguous(),
+        "scale": torch.tensor(normalizer.scale, dtype=torch.float64),
+        "mean": mean.double().cpu().contiguous(),
+    }
+    metadata = {
+        "config": json.dumps(dict(config)),
+        "versions": json.dumps(_versions()),
+        "effort": json.dumps(list(effort)),
+    }
+    with whole_file(path, "make room and write it again; a run is resumed from its checkpoint") as partial:
+        save_file(tensors, partial, metadata=metadata)
+    return path
+
+
+def load_dictionary(path: str | os.PathLike[str]) -> Exported:
+    """Read the file, or the one in a run directory.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is no such file; the message says what is missing.
+    """
+    path = _file(Path(path))
+    with open_safetensors(path) as handle:
+        D, scale, mean = (read_tensor(path, handle, name, REALS).clone() for name in ("D", "scale", "mean"))
+        with refusing(path, "a dictionary: its metadata cannot be read"):
+            metadata = handle.metadata() or {}
+    if D.ndim != 2 or 0 in D.shape or mean.shape != D.shape[1:] or scale.numel() != 1:
+        raise Refused(
+            f"{path}: D {tuple(D.shape)}, mean {tuple(mean.shape)} and scale {tuple(scale.shape)} "
+            "do not belong together; expected (k, d), (d,) and ()"
+        )
+    if not D.isfinite().all() or (D < 0).any():
+        wrong = D[~D.isfinite() | (D < 0)]
+        raise Refused(
+            f"{path}: D must be finite and nonnegative; {len(wrong):,} of its numbers are not, such as {float(wrong[0]):g}"
+        )
+    if not mean.isfinite().all() or not 0 < float(scale) < math.inf:
+        raise Refused(f"{path}: scale must be above 0 and finite, and so must mean be; found scale {float(scale):g}")
+    if "config" not in metadata:
+        raise Refused(f"{path}: no 'config' in its metadata, so that the encoder is not known")
+    config = parse_json(path, metadata["config"], "a dictionary: its 'config' is not JSON")
+    conform(path, config, {"data?": dict} if isinstance(config, dict) and config.get("data") is not None else {}, "config")
+    effort = parse_json(path, metadata.get("effort", "[]"), "a dictionary: its 'effort' is not JSON")
+    conform(path, effort, [float], "effort")
+    settings = _settings(path, config, len(D))
+    if mean.any() and settings["normalize"] != "center":
+        raise Refused(f"{path}: mean is not zero, but normalize={settings['normalize']} centres nothing")
+    return Exported(D, Normalizer(float(scale), mean if mean.any() else None), config, settings, tuple(effort))
+
+
+def _settings(path: Path, config: Mapping[str, Any], concepts: int) -> dict[str, Any]:
+    """What of ``config`` makes a recipe, once it has made one; the penalty is as tuned, so that there is no target."""
+    known = {field.name for field in fields(Recipe)} - {"target_l0"}
+    with refusing(path, "a dictionary with settings that this version knows"):
+        recipe = Recipe(**{"nb_concepts": concepts} | {name: value for name, value in config.items() if name in known})
+    if recipe.nb_concepts != concepts:
+        raise Refused(f"{path}: D has {concepts} atoms, but its config says nb_concepts={recipe.nb_concepts}")
+    return {name: value for name, value in recipe.plain().items() if name in known}
+
+
+def _file(path: Path) -> Path:
+    """The dictionary at ``path`` or in the directory ``path``."""
+    if path.is_dir() and not (path / FILE_NAME).is_file():
+        found = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "nothing"
+        last = path / "checkpoints" / "last.ckpt"
+        cure = f"finish the run with ckpt_path={last}" if last.is_file() else f"a finished run directory holds {FILE_NAME}"
+        raise FileNotFoundError(f"{path}: no dictionary here, found {found}; {cure}")
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file; give a finished run directory, or its {FILE_NAME}")
+    return path / FILE_NAME if path.is_dir() else path
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

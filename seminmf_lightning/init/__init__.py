@@ -1,5 +1,0 @@
-"""Starting dictionaries: one file each, found by the name of the file."""
-
-from seminmf_lightning.init.base import Init
-
-__all__ = ["Init"]

@@ -1,0 +1,223 @@
+"""l1_penalty = 0: the data enters through its second moment alone, so that one pass is exact.
+
+For given D the best codes are Z = A D^+, hence Z^T Z = X^T Q^T C Q X and Z^T A = X^T Q^T C with D^+ = Q X: every solver
+step is full-batch semi-NMF at a cost that does not depend on n.
+
+Legend:  C = A^T A (d, d)   D (k, d)   Q (d, r)   X (r, k)   S = Z^T Z (k, k)   P = Z^T A (k, d)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from seminmf_lightning.core.linalg import RowSpace, as_written, idle_atoms, row_space, unit_atoms
+from seminmf_lightning.core.normalize import Normalizer
+from seminmf_lightning.core.objective import NOTHING, eckart_young_bound, optimality_gap
+from seminmf_lightning.core.sums import SecondMoment
+from seminmf_lightning.learners.base import Learner, Recipe
+
+STEPS_BETWEEN_CHECKS = 10
+PLAIN_SCALES = (1e-8, 1e8)
+"""Scales at which squares of raw rows stay in the range of float32: no scaled copy of the rows is needed."""
+SPARE_BITS = 5
+"""By which sums may be larger than the sample lets expect before they depend on the order of rows, in the last digit."""
+
+
+class Reduced(NamedTuple):
+    """The problem with the codes eliminated, at one dictionary."""
+
+    D: Tensor
+    error: float  # ||A - Z D||_F^2, normalised
+    space: RowSpace
+    projected: Tensor  # Q^T C (r, d)
+
+    def statistics(self) -> tuple[Tensor, Tensor]:
+        """S (k, k) and P (k, d) of the best codes for D."""
+        P = self.space.to_codes.T @ self.projected
+        S = (P @ self.space.basis) @ self.space.to_codes
+        return (S + S.T) / 2, P
+
+
+class FullBatch(Learner):
+    """Exact semi-NMF on C.  While few rows have been seen, the sample's C stands in for that of the whole.
+
+    Lengths of atoms mean nothing here, so that they are 1; and entries are float32 numbers (held in float64), so that the
+    objective is that of the dictionary as it is written and used, however nearly collinear its atoms are.
+    """
+
+    order_matters: ClassVar[bool] = False
+    one_pass: ClassVar[bool] = True
+    update_rows: ClassVar[int | None] = None
+    dictionary_dtype: ClassVar[torch.dtype] = torch.float64
+
+    total: SecondMoment
+
+    def __init__(self, recipe: Recipe, features: int) -> None:
+        super().__init__(recipe, features)
+        self.pending = SecondMoment.empty(features)
+        self.total = SecondMoment.empty(features)
+        self.preview = SecondMoment.empty(features)
+        self._factor, self._grid = 1.0, 0.0
+        self._reduced: Reduced | None = None
+        self._bound: float | None = None
+        self._steps = 0
+        self._checked_error: float | None = None
+        self._converged = False
+
+    def begin(self, D: Tensor) -> Tensor:
+        return as_written(D)
+
+    def attach_sample(
+        self, sample: Tensor, normalizer: Normalizer | None = None, *, held_out: Tensor | None = None, rows: int | None = None
+    ) -> None:
+        super().attach_sample(sample, normalizer)
+        self.preview = SecondMoment.empty(self.features, sample.device)
+        self.preview.add_rows_(self.normalizer.apply(sample).double())
+        low, high = PLAIN_SCALES
+        raw = self.normalizer.mean is None and low < self.normalizer.scale < high
+        # A power of two leaves the 24 bits of float32 products as they are; absorb() does the rest.
+        self._factor = 2.0 ** -round(math.log2(self.normalizer.scale)) if raw else 0.0
+        self._grid = self._grid_of(rows)
+        self._forget()
+
+    def _grid_of(self, rows: int | None) -> float:
+        """Of sums over ``rows`` rows like those of the sample, a few bits to spare; 0 where they are not known."""
+        squares = float(self.preview.gram.trace())
+        if rows is None or not 0 < squares < math.inf:
+            return 0.0
+        return 2.0 ** (math.ceil(math.log2(squares / float(self.preview.rows) * rows)) + SPARE_BITS - 53)
+
+    def to_(self, device: torch.device) -> None:
+        super().to_(device)
+        self.total.to_(device)
+        self.preview.to_(device)
+        self._forget()
+
+    def observe(self, A: Tensor, D: Tensor) -> None:
+        assert isinstance(self.pending, SecondMoment)
+        if not self._factor:
+            A = self.normalizer.apply(A)
+        try:
+            self.pending.add_rows_(A, self._factor or 1.0, self._grid)
+        except FloatingPointError:  # a square beyond the range of A's type, unless the rows themselves are to blame
+            self.pending.add_rows_(A.double(), self._factor or 1.0, self._grid)
+
+    def absorb(self) -> None:
+        assert isinstance(self.pending, SecondMoment)
+        before = self.moment
+        self.rows_seen += int(self.pending.rows)
+        if self._factor:
+            self.pending.gram.mul_((self._factor * self.normalizer.scale) ** -2)
+        self.total.add_(self.pending)
+        if self.moment is not before or (before is self.total and self.pending.rows > 0):
+            self._forget()
+        self.pending.zero_()
+
+    @property
+    def moment(self) -> SecondMoment:
+        """The better of the two estimates of C there are: the one from more rows."""
+        return self.total if self.total.rows >= self.preview.rows else self.preview
+
+    def improve(self, D: Tensor) -> Tensor:
+        before = self._reduce(D)
+        D = before.D
+        if before.error <= NOTHING * float(self.moment.gram.trace()):  # exact to the last digit: k >= rank A
+            self._note(before.error)
+            return before.D
+        if before.space.basis.shape[1] < min(D.shape):
+            D = revive(D, self.moment.gram)
+        S, P = (before if D is before.D else self._compute(D)).statistics()
+        after = self._compute(as_written(self.step(D, S, P)))
+        # Nearly collinear atoms magnify rounding, so a step counts only if the objective, taken anew, did not rise.
+        self._reduced = after if after.error <= before.error else before
+        self._note(self._reduced.error)
+        return self._reduced.D
+
+    def end_pass(self, D: Tensor) -> Tensor:
+        refined = self.recipe.init.refine(self.moment.gram, self.recipe.nb_concepts)
+        if refined is None or refined.shape != D.shape:
+            return D
+        candidate, current = self._compute(as_written(refined.to(D))), self._reduce(D)
+        self._reduced = candidate if candidate.error < current.error else current
+        return self._reduced.D
+
+    def mean_squared_error(self, D: Tensor) -> float:
+        rows = max(1.0, float(self.moment.rows))
+        return self._reduce(D).error / (rows * self.features) * self.normalizer.scale**2
+
+    def unexplained(self, D: Tensor) -> float:
+        total = float(self.moment.gram.trace())
+        return self._reduce(D).error / total if total else 0.0
+
+    def optimality_gap(self, D: Tensor) -> float | None:
+        if self._bound is None:
+            self._bound = float(eckart_young_bound(self.moment.gram, self.recipe.nb_concepts))
+        return optimality_gap(self._reduce(D).error, self._bound, float(self.moment.gram.trace()))
+
+    def converged(self) -> bool:
+        return self._converged
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "total": self.total.tensors(),
+            "pending": self.pending.tensors(),
+            "rows_seen": self.rows_seen,
+            "steps": self._steps,
+            "checked_error": self._checked_error,
+            "converged": self._converged,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._forget()
+        self.total.load_(state["total"])
+        self.pending.load_(state["pending"])
+        self.rows_seen = state["rows_seen"]
+        self._steps = state["steps"]
+        self._checked_error = state["checked_error"]
+        self._converged = state["converged"]
+
+    def _forget(self) -> None:
+        self._reduced, self._bound = None, None
+        # Convergence is a statement about one C.
+        self._steps, self._checked_error, self._converged = 0, None, False
+
+    def _note(self, error: float) -> None:
+        self._steps += 1
+        if self._steps % STEPS_BETWEEN_CHECKS == 0:
+            previous, self._checked_error = self._checked_error, error
+            self._converged = previous is not None and previous - error <= self.recipe.tol * previous
+
+    def _reduce(self, D: Tensor) -> Reduced:
+        if self._reduced is None or not torch.equal(self._reduced.D, D):
+            self._reduced = self._compute(D)
+        return self._reduced
+
+    def _compute(self, D: Tensor) -> Reduced:
+        C = self.moment.gram
+        space = row_space(D)
+        projected = space.basis.T @ C
+        error = float((C.trace() - (projected * space.basis.T).sum()).clamp(min=0))
+        return Reduced(D, error, space, projected)
+
+
+def revive(D: Tensor, C: Tensor) -> Tensor:
+    """Give atoms that add nothing a direction the dictionary misses, so that the objective can only fall.
+
+    The columns of the residual's second moment ``(I - Q Q^T) C (I - Q Q^T)`` with the largest diagonal, positive part.
+    """
+    idle = idle_atoms(D).nonzero()[:, 0]
+    if not len(idle):
+        return D
+    basis = row_space(D).basis
+    left = C - basis @ (basis.T @ C)
+    residual = left - (left @ basis) @ basis.T
+    count = min(len(idle), C.shape[0])
+    worst = residual.diagonal().topk(count).indices
+    D = D.clone()
+    D[idle[:count]] = unit_atoms(residual[worst].clamp(min=0)).to(D)
+    return D

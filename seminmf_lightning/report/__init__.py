@@ -1,6 +1,0 @@
-"""One HTML file that shows what was learned: figures, and each concept with its strongest examples at both poles."""
-
-from seminmf_lightning.report.origins import Harvested, Origins, RowNumbers, origins_of
-from seminmf_lightning.report.page import Report, make_report, require_libraries
-
-__all__ = ["Harvested", "Origins", "Report", "RowNumbers", "make_report", "origins_of", "require_libraries"]

@@ -1,0 +1,47 @@
+"""Every figure of a finished dictionary, while a trainer validates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning
+import torch
+from torchmetrics import MetricCollection
+
+from seminmf_lightning.learners.base import AFFORDABLE_FEATURES
+from seminmf_lightning.metrics import dictionary_metrics
+from seminmf_lightning.training.data_port import unpack
+from seminmf_lightning.training.module import SemiNMFModule
+
+
+class Evaluation(lightning.Callback):
+    """Collects :func:`~seminmf_lightning.metrics.dictionary_metrics` over all processes; the module has its own five figures.
+
+    Attributes:
+        figures: by name, once ``trainer.validate`` has ended.  ``optimality_gap`` is None where codes
+            are not least squares (a penalty, or a sparse encoder) or d is above 8,192.
+    """
+
+    def __init__(self) -> None:
+        self.metrics: MetricCollection | None = None
+        self.figures: dict[str, Any] = {}
+
+    def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        assert isinstance(pl_module, SemiNMFModule)
+        recipe, D = pl_module.recipe, pl_module.dictionary.detach()
+        certify = not recipe.penalised and not recipe.encoder.sparse and D.shape[1] <= AFFORDABLE_FEATURES
+        self.metrics = dictionary_metrics(D, pl_module.normalizer, certify=certify)
+
+    @torch.no_grad()
+    def on_validation_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any,
+        batch_idx: int, dataloader_idx: int = 0,
+    ) -> None:  # fmt: skip
+        assert isinstance(pl_module, SemiNMFModule) and self.metrics is not None
+        Z = outputs["codes"]
+        A_hat = pl_module.decode(Z.double())  # float64: the error of a large mean is not to be that of its rounding
+        self.metrics.update(A=unpack(batch)[0], A_hat=A_hat, Z=Z)
+
+    def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        assert self.metrics is not None
+        self.figures = {"optimality_gap": None} | self.metrics.compute()

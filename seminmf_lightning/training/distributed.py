@@ -1,0 +1,71 @@
+"""Many processes: the one place that talks to the others.
+
+A step needs sums from the data and nothing else, so that processes exchange sums, never dictionaries: each of them then
+takes the same step from the same numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from seminmf_lightning.core.sums import Sums
+from seminmf_lightning.learners import Learner
+
+
+def world_size() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def all_reduce_(sums: Sums) -> None:
+    """Replace every process's sums by their total, in one message."""
+    if world_size() > 1:
+        flat = sums.flat()
+        dist.all_reduce(flat)
+        sums.set_flat_(flat)
+
+
+def largest(number: int, device: torch.device) -> int:
+    """The largest of the processes' numbers, on each of them."""
+    if world_size() == 1:
+        return number
+    found = torch.tensor(number, device=device)
+    dist.all_reduce(found, op=dist.ReduceOp.MAX)
+    return int(found)
+
+
+def gather_rows(A: Tensor) -> Tensor:
+    """The rows of all processes, in order of rank, on each of them; numbers of rows may differ."""
+    if world_size() == 1:
+        return A
+    parts: list[Any] = [None] * world_size()
+    dist.all_gather_object(parts, A.cpu())
+    return torch.cat(parts).to(A.device)
+
+
+class SolverOptimizer(torch.optim.Optimizer):
+    """The learner as a torch optimizer, which is what makes strategies, checkpoints and step counts work.
+
+    ``step(closure)``: the closure adds this process's rows to ``learner.pending`` and returns whether it did (the same
+    answer on every process); the sums are all-reduced, absorbed, and the dictionary takes one solver step.
+    """
+
+    def __init__(self, dictionary: nn.Parameter, learner: Learner) -> None:
+        super().__init__([dictionary], defaults={})
+        self._dictionary, self._learner = dictionary, learner
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
+        if closure is not None and closure():
+            all_reduce_(self._learner.pending)
+            self._learner.absorb()
+        D = self._dictionary
+        D.copy_(self._learner.improve(D.detach()))

