@@ -1,7 +1,8 @@
 """Speed, memory and quality, side by side in one run:  python scripts/benchmark.py [--data rows.npy]
 
-Every measurement runs in a process of its own: two OpenMP runtimes in one stall each other.  Prints a table, and writes
-``benchmark.csv`` and two plots.  Peers that are not installed are named and left out: pip install -e '.[bench]'.
+Every measurement runs in a process of its own: two OpenMP runtimes in one stall each other.  Prints a table,
+and writes ``benchmark.csv`` and two plots.  Peers that are not installed are named and left out: pip install
+-e '.[bench]'.
 """
 
 from __future__ import annotations
@@ -33,8 +34,12 @@ EPOCHS = 3
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="rows (n, d) as .npy; default: synthetic rows (exact), the demo (sparse)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data", type=Path, help="rows (n, d) as .npy; default: synthetic rows (exact), the demo (sparse)"
+    )
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--rows", type=int, default=100_000, help="of the synthetic rows")
     parser.add_argument("--features", type=int, default=384, help="of the synthetic rows")
@@ -43,7 +48,9 @@ def main() -> None:
     parser.add_argument("--l1-penalty", type=float, default=0.1)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--device", default="cpu", help="cpu or cuda, for the sparse part")
-    parser.add_argument("--output", type=Path, default=Path("benchmark"), help="folder for the CSV and the plots")
+    parser.add_argument(
+        "--output", type=Path, default=Path("benchmark"), help="folder for the CSV and the plots"
+    )
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     for name, kind in INSIDE.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help=argparse.SUPPRESS)
@@ -113,16 +120,24 @@ def exact(results: Results, folder: Path) -> None:
     k = options.concepts
     print(f"\nl1_penalty = 0: {n:,} rows of {d}, {k} concepts, {options.threads} threads")
     results.add("statistics pass", results.run("exact.pass_rate", path=path, concepts=k))
-    peer = results.run("peers.overcomplete_mu", path=path, concepts=k) if installed("overcomplete") else {"loss": 0.0}
+    peer = (
+        results.run("peers.overcomplete_mu", path=path, concepts=k)
+        if installed("overcomplete")
+        else {"loss": 0.0}
+    )
     results.add("overcomplete mu on A^T, 300 iterations", peer)
     ours = results.add("hals", results.run("exact.solution", path=path, concepts=k, target=peer["loss"]))
     if "seconds" in peer:
-        results.add("hals", {"times faster to the loss of overcomplete": peer["seconds"] / ours["seconds to target"]})
+        results.add(
+            "hals", {"times faster to the loss of overcomplete": peer["seconds"] / ours["seconds to target"]}
+        )
     for rows, file in ((n, path), (20 * n, many)):
         results.add(f"memory, {rows:,} rows", results.run("exact.memory", path=file, concepts=k))
     for penalty, file, concepts in ((0.0, many, k), (options.l1_penalty, path, options.sparse_concepts)):
         one, two = (
-            results.run("exact.processes", path=file, concepts=concepts, processes=count, l1_penalty=penalty)["rows/s"]
+            results.run("exact.processes", path=file, concepts=concepts, processes=count, l1_penalty=penalty)[
+                "rows/s"
+            ]
             for count in (1, 2)
         )
         results.add(
@@ -140,8 +155,16 @@ def sparse(results: Results, folder: Path) -> None:
     path, held_out = split(options.data, folder)
     n, d = np.load(path, mmap_mode="r", allow_pickle=False).shape
     k, penalty = min(options.sparse_concepts, n), options.l1_penalty
-    common = {"path": path, "held_out": held_out, "concepts": k, "l1_penalty": penalty, "dictionary": folder / "D.pt"}
-    print(f"\nl1_penalty = {penalty:g}: {n:,} rows of {d}, {k} concepts, {options.threads} threads, {options.device}")
+    common = {
+        "path": path,
+        "held_out": held_out,
+        "concepts": k,
+        "l1_penalty": penalty,
+        "dictionary": folder / "D.pt",
+    }
+    print(
+        f"\nl1_penalty = {penalty:g}: {n:,} rows of {d}, {k} concepts, {options.threads} threads, {options.device}"
+    )
 
     curves = {OURS: results.run("sparse.curve", seconds=OUR_SECONDS, **common)}
     if installed("spams"):
@@ -164,7 +187,9 @@ def sparse(results: Results, folder: Path) -> None:
         ours[nonzeros] = results.add(f"{OURS}, {nonzeros} nonzeros, {QUALITY_SECONDS:g} s", figures)["r2"]
         if installed("overcomplete"):
             figures = results.run("peers.topk_sae", seconds=longer, nonzeros=nonzeros, **common)
-            peer[nonzeros] = results.add(f"overcomplete TopKSAE, {nonzeros} nonzeros", figures)[f"r2 after {longer[1]:g} s"]
+            peer[nonzeros] = results.add(f"overcomplete TopKSAE, {nonzeros} nonzeros", figures)[
+                f"r2 after {longer[1]:g} s"
+            ]
 
     for size in (256, 1024, 4096):
         figures = results.run("sparse.run", batch_size=size, seed=0, epochs=EPOCHS, **common)
@@ -194,7 +219,8 @@ def harvest(results: Results) -> None:
 
 
 def shares(ours: dict[str, float], peer: dict[str, float]) -> dict[str, float]:
-    """Our time to the objective that a peer has after its longest times, over that time; nan where we do not get there."""
+    """Our time to the objective that a peer has after its longest times, over that time; nan where we do not
+    get there."""
     times, values = [float(mark.split()[0]) for mark in ours], list(ours.values())
     found = {}
     for mark, objective in list(peer.items())[-2:]:
@@ -205,7 +231,9 @@ def shares(ours: dict[str, float], peer: dict[str, float]) -> dict[str, float]:
             time = times[0]
         else:  # between two looks
             before, after = values[reached - 1], values[reached]
-            time = times[reached - 1] + (times[reached] - times[reached - 1]) * (before - objective) / (before - after)
+            time = times[reached - 1] + (times[reached] - times[reached - 1]) * (before - objective) / (
+                before - after
+            )
         found[f"to its objective after {mark}"] = time / float(mark.split()[0])
     return found
 
@@ -217,7 +245,9 @@ def write_rows(path: Path, rows: int, features: int) -> None:
     out = np.lib.format.open_memmap(path, "w+", np.float32, (rows, features))
     for start in range(0, rows, 50_000):
         count = min(50_000, rows - start)
-        out[start : start + count] = generator.standard_normal((count, features), dtype=np.float32) @ mixing.astype(np.float32)
+        out[start : start + count] = generator.standard_normal(
+            (count, features), dtype=np.float32
+        ) @ mixing.astype(np.float32)
     out.flush()
 
 
@@ -231,7 +261,8 @@ def installed(package: str) -> bool:
 
 def measure(options: argparse.Namespace) -> None:
     """The inside of :meth:`Results.run`."""
-    import seminmf_lightning  # isort: skip  # noqa: F401  # before torch, for which it chooses how threads wait
+    # before torch, for which it chooses how threads wait
+    import seminmf_lightning  # isort: skip  # noqa: F401
 
     import torch
 

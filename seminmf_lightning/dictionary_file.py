@@ -24,7 +24,14 @@ from seminmf_lightning.core.normalize import Normalizer
 from seminmf_lightning.encoders import Effort
 from seminmf_lightning.io.atomic import whole_file
 from seminmf_lightning.io.schema import conform
-from seminmf_lightning.io.untrusted import NUMBERS, Refused, open_safetensors, parse_json, read_tensor, refusing
+from seminmf_lightning.io.untrusted import (
+    NUMBERS,
+    Refused,
+    open_safetensors,
+    parse_json,
+    read_tensor,
+    refusing,
+)
 from seminmf_lightning.learners import Recipe
 
 FILE_NAME = "dictionary.safetensors"
@@ -47,7 +54,8 @@ class Exported(NamedTuple):
 def save_dictionary(
     path: str | os.PathLike[str], D: Tensor, normalizer: Normalizer, config: Mapping[str, Any], effort: Effort
 ) -> Path:
-    """Write the file beside its target, then move it there: readers see the old file or the new one, never half."""
+    """Write the file beside its target, then move it there: readers see the old file or the new one, never
+    half."""
     path = Path(path)
     mean = normalizer.mean if normalizer.mean is not None else torch.zeros(D.shape[1])
     tensors = {
@@ -88,24 +96,36 @@ def load_dictionary(path: str | os.PathLike[str]) -> Exported:
             f"{path}: D must be finite and nonnegative; {len(wrong):,} of its numbers are not, such as {float(wrong[0]):g}"
         )
     if not mean.isfinite().all() or not 0 < float(scale) < math.inf:
-        raise Refused(f"{path}: scale must be above 0 and finite, and so must mean be; found scale {float(scale):g}")
+        raise Refused(
+            f"{path}: scale must be above 0 and finite, and so must mean be; found scale {float(scale):g}"
+        )
     if "config" not in metadata:
         raise Refused(f"{path}: no 'config' in its metadata, so that the encoder is not known")
     config = parse_json(path, metadata["config"], "a dictionary: its 'config' is not JSON")
-    conform(path, config, {"data?": dict} if isinstance(config, dict) and config.get("data") is not None else {}, "config")
+    conform(
+        path,
+        config,
+        {"data?": dict} if isinstance(config, dict) and config.get("data") is not None else {},
+        "config",
+    )
     effort = parse_json(path, metadata.get("effort", "[]"), "a dictionary: its 'effort' is not JSON")
     conform(path, effort, [float], "effort")
     settings = _settings(path, config, len(D))
     if mean.any() and settings["normalize"] != "center":
         raise Refused(f"{path}: mean is not zero, but normalize={settings['normalize']} centres nothing")
-    return Exported(D, Normalizer(float(scale), mean if mean.any() else None), config, settings, tuple(effort))
+    return Exported(
+        D, Normalizer(float(scale), mean if mean.any() else None), config, settings, tuple(effort)
+    )
 
 
 def _settings(path: Path, config: Mapping[str, Any], concepts: int) -> dict[str, Any]:
-    """What of ``config`` makes a recipe, once it has made one; the penalty is as tuned, so that there is no target."""
+    """What of ``config`` makes a recipe, once it has made one; the penalty is as tuned, so that there is no
+    target."""
     known = {field.name for field in fields(Recipe)} - {"target_l0"}
     with refusing(path, "a dictionary with settings that this version knows"):
-        recipe = Recipe(**{"nb_concepts": concepts} | {name: value for name, value in config.items() if name in known})
+        recipe = Recipe(
+            **{"nb_concepts": concepts} | {name: value for name, value in config.items() if name in known}
+        )
     if recipe.nb_concepts != concepts:
         raise Refused(f"{path}: D has {concepts} atoms, but its config says nb_concepts={recipe.nb_concepts}")
     return {name: value for name, value in recipe.plain().items() if name in known}
@@ -116,7 +136,11 @@ def _file(path: Path) -> Path:
     if path.is_dir() and not (path / FILE_NAME).is_file():
         found = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "nothing"
         last = path / "checkpoints" / "last.ckpt"
-        cure = f"finish the run with ckpt_path={last}" if last.is_file() else f"a finished run directory holds {FILE_NAME}"
+        cure = (
+            f"finish the run with ckpt_path={last}"
+            if last.is_file()
+            else f"a finished run directory holds {FILE_NAME}"
+        )
         raise FileNotFoundError(f"{path}: no dictionary here, found {found}; {cure}")
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; give a finished run directory, or its {FILE_NAME}")

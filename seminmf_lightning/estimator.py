@@ -32,15 +32,17 @@ BLOCK_ROWS = 8_192
 
 
 class SemiNMF:
-    """``A ~ Z D`` with ``D >= 0`` and Z free in sign (Ding, Li & Jordan, TPAMI 2010, with X = A, F = Z, G = D^T).
+    """``A ~ Z D`` with ``D >= 0`` and Z free in sign (Ding, Li & Jordan, TPAMI 2010, with X = A, F = Z, G =
+    D^T).
 
-    ``min over D >= 0 of (1/n) sum_i min_z 1/2 ||a_i - z D||^2 + l1_penalty ||z||_1``; with l1_penalty > 0 every atom has
-    ``||D_j||_2 <= 1``, and ``a`` is divided by the mean row norm first, which :meth:`decode` undoes.  With
-    l1_penalty = 0 codes and dictionary are in data units, ``A ~ Z D`` as it stands.
+    ``min over D >= 0 of (1/n) sum_i min_z 1/2 ||a_i - z D||^2 + l1_penalty ||z||_1``; with l1_penalty > 0
+    every atom has ``||D_j||_2 <= 1``, and ``a`` is divided by the mean row norm first, which :meth:`decode`
+    undoes.  With l1_penalty = 0 codes and dictionary are in data units, ``A ~ Z D`` as it stands.
 
     Args:
         nb_concepts: k.
-        solver: ``mu``, ``pgd`` or ``hals``, or a mapping with a ``name`` and settings; mu needs l1_penalty = 0.
+        solver: ``mu``, ``pgd`` or ``hals``, or a mapping with a ``name`` and settings; mu needs l1_penalty =
+            0.
         device: where the work is done.
         tol: relative decrease of the objective below which :meth:`fit` stops.
         l1_penalty: weight of ``||z||_1``.
@@ -52,7 +54,8 @@ class SemiNMF:
         normalize: ``scale`` rows to a mean norm of 1, ``center`` and scale them, or ``none``.
 
     Attributes:
-        iterations: what the last :meth:`fit` took, of its ``max_iter``; 0 where the start was as good as it gets.
+        iterations: what the last :meth:`fit` took, of its ``max_iter``; 0 where the start was as good as it
+            gets.
 
     Raises:
         TypeError: an argument of a wrong type.
@@ -81,8 +84,8 @@ class SemiNMF:
         """Learn D, and return ``Z (n, k), D (k, d)``.
 
         Args:
-            A: rows (n, d): a tensor or array of floats or integers, or a DataLoader of batches of rows.  Codes of a
-                DataLoader come in the order in which it gives its rows when asked once more.
+            A: rows (n, d): a tensor or array of floats or integers, or a DataLoader of batches of rows.
+                Codes of a DataLoader come in the order in which it gives its rows when asked once more.
             max_iter: most solver steps (l1_penalty = 0), or passes over the rows (l1_penalty > 0).
 
         Raises:
@@ -93,19 +96,34 @@ class SemiNMF:
         A = A if isinstance(A, DataLoader) else self.sanitize_np_input(A)
         sample = self._sample(A)
         if len(sample) < self.recipe.nb_concepts and (isinstance(A, Tensor) or len(sample) < SAMPLE_ROWS):
-            raise ValueError(f"nb_concepts={self.recipe.nb_concepts} is more than the {len(sample)} rows; lower it")
+            raise ValueError(
+                f"nb_concepts={self.recipe.nb_concepts} is more than the {len(sample)} rows; lower it"
+            )
         learner = make_learner(self.recipe, sample.shape[1])
         learner.to_(self.device)
         self.iterations = 0
         D = learner.start(sample)
-        D = self._one_pass(learner, D, A, max_iter) if learner.one_pass else self._passes(learner, D, A, max_iter)
+        D = (
+            self._one_pass(learner, D, A, max_iter)
+            if learner.one_pass
+            else self._passes(learner, D, A, max_iter)
+        )
         self.normalizer, self.effort = learner.normalizer, learner.effort
         self.encoder, self.settings = learner.encoder, learner.plain_recipe()
-        if not self.recipe.bounded:  # the scale can go into the atoms: as a power of two, which rounds none of their entries
+        if (
+            not self.recipe.bounded
+        ):  # the scale can go into the atoms: as a power of two, which rounds none of their entries
             exponent = round(math.log2(self.normalizer.scale))
-            D, self.normalizer = D * 2.0 ** min(max(exponent, -100), 100), Normalizer(1.0, self.normalizer.mean)
+            D, self.normalizer = (
+                D * 2.0 ** min(max(exponent, -100), 100),
+                Normalizer(1.0, self.normalizer.mean),
+            )
         self.D = D.to(sample.dtype)
-        Z = self.encode(A) if isinstance(A, Tensor) else torch.cat([self.encode(rows) for rows in self._batches(A)])
+        Z = (
+            self.encode(A)
+            if isinstance(A, Tensor)
+            else torch.cat([self.encode(rows) for rows in self._batches(A)])
+        )
         return Z, self.get_dictionary()
 
     def encode(self, A: Activations, max_iter: int = 300, tol: float | None = None) -> Tensor:
@@ -113,17 +131,20 @@ class SemiNMF:
 
         Args:
             A: rows (n, d), as for :meth:`fit`.
-            max_iter: most iterations of the lasso (l1_penalty > 0); least squares (l1_penalty = 0) are solved in one step.
+            max_iter: most iterations of the lasso (l1_penalty > 0); least squares (l1_penalty = 0) are solved
+                in one step.
             tol: of the lasso, relative duality gap of a row.
         """
         encode = self._encode(max_iter, tol)
         if isinstance(A, DataLoader):
-            return torch.cat([encode(self.normalizer.apply(self._of_width(rows))) for rows in self._batches(A)])
+            return torch.cat(
+                [encode(self.normalizer.apply(self._of_width(rows))) for rows in self._batches(A)]
+            )
         return encode(self.normalizer.apply(self._of_width(self.sanitize_np_input(A))))
 
     def evaluate(self, A: Activations) -> dict[str, float]:
-        """The figures of :class:`~seminmf_lightning.metrics.ReconstructionMetrics` on rows A (n, d), by name; those of a
-        run's ``metrics.json`` on its held-out rows.
+        """The figures of :class:`~seminmf_lightning.metrics.ReconstructionMetrics` on rows A (n, d), by name;
+        those of a run's ``metrics.json`` on its held-out rows.
 
         Raises:
             TypeError, ValueError: as :meth:`fit`.
@@ -159,8 +180,8 @@ class SemiNMF:
         return Z.to(rows)
 
     def init_random_d(self, A: Tensor | np.ndarray, Z: Tensor | np.ndarray) -> Tensor:
-        """Random nonnegative dictionary (k, d) from the seed, of the length that suits codes Z best: atoms of one
-        norm ``max(0, <A, Z U> / ||Z U||^2)``, with U unit atoms uniform in (0, 1]."""
+        """Random nonnegative dictionary (k, d) from the seed, of the length that suits codes Z best: atoms of
+        one norm ``max(0, <A, Z U> / ||Z U||^2)``, with U unit atoms uniform in (0, 1]."""
         rows, codes = self.sanitize_np_input(A), self.sanitize_np_codes(Z)
         generator = torch.Generator().manual_seed(self.recipe.seed)
         U = unit_atoms(1 - torch.rand(codes.shape[1], rows.shape[1], generator=generator)).to(rows)
@@ -175,7 +196,9 @@ class SemiNMF:
             raise ValueError(f"A is empty: its shape is {tuple(rows.shape)}")
         bad = (~rows.isfinite()).any(dim=1).nonzero()[:, 0]
         if len(bad):
-            raise ValueError(f"A: row {int(bad[0])} holds NaN or Inf ({len(bad)} such rows); every number must be finite")
+            raise ValueError(
+                f"A: row {int(bad[0])} holds NaN or Inf ({len(bad)} such rows); every number must be finite"
+            )
         return rows
 
     def sanitize_np_codes(self, z: Tensor | np.ndarray) -> Tensor:
@@ -197,7 +220,10 @@ class SemiNMF:
             FileNotFoundError, ValueError: it is not there, or not such a file.
         """
         exported = load_dictionary(path)
-        model = cls(**{name: value for name, value in exported.settings.items() if name != "statistics"}, device=device)
+        model = cls(
+            **{name: value for name, value in exported.settings.items() if name != "statistics"},
+            device=device,
+        )
         model.D, model.effort = exported.D.to(model.device), exported.effort
         model.normalizer = exported.normalizer.to(model.device)
         return model
@@ -217,7 +243,9 @@ class SemiNMF:
 
     def _of_width(self, rows: Tensor) -> Tensor:
         if rows.shape[1] != self.get_dictionary().shape[1]:
-            raise ValueError(f"rows have {rows.shape[1]} features, the dictionary has {self.get_dictionary().shape[1]}")
+            raise ValueError(
+                f"rows have {rows.shape[1]} features, the dictionary has {self.get_dictionary().shape[1]}"
+            )
         return rows
 
     def _one_pass(self, learner: Learner, D: Tensor, A: Tensor | DataLoader, max_iter: int) -> Tensor:
@@ -253,7 +281,9 @@ class SemiNMF:
 
     def _sample(self, A: Tensor | DataLoader) -> Tensor:
         if isinstance(A, Tensor):
-            chosen = torch.randperm(len(A), generator=torch.Generator().manual_seed(self.recipe.seed))[:SAMPLE_ROWS]
+            chosen = torch.randperm(len(A), generator=torch.Generator().manual_seed(self.recipe.seed))[
+                :SAMPLE_ROWS
+            ]
             return A[chosen.sort().values]
         parts: list[Tensor] = []
         for rows in self._batches(A):

@@ -32,10 +32,18 @@ def npy(tmp_path: Path, signed: torch.Tensor) -> Path:
 def script():
     """Run ``python scripts/<name>.py *arguments``, and return the finished process."""
 
-    def run(name: str, *arguments: object, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        name: str, *arguments: object, check: bool = True, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, str(ROOT / "scripts" / f"{name}.py"), *map(str, arguments)]
         done = subprocess.run(
-            command, cwd=ROOT, text=True, capture_output=True, timeout=240, env=os.environ | environment, check=False
+            command,
+            cwd=ROOT,
+            text=True,
+            capture_output=True,
+            timeout=240,
+            env=os.environ | environment,
+            check=False,
         )
         if check and done.returncode:
             raise AssertionError(f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")

@@ -1,1 +1,2 @@
-"""What scripts/benchmark.py measures: each function runs in a process of its own and returns figures by name."""
+"""What scripts/benchmark.py measures: each function runs in a process of its own and returns figures by
+name."""

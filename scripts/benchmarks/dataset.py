@@ -18,7 +18,8 @@ EXACT = 1e-5
 
 
 def split(data: Path | None, folder: Path) -> tuple[Path, Path]:
-    """Rows of ``data`` (.npy), or of the demo, as ``train.npy`` and ``held_out.npy`` of mean row norm 1, shuffled."""
+    """Rows of ``data`` (.npy), or of the demo, as ``train.npy`` and ``held_out.npy`` of mean row norm 1,
+    shuffled."""
     module = ActivationDataModule(DemoRows() if data is None else NpyRows(str(data)), val_fraction=0.1)
     module.prepare_data()
     module.setup()

@@ -21,7 +21,8 @@ REPEATS = 5
 
 
 def pass_rate(options: Namespace) -> dict[str, float]:
-    """Rows/s of the statistics, data reading included, against the plain product of the same blocks in memory."""
+    """Rows/s of the statistics, data reading included, against the plain product of the same blocks in
+    memory."""
     data = ActivationDataModule(str(options.path), val_fraction=0, order="sequential", batch_size=16_384)
     data.setup()
     learner = make_learner(Recipe(nb_concepts=options.concepts), data.features)
@@ -43,7 +44,8 @@ def pass_rate(options: Namespace) -> dict[str, float]:
 
 
 def solution(options: Namespace) -> dict[str, float]:
-    """Seconds of ``hals`` to ``options.target`` (mean squared error an element) and to convergence, pass included."""
+    """Seconds of ``hals`` to ``options.target`` (mean squared error an element) and to convergence, pass
+    included."""
     A = torch.from_numpy(np.load(options.path, allow_pickle=False)).float()
     to_target, to_end = [], []
     for _ in range(REPEATS):
@@ -84,13 +86,19 @@ def memory(options: Namespace) -> dict[str, float]:
 
 
 class _PassClock(lightning.Callback):
-    """Seconds from the end of the first batch to the end of the last of the first pass, and the rows between."""
+    """Seconds from the end of the first batch to the end of the last of the first pass, and the rows
+    between."""
 
     def __init__(self) -> None:
         self.began, self.rows, self.rate = 0.0, 0, 0.0
 
     def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         assert isinstance(pl_module, SemiNMFModule)
         if batch_idx == 0:
@@ -106,7 +114,9 @@ def processes(options: Namespace) -> dict[str, float]:
     torch.set_num_threads(1)
     clock = _PassClock()
     data = ActivationDataModule(str(options.path), val_fraction=0)
-    module = SemiNMFModule(options.concepts, solver={"name": "hals", "max_iter": 0}, l1_penalty=options.l1_penalty)
+    module = SemiNMFModule(
+        options.concepts, solver={"name": "hals", "max_iter": 0}, l1_penalty=options.l1_penalty
+    )
     trainer = lightning.Trainer(
         accelerator="cpu", devices=options.processes, strategy="ddp" if options.processes > 1 else "auto", max_epochs=1,
         logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,

@@ -1,4 +1,5 @@
-"""Harvesting MiniLM over Python's help: against the bare forward pass, its memory, reading shards back, training on the fly."""
+"""Harvesting MiniLM over Python's help: against the bare forward pass, its memory, reading shards back,
+training on the fly."""
 
 from __future__ import annotations
 
@@ -27,14 +28,17 @@ SHARD_ROWS = 100_000
 
 
 def forward(options: Namespace) -> dict[str, float]:
-    """Rows/s of a harvest to disk, reading and tokenising included, against the network alone on the same batches."""
+    """Rows/s of a harvest to disk, reading and tokenising included, against the network alone on the same
+    batches."""
     recipe = HarvestRecipe(MODEL, {"name": "pydoc_topics"}, WHOLE, limit=EXAMPLES)
     harvester = recipe.harvester(torch.device(options.device))
     feed, network = harvester.loaded.feed, harvester.loaded.network
     batches = []
     for pool in harvester.pools(harvester.read(range(EXAMPLES))):
         items = sorted((item for read in pool for item in read.items), key=lambda item: -item.tokens)
-        batches += [items[start : start + recipe.batch_size] for start in range(0, len(items), recipe.batch_size)]
+        batches += [
+            items[start : start + recipe.batch_size] for start in range(0, len(items), recipe.batch_size)
+        ]
     bare, ours, rows = [], [], 0
     for _ in range(REPEATS + 1):  # the first warms up
         with torch.inference_mode():
@@ -44,7 +48,9 @@ def forward(options: Namespace) -> dict[str, float]:
             _synchronise(harvester.device)
             bare.append(time.perf_counter() - began)
         with tempfile.TemporaryDirectory() as folder:
-            job = HarvestJob(harvester, Store(folder), recipe.settings(harvester.layers), tell=lambda text: None)
+            job = HarvestJob(
+                harvester, Store(folder), recipe.settings(harvester.layers), tell=lambda text: None
+            )
             job.prepare()
             began = time.perf_counter()
             manifest = job.run()
@@ -82,7 +88,9 @@ def read(options: Namespace) -> dict[str, float]:
 
     with tempfile.TemporaryDirectory() as folder:
         for shard in range(10):
-            rows = torch.randn(SHARD_ROWS, options.features, generator=torch.Generator().manual_seed(shard)).half()
+            rows = torch.randn(
+                SHARD_ROWS, options.features, generator=torch.Generator().manual_seed(shard)
+            ).half()
             save_file({"activations": rows}, Path(folder, f"{shard}.safetensors"))
         found = {}
         for name, order, size in (("in order", "sequential", 8192), ("shuffled", "shuffled", 4096)):
@@ -118,7 +126,10 @@ def on_the_fly(options: Namespace) -> dict[str, float]:
 
     data.rows_of = timed  # type: ignore[method-assign]
     trainer.fit(module, data)
-    return {"time in steps over time in the network": clock.seconds / seconds, "rows/s of steps": clock.rows / clock.seconds}
+    return {
+        "time in steps over time in the network": clock.seconds / seconds,
+        "rows/s of steps": clock.rows / clock.seconds,
+    }
 
 
 class _StepClock(lightning.Callback):
@@ -128,7 +139,9 @@ class _StepClock(lightning.Callback):
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         self._began = time.perf_counter()
 
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         self.seconds += time.perf_counter() - self._began
         self.rows += len(batch[0])
 

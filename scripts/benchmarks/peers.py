@@ -15,7 +15,10 @@ from benchmarks.dataset import held_out_objective, load, r2
 
 PEER_ITERATIONS = 300
 REPEATS = 5
-SAE_BATCH, SAE_RATE = 1024, 3e-3  # best after 12 s of 256, 1024, 4096 and 3e-4, 1e-3, 3e-3, 1e-2, all but equal to 4096, 1e-2
+SAE_BATCH, SAE_RATE = (
+    1024,
+    3e-3,
+)  # best after 12 s of 256, 1024, 4096 and 3e-4, 1e-3, 3e-3, 1e-2, all but equal to 4096, 1e-2
 SPAMS_BATCH = 512
 
 
@@ -45,7 +48,9 @@ def spams_curve(options: Namespace) -> dict[str, float]:
             X, K=options.concepts, lambda1=options.l1_penalty, iter=-int(seconds), mode=2, posD=True, modeD=0,
             batchsize=SPAMS_BATCH, numThreads=options.threads, verbose=False,
         )  # fmt: skip
-        figures[f"{seconds:g} s"] = held_out_objective(torch.from_numpy(D.T.copy()), options.held_out, options.l1_penalty)
+        figures[f"{seconds:g} s"] = held_out_objective(
+            torch.from_numpy(D.T.copy()), options.held_out, options.l1_penalty
+        )
     return figures
 
 
@@ -77,7 +82,8 @@ def _rate(work: Callable[[], Any], rows: int) -> float:
 
 
 def sklearn_curve(options: Namespace) -> dict[str, float]:
-    """Held-out objective of scikit-learn's MiniBatchDictionaryLearning(positive_dict=True) after each of the seconds."""
+    """Held-out objective of scikit-learn's MiniBatchDictionaryLearning(positive_dict=True) after each of the
+    seconds."""
     from sklearn.decomposition import MiniBatchDictionaryLearning
 
     A = np.load(options.path, allow_pickle=False)
@@ -123,7 +129,9 @@ def topk_sae(options: Namespace) -> dict[str, float]:
         while marks and spent >= marks[0]:
             model.eval()
             with torch.no_grad():
-                rebuilt = torch.cat([model(part.to(options.device))[2].cpu() for part in held_out.split(1024)])
+                rebuilt = torch.cat(
+                    [model(part.to(options.device))[2].cpu() for part in held_out.split(1024)]
+                )
             model.train()
             figures[f"r2 after {marks.pop(0):g} s"] = r2(held_out, rebuilt)
     return figures

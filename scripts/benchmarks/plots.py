@@ -16,11 +16,17 @@ def objective_against_time(curves: dict[str, dict[str, float]], path: Path) -> N
 def r2_against_nonzeros(curves: dict[str, dict[int, float]], path: Path) -> None:
     """``curves[method][nonzeros]`` is an R2."""
     _lines(
-        {name: list(curve.items()) for name, curve in curves.items()}, path, "nonzeros a row", "held-out R2", logarithmic=True
+        {name: list(curve.items()) for name, curve in curves.items()},
+        path,
+        "nonzeros a row",
+        "held-out R2",
+        logarithmic=True,
     )
 
 
-def _lines(series: dict[str, list[tuple[float, float]]], path: Path, x: str, y: str, *, logarithmic: bool) -> None:
+def _lines(
+    series: dict[str, list[tuple[float, float]]], path: Path, x: str, y: str, *, logarithmic: bool
+) -> None:
     import matplotlib
 
     matplotlib.use("Agg")

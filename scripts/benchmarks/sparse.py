@@ -1,4 +1,5 @@
-"""l1_penalty > 0 and fixed numbers of nonzeros: objective against time, R2 against nonzeros, rows/s of the encoders."""
+"""l1_penalty > 0 and fixed numbers of nonzeros: objective against time, R2 against nonzeros, rows/s of the
+encoders."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ def curve(options: Namespace) -> dict[str, float]:
 
 
 def quality(options: Namespace) -> dict[str, float]:
-    """Held-out R2 with ``options.nonzeros`` a row by OMP, of a dictionary trained so for ``options.seconds``."""
+    """Held-out R2 with ``options.nonzeros`` a row by OMP, of a dictionary trained so for
+    ``options.seconds``."""
     A = load(options.held_out)
     encoder = OMP(nonzeros=options.nonzeros)
     D = trained(options, encoder=encoder)[-1][1]
@@ -70,7 +72,8 @@ def trained(options: Namespace, **recipe: object) -> list[tuple[float, Tensor]]:
 
 
 def encoding(options: Namespace) -> dict[str, float]:
-    """Rows/s of each encoder on held-out rows, with a dictionary trained for a few seconds; and the roofline."""
+    """Rows/s of each encoder on held-out rows, with a dictionary trained for a few seconds; and the
+    roofline."""
     A = load(options.held_out).to(options.device)
     D = trained(options, l1_penalty=options.l1_penalty)[-1][1].to(A)
     torch.save(D.cpu(), options.dictionary)
@@ -83,7 +86,9 @@ def encoding(options: Namespace) -> dict[str, float]:
         "omp, 32 nonzeros": OMP(nonzeros=32).precise(D),
     }
     figures = {f"{name}, rows/s": rate(encode, A) for name, encode in encoders.items()}
-    exact = lasso_duality_gap(A, Lasso(l1_penalty=options.l1_penalty, precise_gap=1e-5).precise(D)(A), D, options.l1_penalty)[0]
+    exact = lasso_duality_gap(
+        A, Lasso(l1_penalty=options.l1_penalty, precise_gap=1e-5).precise(D)(A), D, options.l1_penalty
+    )[0]
     loose = lasso_duality_gap(A, encoders["lasso, as in training"](A), D, options.l1_penalty)[0]
     figures["lasso, as in training, distance from the least objective"] = float(loose.sum() / exact.sum()) - 1
     square = D @ D.T
@@ -113,11 +118,19 @@ def rate(encode: Callable[[Tensor], Tensor], A: Tensor) -> float:
 def run(options: Namespace) -> dict[str, float]:
     """Held-out objective of training by Lightning, for one batch size and seed."""
     warnings.filterwarnings("ignore")
-    data = ActivationDataModule(str(options.path), batch_size=options.batch_size, val_fraction=0, seed=options.seed)
-    module = SemiNMFModule(options.concepts, solver="hals", l1_penalty=options.l1_penalty, normalize="none", seed=options.seed)
+    data = ActivationDataModule(
+        str(options.path), batch_size=options.batch_size, val_fraction=0, seed=options.seed
+    )
+    module = SemiNMFModule(
+        options.concepts, solver="hals", l1_penalty=options.l1_penalty, normalize="none", seed=options.seed
+    )
     trainer = lightning.Trainer(
         accelerator="auto", devices=1, max_epochs=options.epochs, logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0,
     )  # fmt: skip
     trainer.fit(module, data)
-    return {"objective": held_out_objective(module.dictionary.detach().cpu(), options.held_out, options.l1_penalty)}
+    return {
+        "objective": held_out_objective(
+            module.dictionary.detach().cpu(), options.held_out, options.l1_penalty
+        )
+    }

@@ -19,7 +19,14 @@ from lightning.pytorch.callbacks import ProgressBar
 from omegaconf import DictConfig, OmegaConf
 
 from seminmf_lightning import ActivationDataModule, SemiNMFModule, data
-from seminmf_lightning.cli.schemas import EncodeConfig, EvaluateConfig, HarvestConfig, ReportConfig, ShowRowsConfig, TrainConfig
+from seminmf_lightning.cli.schemas import (
+    EncodeConfig,
+    EvaluateConfig,
+    HarvestConfig,
+    ReportConfig,
+    ShowRowsConfig,
+    TrainConfig,
+)
 from seminmf_lightning.data import Source
 from seminmf_lightning.dictionary_file import load_dictionary
 
@@ -49,19 +56,23 @@ def build_module(cfg: DictConfig) -> SemiNMFModule:
 
 
 def build_data(node: DictConfig) -> Any:
-    """A data module as it is; of a source, the keys that the data module knows go to it, the others to the source."""
+    """A data module as it is; of a source, the keys that the data module knows go to it, the others to the
+    source."""
     target = get_class(node._target_)
     if issubclass(target, LightningDataModule):
         return target(**{key: value for key, value in plain(node).items() if key != "_target_"})
     stream_keys = inspect.signature(ActivationDataModule).parameters
     options: dict[str, Any] = plain(node)
     stream = {key: value for key, value in options.items() if key in stream_keys}
-    source = instantiate({key: value for key, value in options.items() if key not in stream_keys}, _convert_="all")
+    source = instantiate(
+        {key: value for key, value in options.items() if key not in stream_keys}, _convert_="all"
+    )
     return ActivationDataModule(source, **stream)
 
 
 def build_data_for(module: SemiNMFModule, cfg: DictConfig) -> Any:
-    """The data module of ``cfg.data``, prepared, or a ValueError if its rows do not fit the dictionary of ``cfg.run``."""
+    """The data module of ``cfg.data``, prepared, or a ValueError if its rows do not fit the dictionary of
+    ``cfg.run``."""
     data = build_data(cfg.data)
     data.prepare_data()
     name, found, wanted = data.source.shards[0].name, data.source.features, module.dictionary.shape[1]
@@ -72,7 +83,9 @@ def build_data_for(module: SemiNMFModule, cfg: DictConfig) -> Any:
 
 def build_trainer(cfg: DictConfig, callbacks: list[Callback], loggers: list[Any] | bool) -> Trainer:
     quieten()
-    if not cfg.trainer.get("enable_progress_bar", True):  # Lightning takes this and a bar among the callbacks for a mistake
+    if not cfg.trainer.get(
+        "enable_progress_bar", True
+    ):  # Lightning takes this and a bar among the callbacks for a mistake
         callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
     trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, _convert_="all")
     if trainer.strategy.root_device.type == "cpu" and trainer.num_devices > 1:
@@ -92,7 +105,9 @@ def choose_device(name: str) -> torch.device:
         try:
             return torch.device(name)
         except RuntimeError as error:
-            raise ValueError(f"device must be auto, cpu, cuda or another of torch's, such as cuda:1; got {name!r}") from error
+            raise ValueError(
+                f"device must be auto, cpu, cuda or another of torch's, such as cuda:1; got {name!r}"
+            ) from error
     if torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
@@ -102,15 +117,17 @@ def data_of_run(run: str | os.PathLike[str]) -> DictConfig:
     """The data that a run was trained on, as it was configured.
 
     Raises:
-        ValueError: the run does not say, or asks for more than one of our sources with plain settings: a file from elsewhere
-            must not be able to name, nest or interpolate anything else.
+        ValueError: the run does not say, or asks for more than one of our sources with plain settings: a file
+            from elsewhere must not be able to name, nest or interpolate anything else.
     """
     node = load_dictionary(run).config.get("data")
     if node is None:
         raise ValueError(f"{run} does not say which data it was trained on: give data=... data.path=...")
     target = node.get("_target_")
     if target not in [
-        f"{module}.{source.__name__}" for source in sources() for module in ("seminmf_lightning.data", source.__module__)
+        f"{module}.{source.__name__}"
+        for source in sources()
+        for module in ("seminmf_lightning.data", source.__module__)
     ]:
         raise ValueError(
             f"{run} asks for data from {target!r}, which is no source of seminmf_lightning.data: give data=... data.path=..."
@@ -126,7 +143,11 @@ def data_of_run(run: str | os.PathLike[str]) -> DictConfig:
 
 def sources() -> list[type[Source]]:
     """The sources of rows that this package has."""
-    return [found for name in data.__all__ if isinstance(found := getattr(data, name), type) and issubclass(found, Source)]
+    return [
+        found
+        for name in data.__all__
+        if isinstance(found := getattr(data, name), type) and issubclass(found, Source)
+    ]
 
 
 def nested(node: Any) -> Iterator[Any]:
@@ -145,5 +166,9 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")
     warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
     warnings.filterwarnings("ignore", ".*dirpath has changed.*")
-    warnings.filterwarnings("ignore", ".*sync_dist=True.*")  # torchmetrics has summed over the processes already
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "Tip:" not in record.getMessage())
+    warnings.filterwarnings(
+        "ignore", ".*sync_dist=True.*"
+    )  # torchmetrics has summed over the processes already
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: "Tip:" not in record.getMessage()
+    )

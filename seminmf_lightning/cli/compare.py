@@ -1,7 +1,8 @@
 """Compare the runs of a sweep:  python scripts/compare.py multirun/<date>/<time> [--max-l0 16]
 
-Takes sweeps, single runs and globs of them, as many as wanted.  Prints a line a run, and writes ``compare.csv``,
-``compare.json`` and the frontier of r2 against l0, ``compare.html`` (pip install -e '.[report]').
+Takes sweeps, single runs and globs of them, as many as wanted.  Prints a line a run, and writes
+``compare.csv``, ``compare.json`` and the frontier of r2 against l0, ``compare.html`` (pip install -e
+'.[report]').
 """
 
 from __future__ import annotations
@@ -21,7 +22,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from seminmf_lightning.explain.sweeps import FIGURES, Run, best, find_runs, frontier, read_run, stability, varying
+from seminmf_lightning.explain.sweeps import (
+    FIGURES,
+    Run,
+    best,
+    find_runs,
+    frontier,
+    read_run,
+    stability,
+    varying,
+)
 
 STYLES = {"failed": "red", "unfinished": "yellow"}
 DROPPED = ("seconds", "dead", "gap", "loss", "stability")
@@ -46,10 +56,16 @@ PAGE = """<!doctype html>
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("paths", nargs="+", help="sweep directories, run directories, or globs of them")
-    parser.add_argument("--max-l0", type=float, default=math.inf, help="name the best run with at most so many nonzeros a row")
-    parser.add_argument("--output", type=Path, help="folder for the three files; default: the folder that holds the runs")
+    parser.add_argument(
+        "--max-l0", type=float, default=math.inf, help="name the best run with at most so many nonzeros a row"
+    )
+    parser.add_argument(
+        "--output", type=Path, help="folder for the three files; default: the folder that holds the runs"
+    )
     options = parser.parse_args()
     try:
         runs = [read_run(path) for path in find_runs(options.paths)]
@@ -95,13 +111,20 @@ def describe(runs: list[Run], shared: Path) -> list[dict[str, Any]]:
     ]
 
 
-def columns_of(records: list[dict[str, Any]], keys: list[str], width: int) -> tuple[dict[str, list[str]], list[str]]:
-    """Cells by column, without the figures that no run has; and the columns for which ``width`` is too narrow."""
+def columns_of(
+    records: list[dict[str, Any]], keys: list[str], width: int
+) -> tuple[dict[str, list[str]], list[str]]:
+    """Cells by column, without the figures that no run has; and the columns for which ``width`` is too
+    narrow."""
     stable = [f" ({record['seeds']} seeds)" if record["seeds"] else "" for record in records]
     columns = {"run": [record["run"] + " *" * record["frontier"] for record in records]}
     columns |= {key: [shown(record["settings"][key]) for record in records] for key in keys}
     columns |= {SHORT.get(name, name): [shown(record[name]) for record in records] for name in FIGURES}
-    columns |= {"stability": [shown(record["stability"]) + seeds for record, seeds in zip(records, stable, strict=True)]}
+    columns |= {
+        "stability": [
+            shown(record["stability"]) + seeds for record, seeds in zip(records, stable, strict=True)
+        ]
+    }
     columns |= {"status": [record["status"] for record in records]}
     columns = {name: cells for name, cells in columns.items() if name not in DROPPED or set(cells) != {"-"}}
     droppable = [name for name in (*DROPPED, *reversed(keys)) if name in columns]
@@ -125,8 +148,12 @@ def as_table(records: list[dict[str, Any]], columns: dict[str, list[str]]) -> Ta
 
 def remarks(records: list[dict[str, Any]], columns: dict[str, list[str]], gone: list[str]) -> list[str]:
     """What the table does not say: why runs are not finished, what its marks mean, which columns it lacks."""
-    found = [f"{record['run']}: {record['status']}: {record['reason']}" for record in records if record["reason"]]
-    found += [FRONTIER] * any(record["frontier"] for record in records) + [STABILITY] * ("stability" in columns)
+    found = [
+        f"{record['run']}: {record['status']}: {record['reason']}" for record in records if record["reason"]
+    ]
+    found += [FRONTIER] * any(record["frontier"] for record in records) + [STABILITY] * (
+        "stability" in columns
+    )
     return found + [f"too narrow for {', '.join(gone)}: in compare.csv"] * bool(gone)
 
 
@@ -147,12 +174,17 @@ def best_line(runs: list[Run], chosen: Run | None, max_l0: float) -> str:
     if chosen is not None:
         return f"best r2{limit}: {chosen.r2:.4g} at l0 {chosen.l0:.4g}  run={chosen.path}"
     fewest = next(iter(frontier(runs)), None)
-    return f"no finished run{limit}" + (f"; the fewest nonzeros are {fewest.l0:.4g}, in {fewest.path}" if fewest else "")
+    return f"no finished run{limit}" + (
+        f"; the fewest nonzeros are {fewest.l0:.4g}, in {fewest.path}" if fewest else ""
+    )
 
 
 def plot(path: Path, records: list[dict[str, Any]]) -> str:
-    """r2 against l0, the frontier joined, on one page that needs no network; returns what to tell the user."""
-    finished = sorted((record for record in records if record["status"] == "finished"), key=lambda record: record["l0"])
+    """r2 against l0, the frontier joined, on one page that needs no network; returns what to tell the
+    user."""
+    finished = sorted(
+        (record for record in records if record["status"] == "finished"), key=lambda record: record["l0"]
+    )
     if not finished:
         return "no plot: no run is finished"
     if find_spec("plotly") is None:
@@ -180,9 +212,15 @@ def plot(path: Path, records: list[dict[str, Any]]) -> str:
         xaxis={"title": "l0, mean nonzeros a row"} | log_axis(finished),
         yaxis={"title": "r2"},
         template="plotly_white",
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"},  # above, so that a phone has the width for the plot
+        legend={
+            "orientation": "h",
+            "y": 1.02,
+            "yanchor": "bottom",
+        },  # above, so that a phone has the width for the plot
     )
-    path.write_text(PAGE.format(plot=figure.to_html(full_html=False, include_plotlyjs=True)), encoding="utf-8")
+    path.write_text(
+        PAGE.format(plot=figure.to_html(full_html=False, include_plotlyjs=True)), encoding="utf-8"
+    )
     return f"plot  {path}"
 
 
@@ -191,7 +229,9 @@ def log_axis(finished: list[dict[str, Any]]) -> dict[str, Any]:
     low, high = finished[0]["l0"], finished[-1]["l0"]
     if low <= 0:
         return {}
-    return {"type": "log"} | ({"tickvals": POWERS} if sum(low <= power <= high for power in POWERS) > 1 else {})
+    return {"type": "log"} | (
+        {"tickvals": POWERS} if sum(low <= power <= high for power in POWERS) > 1 else {}
+    )
 
 
 def hover(record: dict[str, Any]) -> str:

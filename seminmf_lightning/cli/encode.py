@@ -1,7 +1,7 @@
 """Encode rows with a finished run:  python scripts/encode.py run=<run> data=npy data.path=new.npy
 
-Codes are in normalised units: ``a ~ scale * (z D) + mean`` with D, scale and mean of ``dictionary.safetensors``.
-Every key is in configs/encode.yaml and the groups beside it.
+Codes are in normalised units: ``a ~ scale * (z D) + mean`` with D, scale and mean of
+``dictionary.safetensors``. Every key is in configs/encode.yaml and the groups beside it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""Every figure of a finished run on given rows:  python scripts/evaluate.py run=<run> data=npy data.path=rows.npy
+"""Every figure of a finished run on given rows:  python scripts/evaluate.py run=<run> data=npy
+data.path=rows.npy
 
 Writes ``<run>/evaluation.json``: a list where each concept has a figure, null for what is not defined.
-``against=<other run>`` compares the two dictionaries.  Every key is in configs/evaluate.yaml and the groups beside it.
+``against=<other run>`` compares the two dictionaries.  Every key is in configs/evaluate.yaml and the groups
+beside it.
 """
 
 from __future__ import annotations
@@ -48,7 +50,9 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     output = Path(cfg.output or (run if run.is_dir() else run.parent) / "evaluation.json")
     refuse_to_overwrite(output, cfg.overwrite)
     D = module.dictionary.detach().clone()
-    of_dictionary = dictionary_figures(D, None if cfg.against is None else other_dictionary(cfg.against, cfg.run, D))
+    of_dictionary = dictionary_figures(
+        D, None if cfg.against is None else other_dictionary(cfg.against, cfg.run, D)
+    )
     if cfg.data is None:
         cfg.data = data_of_run(cfg.run)
     data = build_data_for(module, cfg)
@@ -71,7 +75,9 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     }
     measured = module.figures | evaluation.figures | of_dictionary
     figures |= {name: defined(measured[name]) for name in MEANINGS if name in measured}
-    figures |= {name: measured[name] for name in EACH_CONCEPT} | {"seconds": round(time.monotonic() - began, 3)}
+    figures |= {name: measured[name] for name in EACH_CONCEPT} | {
+        "seconds": round(time.monotonic() - began, 3)
+    }
     if trainer.is_global_zero:
         write_json(output, figures)
         show(figures, output)
@@ -91,7 +97,10 @@ def dictionary_figures(D: Tensor, other: Tensor | None) -> dict[str, float]:
     largest, mean = collinearity(D)
     figures = {"collinearity_max": largest, "collinearity_mean": mean}
     if other is not None:
-        figures |= {"hungarian_distance": hungarian_distance(D, other), "matched_share": matched_share(D, other)}
+        figures |= {
+            "hungarian_distance": hungarian_distance(D, other),
+            "matched_share": matched_share(D, other),
+        }
     return figures
 
 
@@ -108,7 +117,9 @@ def other_dictionary(against: str, run: str, D: Tensor) -> Tensor:
 def check_split(ours: dict[str, Any], trained: dict[str, Any]) -> None:
     """Raise ValueError if no row is held out, warn if other rows are than while training."""
     if ours.get("val_fraction") == 0:
-        raise ValueError("split=held_out, but data.val_fraction=0 holds out no row; raise it, or use split=all")
+        raise ValueError(
+            "split=held_out, but data.val_fraction=0 holds out no row; raise it, or use split=all"
+        )
     for key in SPLIT_KEYS:
         if key in trained and trained[key] != ours.get(key):
             rank_zero_warn(
@@ -125,7 +136,11 @@ def show(figures: dict[str, Any], output: Path) -> None:
             table.add_row(name, "-" if figures[name] is None else f"{figures[name]:.6g}", meaning)
     console = Console()
     console.print(table)
-    console.print(f"figures  {output} (with {' and '.join(EACH_CONCEPT)} of each concept)", soft_wrap=True, highlight=False)
+    console.print(
+        f"figures  {output} (with {' and '.join(EACH_CONCEPT)} of each concept)",
+        soft_wrap=True,
+        highlight=False,
+    )
 
 
 MEANINGS = {

@@ -1,7 +1,7 @@
 """Harvest activations to disk:  python scripts/harvest.py experiment=minilm_pydoc
 
-Every key is in configs/harvest/harvest.yaml and the groups beside it; ``--list`` prints the layers of a model.
-Run the same command again to go on after an interruption; under torchrun each process writes its part.
+Every key is in configs/harvest/harvest.yaml and the groups beside it; ``--list`` prints the layers of a
+model. Run the same command again to go on after an interruption; under torchrun each process writes its part.
 """
 
 from __future__ import annotations
@@ -15,7 +15,14 @@ import hydra
 import torch
 from omegaconf import DictConfig
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from seminmf_lightning.cli.build import choose_device, plain, quieten, register_schemas
@@ -68,7 +75,9 @@ def harvest(cfg: DictConfig) -> dict[str, Any] | None:
         def show(now: Standing) -> None:
             rate = now.rows / max(time.monotonic() - began, 1e-9)
             skipped = f", {now.skipped} skipped" if now.skipped else ""
-            bar.update(task, completed=now.examples, total=now.of, rows=f"{now.rows:,} rows, {rate:,.0f}/s{skipped}")
+            bar.update(
+                task, completed=now.examples, total=now.of, rows=f"{now.rows:,} rows, {rate:,.0f}/s{skipped}"
+            )
 
         job = HarvestJob(
             harvester, Store(cfg.output), settings, dtype=cfg.dtype, shard_mb=cfg.shard_mb, max_skipped=cfg.max_skipped,
@@ -88,7 +97,9 @@ def list_layers(cfg: DictConfig) -> None:
     """Print every module that the network calls, with the shape of what it returns for one example."""
     recipe = make_recipe(cfg)
     recipe.layers = "**"
-    table = Table("layer", "module", "output for one example", title=f"{recipe.loaded.description['architecture']}")
+    table = Table(
+        "layer", "module", "output for one example", title=f"{recipe.loaded.description['architecture']}"
+    )
     candidates, failure = recipe.harvester(choose_device(cfg.device)).candidates()
     for found in candidates:
         for call, shape in enumerate(found.shapes):

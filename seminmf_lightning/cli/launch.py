@@ -1,6 +1,8 @@
-"""What the processes of a run agree on before Hydra starts: its name, which of them is the first, where scripts are.
+"""What the processes of a run agree on before Hydra starts: its name, which of them is the first, where
+scripts are.
 
-Launchers tell their processes about each other in environment variables: Lightning's own, torchrun's, SLURM's.
+Launchers tell their processes about each other in environment variables: Lightning's own, torchrun's,
+SLURM's.
 """
 
 from __future__ import annotations
@@ -10,10 +12,11 @@ from datetime import datetime
 
 
 def set_run_id() -> None:
-    """Set ``$SEMINMF_RUN_ID``, from which directories are named, to one value in all processes on all machines.
+    """Set ``$SEMINMF_RUN_ID``, from which directories are named, to one value in all processes on all
+    machines.
 
-    A value that is there already stays: children inherit it.  Tasks of ``srun`` take the number of their job, which a requeue
-    keeps; workers of torchrun what the first of them proposes, which a restart keeps.
+    A value that is there already stays: children inherit it.  Tasks of ``srun`` take the number of their job,
+    which a requeue keeps; workers of torchrun what the first of them proposes, which a restart keeps.
     """
     if "SEMINMF_RUN_ID" in os.environ:
         return
@@ -33,7 +36,9 @@ def _agreed(key: str, proposal: str) -> str:
         RuntimeError: there is no such store.
     """
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
-        raise RuntimeError("this torchrun keeps no store for its workers: set SEMINMF_RUN_ID to one value on every node")
+        raise RuntimeError(
+            "this torchrun keeps no store for its workers: set SEMINMF_RUN_ID to one value on every node"
+        )
     from torch.distributed import TCPStore  # scripts that only compare files do without torch
 
     store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)

@@ -50,18 +50,27 @@ def report(cfg: DictConfig) -> Path:
     module = SemiNMFModule.from_run(run).eval()
     data = build_data(cfg.data if cfg.data is not None else data_of_run(run))
     if not isinstance(data, ActivationDataModule):
-        raise ValueError("a report reads rows again: harvest them with scripts/harvest.py and use data=shards data.path=...")
+        raise ValueError(
+            "a report reads rows again: harvest them with scripts/harvest.py and use data=shards data.path=..."
+        )
     data.prepare_data()
     features = module.dictionary.shape[1]
     if data.features != features:
-        raise ValueError(f"{data.source.shards[0].name}: rows of {data.features} features, but {run} has {features}")
+        raise ValueError(
+            f"{data.source.shards[0].name}: rows of {data.features} features, but {run} has {features}"
+        )
     module.to(device)
     origins = origins_of(data.source, int(cfg.max_mb * 2**20))
-    gathered = Report.empty(module.dictionary.detach().cpu(), len(data.source), cfg.examples, module.recipe.l1_penalty)
+    gathered = Report.empty(
+        module.dictionary.detach().cpu(), len(data.source), cfg.examples, module.recipe.l1_penalty
+    )
     starts = range(0, len(data.source), cfg.batch_rows)
     for start in track(starts, "rows", disable=len(starts) < 2):
         stop = min(start + cfg.batch_rows, len(data.source))
-        A, numbers = (found.to(device) for found in data.usable(data.source.read_range(start, stop), torch.arange(start, stop)))
+        A, numbers = (
+            found.to(device)
+            for found in data.usable(data.source.read_range(start, stop), torch.arange(start, stop))
+        )
         A = real_rows(A)
         Z = module.encode(A)
         groups = torch.from_numpy(np.array(origins.groups(start, stop))).to(device)[numbers - start]
@@ -72,7 +81,9 @@ def report(cfg: DictConfig) -> Path:
         for number, rows in enumerate(ranges):
             waiting.append(rows)
             if sum(map(len, waiting)) >= ENCODED_ROWS or number + 1 == len(ranges):
-                A = data.source.read(np.concatenate([np.arange(one.start, one.stop) for one in waiting])).nan_to_num(0, 0, 0)
+                A = data.source.read(
+                    np.concatenate([np.arange(one.start, one.stop) for one in waiting])
+                ).nan_to_num(0, 0, 0)
                 yield from module.encode(A.to(device)).float().cpu().split([len(one) for one in waiting])
                 waiting = []
 
@@ -81,7 +92,15 @@ def report(cfg: DictConfig) -> Path:
     path = Path(cfg.output or run / "report.html")
     figures, settings = figures_of(run), module.plain_recipe() | {"data": type(data.source).__name__}
     content = make_report(
-        gathered, run, figures, settings, origins, encode, cfg.max_concepts, float(module.scale), held_out=held_out
+        gathered,
+        run,
+        figures,
+        settings,
+        origins,
+        encode,
+        cfg.max_concepts,
+        float(module.scale),
+        held_out=held_out,
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")

@@ -13,7 +13,9 @@ from seminmf_lightning.io.atomic import whole_file
 def refuse_to_overwrite(output: Path, overwrite: bool) -> None:
     """Raise FileExistsError if there is such a file already and nobody said that it may go."""
     if is_first_process() and output.exists() and not overwrite:
-        raise FileExistsError(f"{output} exists; choose another with output=..., or replace it with overwrite=true")
+        raise FileExistsError(
+            f"{output} exists; choose another with output=..., or replace it with overwrite=true"
+        )
 
 
 def write_json(path: Path, figures: dict[str, Any]) -> None:

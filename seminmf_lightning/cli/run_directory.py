@@ -20,7 +20,10 @@ from seminmf_lightning.io.atomic import full_disk_explained
 def refuse_other_run(run_dir: Path, ckpt_path: str | None) -> None:
     """Raise FileExistsError if the directory holds a run, unless it is that run which goes on."""
     checkpoints = sorted(path.relative_to(run_dir) for path in run_dir.glob("checkpoints/*.ckpt"))
-    found = [*map(str, checkpoints), *(name for name in (FILE_NAME, "metrics.json") if (run_dir / name).exists())]
+    found = [
+        *map(str, checkpoints),
+        *(name for name in (FILE_NAME, "metrics.json") if (run_dir / name).exists()),
+    ]
     if not found:
         return
     if ckpt_path is not None:
@@ -36,12 +39,15 @@ def refuse_other_run(run_dir: Path, ckpt_path: str | None) -> None:
 def refuse_unless_file(ckpt_path: str) -> None:
     """Raise FileNotFoundError where there is no checkpoint to resume."""
     if not Path(ckpt_path).is_file():
-        raise FileNotFoundError(f"ckpt_path={ckpt_path!r} is not a file; a run keeps its own in <run>/checkpoints/last.ckpt")
+        raise FileNotFoundError(
+            f"ckpt_path={ckpt_path!r} is not a file; a run keeps its own in <run>/checkpoints/last.ckpt"
+        )
 
 
 @contextmanager
 def finished_run_kept(run_dir: Path) -> Iterator[None]:
-    """Put aside what a finished run says of itself while it goes on, and back if that fails before it has changed a thing."""
+    """Put aside what a finished run says of itself while it goes on, and back if that fails before it has
+    changed a thing."""
     if not is_first_process():
         yield
         return
@@ -67,7 +73,11 @@ def finished_run_kept(run_dir: Path) -> Iterator[None]:
 
 def _changed(run_dir: Path) -> list[int]:
     """When the files that a run is made of were written."""
-    return [path.stat().st_mtime_ns for path in (run_dir / FILE_NAME, *sorted(run_dir.glob("checkpoints/*"))) if path.exists()]
+    return [
+        path.stat().st_mtime_ns
+        for path in (run_dir / FILE_NAME, *sorted(run_dir.glob("checkpoints/*")))
+        if path.exists()
+    ]
 
 
 def _remove(path: Path) -> None:
@@ -79,7 +89,8 @@ def _remove(path: Path) -> None:
 
 @contextmanager
 def failure_kept(path: Path) -> Iterator[None]:
-    """Write why the run failed, for ``scripts/compare.py``; a run that is resumed forgets its last failure."""
+    """Write why the run failed, for ``scripts/compare.py``; a run that is resumed forgets its last
+    failure."""
     path.unlink(missing_ok=True)
     try:
         with full_disk_explained(path.parent, "make room and resume the run from its last checkpoint"):
@@ -93,14 +104,23 @@ def failure_kept(path: Path) -> Iterator[None]:
 
 
 def write_settings(folder: Path, cfg: DictConfig) -> None:
-    """What Hydra was told and made of it, in the files that Hydra itself would write before anybody has looked."""
+    """What Hydra was told and made of it, in the files that Hydra itself would write before anybody has
+    looked."""
     told = HydraConfig.get()
     folder.mkdir(parents=True, exist_ok=True)
-    for name, node in (("config", cfg), ("hydra", OmegaConf.create({"hydra": told})), ("overrides", told.overrides.task)):
+    for name, node in (
+        ("config", cfg),
+        ("hydra", OmegaConf.create({"hydra": told})),
+        ("overrides", told.overrides.task),
+    ):
         (folder / f"{name}.yaml").write_text(OmegaConf.to_yaml(node))
 
 
 def same_place() -> str:
     """What sends this command to the same directories once more."""
     told = HydraConfig.get()
-    return f"hydra.sweep.dir={told.sweep.dir}" if told.mode == RunMode.MULTIRUN else f"hydra.run.dir={told.run.dir}"
+    return (
+        f"hydra.sweep.dir={told.sweep.dir}"
+        if told.mode == RunMode.MULTIRUN
+        else f"hydra.run.dir={told.run.dir}"
+    )

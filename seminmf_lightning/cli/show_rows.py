@@ -1,7 +1,7 @@
 """Where rows come from:  python scripts/show_rows.py store=harvests/minilm_pydoc rows=[0,17,4096]
 
-Prints each row's token in its sentence, or its patch in its photograph; ``pictures=<folder>`` saves the photographs with the
-patch framed.  Every key is in configs/show_rows.yaml.
+Prints each row's token in its sentence, or its patch in its photograph; ``pictures=<folder>`` saves the
+photographs with the patch framed.  Every key is in configs/show_rows.yaml.
 """
 
 from __future__ import annotations
@@ -50,6 +50,8 @@ def save_framed(tracer: Tracer, origin: PatchOrigin, path: Path) -> None:
     if origin.box is not None:
         top, left, bottom, right = origin.box
         thick = max(1, min(picture.size) // 100)
-        ImageDraw.Draw(picture).rectangle((left, top, right - 1, bottom - 1), outline=(255, 0, 0), width=thick)
+        ImageDraw.Draw(picture).rectangle(
+            (left, top, right - 1, bottom - 1), outline=(255, 0, 0), width=thick
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     picture.save(path)

@@ -18,7 +18,14 @@ from rich.console import Console
 from rich.table import Table
 
 from seminmf_lightning import SemiNMFModule
-from seminmf_lightning.cli.build import build_data, build_each, build_module, build_trainer, plain, register_schemas
+from seminmf_lightning.cli.build import (
+    build_data,
+    build_each,
+    build_module,
+    build_trainer,
+    plain,
+    register_schemas,
+)
 from seminmf_lightning.cli.launch import is_first_process, set_run_id
 from seminmf_lightning.cli.results import write_json
 from seminmf_lightning.cli.run_directory import (
@@ -68,7 +75,8 @@ def main(cfg: DictConfig) -> float | list[float]:
 
 
 def train(cfg: DictConfig) -> float | list[float]:
-    """Train, write the run directory, and return the ``optimized_metric`` on the held-out rows, for sweepers."""
+    """Train, write the run directory, and return the ``optimized_metric`` on the held-out rows, for
+    sweepers."""
     began = time.monotonic()
     run_dir, to_optimize = Path(cfg.run_dir), plain(cfg.optimized_metric)
     for name in to_optimize if isinstance(to_optimize, list) else [to_optimize]:
@@ -101,7 +109,9 @@ def optimized(figures: dict[str, Any], cfg: DictConfig) -> float | list[float]:
     return [figures[name] for name in names] if isinstance(names, list) else figures[names]
 
 
-def write_results(run_dir: Path, figures: dict[str, Any], module: SemiNMFModule, data: Any, trainer: Trainer) -> None:
+def write_results(
+    run_dir: Path, figures: dict[str, Any], module: SemiNMFModule, data: Any, trainer: Trainer
+) -> None:
     """``metrics.json``, the hyperparameters tab, the table, and what to type next."""
     write_json(run_dir / "metrics.json", figures)
     numbers = {f"final/{name}": value for name, value in figures.items() if value is not None}
@@ -112,7 +122,9 @@ def write_results(run_dir: Path, figures: dict[str, Any], module: SemiNMFModule,
 
     concepts, features = module.dictionary.shape
     rows = "training rows" if getattr(data, "val_fraction", None) == 0 else "held-out rows"
-    table = Table("figure", "value", "meaning", title=f"{concepts} concepts x {features} features, measured on {rows}")
+    table = Table(
+        "figure", "value", "meaning", title=f"{concepts} concepts x {features} features, measured on {rows}"
+    )
     for row in described(figures):
         table.add_row(*row)
     console = Console()

@@ -16,7 +16,9 @@ def whole_number(name: str, value: Any, minimum: int) -> int:
     return int(value)
 
 
-def real_number(name: str, value: Any, minimum: float, *, exclusive: bool = False, below: float = math.inf) -> float:
+def real_number(
+    name: str, value: Any, minimum: float, *, exclusive: bool = False, below: float = math.inf
+) -> float:
     """``value`` as a finite float in [minimum, below), or (minimum, below) if ``exclusive``."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__})")
@@ -33,7 +35,9 @@ def real_number(name: str, value: Any, minimum: float, *, exclusive: bool = Fals
 def one_of(name: str, value: Any, accepted: tuple[str, ...]) -> str:
     """``value`` if it is one of the accepted words."""
     if not isinstance(value, str):
-        raise TypeError(f"{name} must be one of {', '.join(accepted)}; got {value!r} ({type(value).__name__})")
+        raise TypeError(
+            f"{name} must be one of {', '.join(accepted)}; got {value!r} ({type(value).__name__})"
+        )
     if value not in accepted:
         raise ValueError(f"{name} must be one of {', '.join(accepted)}; got {value!r}")
     return value

@@ -1,7 +1,7 @@
 """Find an algorithm by the name of its file: no registry to edit.
 
-``build(Solver, {"name": "hals", "sweeps": 2})`` imports every file beside the one that defines ``Solver`` and makes the
-subclass whose file is ``hals.py``.
+``build(Solver, {"name": "hals", "sweeps": 2})`` imports every file beside the one that defines ``Solver`` and
+makes the subclass whose file is ``hals.py``.
 """
 
 from __future__ import annotations
@@ -53,17 +53,21 @@ def build(base: type[T], spec: str | Mapping[str, Any] | T) -> T:
     chosen = found[spec["name"]]
     accepted = [field.name for field in fields(chosen)]  # type: ignore[arg-type]
     if unknown := sorted(set(arguments) - set(accepted)):
-        raise TypeError(f"{kind} {spec['name']!r} has no argument {', '.join(unknown)}; it accepts {', '.join(accepted)}")
+        raise TypeError(
+            f"{kind} {spec['name']!r} has no argument {', '.join(unknown)}; it accepts {', '.join(accepted)}"
+        )
     return chosen(**arguments)
 
 
 def spec_of(algorithm: Any) -> dict[str, Any]:
     """The plain mapping that :func:`build` turns into an equal algorithm."""
     name = type(algorithm).__module__.rpartition(".")[2]
-    return {"name": name} | {field.name: without_numpy(getattr(algorithm, field.name)) for field in fields(algorithm)}
+    return {"name": name} | {
+        field.name: without_numpy(getattr(algorithm, field.name)) for field in fields(algorithm)
+    }
 
 
 def without_numpy(value: Any) -> Any:
-    """Python's own number where ``value`` is one of numpy's, as searches over ``np.logspace`` give: it prints, compares and
-    serialises like any other."""
+    """Python's own number where ``value`` is one of numpy's, as searches over ``np.logspace`` give: it
+    prints, compares and serialises like any other."""
     return value.item() if isinstance(value, np.generic) else value

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 RANK_TOLERANCE = 1e-6
-"""A direction is lost when its singular value is below this share of the largest.  Dictionaries and codes are float32 in the
-end: a code magnifies its own rounding, 2^-24, by the inverse of this share, and below it there is only rounding to magnify."""
+"""A direction is lost when its singular value is below this share of the largest.  Dictionaries and codes are
+float32 in the end: a code magnifies its own rounding, 2^-24, by the inverse of this share, and below it there
+is only rounding to magnify."""
 
 
 class RowSpace(NamedTuple):
@@ -26,9 +27,9 @@ class RowSpace(NamedTuple):
 def row_space(D: Tensor) -> RowSpace:
     """Factor D once, in float64, so that ``Z = A D^+ = A Q X``.
 
-    Householder QR of the unit-norm atoms (k <= d): the normal equations would square their condition number.  Where they
-    are not independent to ``RANK_TOLERANCE``, the SVD of its triangle without the directions below; eigenvectors of
-    D^T D (d, d) where k > d.
+    Householder QR of the unit-norm atoms (k <= d): the normal equations would square their condition number.
+    Where they are not independent to ``RANK_TOLERANCE``, the SVD of its triangle without the directions
+    below; eigenvectors of D^T D (d, d) where k > d.
     """
     norms = D.double().norm(dim=1)
     inverse_norms = torch.where(norms > 0, 1 / norms, 0.0)
@@ -45,7 +46,9 @@ def row_space(D: Tensor) -> RowSpace:
     basis, R = torch.linalg.qr(unit.T)
     diagonal = R.diagonal().abs()
     if diagonal.min() > diagonal.max() * RANK_TOLERANCE:
-        to_codes = torch.linalg.solve_triangular(R, torch.eye(k, dtype=R.dtype, device=R.device), upper=True).T
+        to_codes = torch.linalg.solve_triangular(
+            R, torch.eye(k, dtype=R.dtype, device=R.device), upper=True
+        ).T
         if R.norm() * to_codes.norm() < 1 / RANK_TOLERANCE:
             return RowSpace(basis, to_codes * inverse_norms)
     U, values, Vh = torch.linalg.svd(R)
@@ -54,7 +57,8 @@ def row_space(D: Tensor) -> RowSpace:
 
 
 def idle_atoms(D: Tensor) -> Tensor:
-    """Which atoms (k,) add no direction to those before them: zero and repeated ones among them; where k > d, zero ones."""
+    """Which atoms (k,) add no direction to those before them: zero and repeated ones among them; where k > d,
+    zero ones."""
     norms = D.norm(dim=1)
     if D.shape[0] > D.shape[1]:
         return norms == 0
@@ -63,10 +67,13 @@ def idle_atoms(D: Tensor) -> Tensor:
 
 
 def project_atoms(D: Tensor, bounded: bool) -> Tensor:
-    """Nearest dictionary with ``D >= 0`` and, if ``bounded``, ``||D_j||_2 <= 1``: the exact projection, row by row."""
+    """Nearest dictionary with ``D >= 0`` and, if ``bounded``, ``||D_j||_2 <= 1``: the exact projection, row
+    by row."""
     D = D.clamp(min=0)
     # A hair inside the ball, so that rounding cannot leave a norm above 1.
-    return D / (D.norm(dim=1, keepdim=True) * (1 + 4 * torch.finfo(D.dtype).eps)).clamp(min=1) if bounded else D
+    return (
+        D / (D.norm(dim=1, keepdim=True) * (1 + 4 * torch.finfo(D.dtype).eps)).clamp(min=1) if bounded else D
+    )
 
 
 def unit_atoms(D: Tensor) -> Tensor:
@@ -76,5 +83,6 @@ def unit_atoms(D: Tensor) -> Tensor:
 
 
 def as_written(D: Tensor) -> Tensor:
-    """Unit atoms with every entry a float32 number, in float64: what a figure is worked out of is what is written and used."""
+    """Unit atoms with every entry a float32 number, in float64: what a figure is worked out of is what is
+    written and used."""
     return unit_atoms(D).float().double()

@@ -1,7 +1,7 @@
 """One scalar for the whole data set, so that a penalty means the same on every layer of every network.
 
-``normalised = (a - mean) / scale``, with ``scale`` the mean row norm of ``a - mean`` and ``mean`` zero unless centring
-was asked for.  Both travel with the dictionary; ``decode`` undoes them.
+``normalised = (a - mean) / scale``, with ``scale`` the mean row norm of ``a - mean`` and ``mean`` zero unless
+centring was asked for.  Both travel with the dictionary; ``decode`` undoes them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ class Normalizer:
         mean = A.mean(dim=0, dtype=torch.float64) if mode == "center" else None
         if mean is not None:
             A = A.double() - mean
-        # Through the largest entry, because squares of very small or very large ones leave the range of a float.
+        # Through the largest entry, because squares of very small or very large ones leave the range of a
+        # float.
         low, high = A.aminmax() if A.numel() else (A.new_zeros(()), A.new_zeros(()))
         largest = max(-float(low), float(high))
         if largest == 0:

@@ -36,7 +36,8 @@ def eckart_young_bound(C: Tensor, concepts: int) -> Tensor:
 def optimality_gap(error: float, bound: float, total: float) -> float:
     """``error / bound - 1``: a certificate, for the optimum lies between ``bound`` and ``error``.
 
-    Where the bound is zero to working precision (k >= rank A) the gap is a share of ``total = ||A||_F^2`` instead.
+    Where the bound is zero to working precision (k >= rank A) the gap is a share of ``total = ||A||_F^2``
+    instead.
     """
     floor = NOTHING * total
     if bound <= floor:
@@ -45,14 +46,16 @@ def optimality_gap(error: float, bound: float, total: float) -> float:
 
 
 def kkt_residual(D: Tensor, S: Tensor, P: Tensor, *, bounded: bool) -> float:
-    """``||D - proj(D - (S D - P) / L)|| / ||D||`` with ``L = ||S||_F``: zero exactly at a stationary dictionary."""
+    """``||D - proj(D - (S D - P) / L)|| / ||D||`` with ``L = ||S||_F``: zero exactly at a stationary
+    dictionary."""
     lipschitz = S.norm().clamp(min=torch.finfo(S.dtype).tiny)
     moved = project_atoms(D - (S @ D - P) / lipschitz, bounded)
     return float((D - moved).norm() / D.norm().clamp(min=torch.finfo(D.dtype).tiny))
 
 
 def lasso_duality_gap(A: Tensor, Z: Tensor, D: Tensor, l1_penalty: float) -> tuple[Tensor, Tensor]:
-    """Objective and duality gap of lasso codes, each (n,): the codes are within ``gap`` of the best objective.
+    """Objective and duality gap of lasso codes, each (n,): the codes are within ``gap`` of the best
+    objective.
 
     The dual point is the residual r = a - z D, shrunk until ``||theta D^T||_inf <= l1_penalty``; its value is
     ``<a, theta> - 1/2 ||theta||^2`` (Kim, Koh, Lustig, Boyd & Gorinevsky, 2007).
@@ -60,6 +63,8 @@ def lasso_duality_gap(A: Tensor, Z: Tensor, D: Tensor, l1_penalty: float) -> tup
     residual = A - Z @ D
     primal = 0.5 * residual.square().sum(dim=1) + l1_penalty * Z.abs().sum(dim=1)
     correlation = (residual @ D.T).abs().amax(dim=1)
-    shrink = (l1_penalty / correlation.clamp(min=l1_penalty)) if l1_penalty > 0 else torch.zeros_like(correlation)
+    shrink = (
+        (l1_penalty / correlation.clamp(min=l1_penalty)) if l1_penalty > 0 else torch.zeros_like(correlation)
+    )
     dual = shrink * (A * residual).sum(dim=1) - 0.5 * shrink.square() * residual.square().sum(dim=1)
     return primal, (primal - dual).clamp(min=0)

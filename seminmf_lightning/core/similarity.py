@@ -43,7 +43,9 @@ def cosines(D1: Tensor, D2: Tensor) -> Tensor:
         ValueError: the atoms are not of one width, or not finite.
     """
     if D1.ndim != 2 or D2.ndim != 2 or D1.shape[1] != D2.shape[1]:
-        raise ValueError(f"dictionaries must be (k, d) with one d, got {tuple(D1.shape)} and {tuple(D2.shape)}")
+        raise ValueError(
+            f"dictionaries must be (k, d) with one d, got {tuple(D1.shape)} and {tuple(D2.shape)}"
+        )
     product = _units(D1) @ _units(D2).T.to(D1.device)
     if not product.isfinite().all():
         raise ValueError("a dictionary holds NaN or Inf; every number must be finite")
@@ -72,7 +74,8 @@ def collinearity(D: Tensor) -> Collinearity:
 def match_atoms(D1: Tensor, D2: Tensor) -> Matching:
     """One-to-one pairs of atoms of the least ``sum (1 - cosine)`` (Kuhn, "The Hungarian method", 1955).
 
-    Of dictionaries of different sizes every atom of the smaller one is matched; the others of the larger one are not.
+    Of dictionaries of different sizes every atom of the smaller one is matched; the others of the larger one
+    are not.
 
     Raises:
         ValueError: the atoms are not of one width, or not finite.
@@ -83,7 +86,8 @@ def match_atoms(D1: Tensor, D2: Tensor) -> Matching:
 
 
 def hungarian_distance(D1: Tensor, D2: Tensor) -> float:
-    """Mean of ``1 - cosine`` over the min(k1, k2) pairs of :func:`match_atoms`, no unit; does not depend on norms or order.
+    """Mean of ``1 - cosine`` over the min(k1, k2) pairs of :func:`match_atoms`, no unit; does not depend on
+    norms or order.
 
     0: each atom of the smaller dictionary is in the larger one, up to its length.  A zero atom counts 1.
     """
@@ -91,7 +95,8 @@ def hungarian_distance(D1: Tensor, D2: Tensor) -> float:
 
 
 def matched_share(D1: Tensor, D2: Tensor, cosine: float = 0.9) -> float:
-    """Share of the smaller dictionary's atoms whose partner in :func:`match_atoms` has at least this cosine, in [0, 1].
+    """Share of the smaller dictionary's atoms whose partner in :func:`match_atoms` has at least this cosine,
+    in [0, 1].
 
     Between two seeds of one run it says how many concepts do not depend on the seed.
     """

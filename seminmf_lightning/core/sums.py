@@ -2,9 +2,9 @@
 
 Legend:  A (n, d)   Z (n, k)   C = A^T A (d, d)   S = Z^T Z (k, k)   P = Z^T A (k, d)
 
-Sums are float64.  A float32 product of one batch carries 24 bits, so that adding such products in float64 is exact or
-nearly so, whatever their order; float64 products are rounded to a common grid first, for the same end.  One process and many,
-stopped and resumed anywhere, arrive at the same statistics.
+Sums are float64.  A float32 product of one batch carries 24 bits, so that adding such products in float64 is
+exact or nearly so, whatever their order; float64 products are rounded to a common grid first, for the same
+end.  One process and many, stopped and resumed anywhere, arrive at the same statistics.
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ import torch
 from torch import Tensor
 
 BLOCK_ROWS = 2048
-"""Rows of one float32 product.  Processes get whole blocks, so that the products do not depend on their number."""
+"""Rows of one float32 product.  Processes get whole blocks, so that the products do not depend on their
+number."""
 NARROW = 320
-"""Features below which products are taken in float64: they cost little, and libraries split them by thread."""
+"""Features below which products are taken in float64: they cost little, and libraries split them by
+thread."""
 PAIR_WORK = 4000
-"""Operations of a large matrix product that take as long as adding one product to its place; measured on two CPU cores."""
+"""Operations of a large matrix product that take as long as adding one product to its place; measured on two
+CPU cores."""
 
 
 @dataclass
@@ -76,8 +79,9 @@ class SecondMoment(Sums):
     def add_rows_(self, A: Tensor, factor: float = 1.0, grid: float = 0.0) -> None:
         """Add ``factor^2 A^T A``.  The product is taken in A's own precision, the sum in float64.
 
-        Products in float64 are rounded to multiples of ``grid``, a power of two, if it is above 0: sums below ``2^53 grid`` are
-        then exact, and do not depend on their order (Demmel & Nguyen, "Fast reproducible floating-point summation", 2013).
+        Products in float64 are rounded to multiples of ``grid``, a power of two, if it is above 0: sums below
+        ``2^53 grid`` are then exact, and do not depend on their order (Demmel & Nguyen, "Fast reproducible
+        floating-point summation", 2013).
 
         Raises:
             FloatingPointError: a square overflowed, or A holds NaN or Inf; nothing was added.
@@ -98,14 +102,16 @@ class SecondMoment(Sums):
 
 
 def _to_grid_(x: Tensor, grid: float) -> Tensor:
-    """Round in place to multiples of ``grid``; numbers of ``2^51 grid`` and more lose a bit or two besides."""
+    """Round in place to multiples of ``grid``; numbers of ``2^51 grid`` and more lose a bit or two
+    besides."""
     shift = 1.5 * 2.0**52 * grid
     return x.add_(shift).sub_(shift)
 
 
 @dataclass
 class CodeStatistics(Sums):
-    """``S = Z^T Z``, ``P = Z^T A`` and the figures of the codes, for the online algorithm of Mairal et al. (2010)."""
+    """``S = Z^T Z``, ``P = Z^T A`` and the figures of the codes, for the online algorithm of Mairal et al.
+    (2010)."""
 
     gram: Tensor  # S (k, k)
     cross: Tensor  # P (k, d)
@@ -147,7 +153,8 @@ class CodeStatistics(Sums):
 
 
 def _add_products_(gram: Tensor, cross: Tensor, Z: Tensor, A: Tensor) -> None:
-    """``S += Z^T Z`` and ``P += Z^T A`` in float64; of many concepts on the CPU from the codes that are not zero alone."""
+    """``S += Z^T Z`` and ``P += Z^T A`` in float64; of many concepts on the CPU from the codes that are not
+    zero alone."""
     (n, k), counts = Z.shape, (Z != 0).sum(dim=1)
     if Z.device.type != "cpu" or int(counts.square().sum()) * PAIR_WORK > n * k * k:
         exact = Z.double()

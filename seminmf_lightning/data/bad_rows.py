@@ -23,9 +23,9 @@ RECORD = np.dtype([("row", "<i8"), ("pass", "<i4"), ("feature", "<i4"), ("value"
 class SkippedRows:
     """What is left out of one source.
 
-    Given a folder, each process appends what it meets first to a part file of its own there, before the batch goes on: a
-    kill loses nothing, a resumed run knows the rows of all parts, and :meth:`write_list` makes one list of them.  Memory is
-    that of a set of the rows left out.
+    Given a folder, each process appends what it meets first to a part file of its own there, before the batch
+    goes on: a kill loses nothing, a resumed run knows the rows of all parts, and :meth:`write_list` makes one
+    list of them.  Memory is that of a set of the rows left out.
 
     Args:
         source: where the rows come from.
@@ -51,11 +51,15 @@ class SkippedRows:
         self._part.write_bytes(b"")
         if rank == 0:
             mine = {_part(folder, process) for process in range(world)}
-            for left in (folder / LIST, *(part for part in self._parts() if part not in mine)):  # of a run that failed early
+            for left in (
+                folder / LIST,
+                *(part for part in self._parts() if part not in mine),
+            ):  # of a run that failed early
                 left.unlink(missing_ok=True)
 
     def drop(self, batch: tuple[Tensor, Tensor, Tensor], passes: int) -> tuple[Tensor, Tensor, Tensor]:
-        """A batch (rows, their numbers, sizes of its minibatches) without bad rows; ``passes``: 1 in the first pass, 0 before.
+        """A batch (rows, their numbers, sizes of its minibatches) without bad rows; ``passes``: 1 in the
+        first pass, 0 before.
 
         Raises:
             ValueError: more rows than may be are bad.
@@ -80,7 +84,8 @@ class SkippedRows:
         return found[np.unique(found["row"], return_index=True)[1]]
 
     def write_list(self) -> None:
-        """``skipped_rows.csv``: the file, the row in it, the row among all, why, and the pass that met it first."""
+        """``skipped_rows.csv``: the file, the row in it, the row among all, why, and the pass that met it
+        first."""
         if self.folder is None or not len(found := self.records()):
             return
         with (
@@ -109,13 +114,19 @@ class SkippedRows:
         features = (~A.isfinite()).int().argmax(dim=1)
         values = A.gather(1, features[:, None])[:, 0]
         found = np.empty(len(A), RECORD)
-        found["row"], found["pass"], found["feature"], found["value"] = numbers, passes, features.cpu(), values.cpu()
+        found["row"], found["pass"], found["feature"], found["value"] = (
+            numbers,
+            passes,
+            features.cpu(),
+            values.cpu(),
+        )
         found = found[new]
         if not self._known:
             first = found[0]
             warnings.warn(
                 f"{self.source.where(int(first['row']))}: {reason(first['feature'], first['value'])}; such rows are left out "
-                f"(data.on_bad_rows=skip)" + ("" if self.folder is None else f" and listed in {self.folder / LIST}"),
+                f"(data.on_bad_rows=skip)"
+                + ("" if self.folder is None else f" and listed in {self.folder / LIST}"),
                 stacklevel=2,
             )
         self._known |= set(found["row"].tolist())
@@ -142,7 +153,8 @@ class SkippedRows:
 
 
 def bad_rows(A: Tensor) -> Tensor:
-    """Which rows (m,) hold NaN or Inf.  A sum over the row shows it at a twentieth of the price of looking at each number."""
+    """Which rows (m,) hold NaN or Inf.  A sum over the row shows it at a twentieth of the price of looking at
+    each number."""
     suspect = ~A.sum(dim=1).isfinite()
     if suspect.any():  # finite numbers may add up to infinity
         suspect[suspect.clone()] = ~A[suspect].isfinite().all(dim=1)

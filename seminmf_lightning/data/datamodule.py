@@ -25,8 +25,12 @@ from seminmf_lightning.data.sources.tensor import TensorRows
 from seminmf_lightning.data.splits import RowSet, hold_out, scattered_stretches, shuffled
 
 SAMPLE_BYTES = 256 * 2**20
-BLOCK_BYTES = 64 * 2**20  # where order does not matter: blocks large enough for the matrix product to run at full speed
-COPY_BYTES = 24 * 2**20  # of blocks that are copies: larger ones get fresh memory each time, at a seventh of the speed
+BLOCK_BYTES = (
+    64 * 2**20
+)  # where order does not matter: blocks large enough for the matrix product to run at full speed
+COPY_BYTES = (
+    24 * 2**20
+)  # of blocks that are copies: larger ones get fresh memory each time, at a seventh of the speed
 SAMPLE_STRETCHES = 64  # of a sample of rows that are fetched
 SHUFFLED_ROWS = 1024
 WHOLE_ROWS = 2048  # a large batch is a multiple of this, so that processes can share it in whole blocks
@@ -37,29 +41,29 @@ class ActivationDataModule(lightning.LightningDataModule):
     """Streams activations (n, d) to any number of processes.
 
     Args:
-        source: a :class:`Source`; or a tensor, an array, or the path(s) or glob of ``.npy`` or ``.safetensors`` files,
-            or their URLs in an object store.
-        batch_size: rows a step, of all processes together.  None: 1,024 where the order of rows matters to the module,
-            else blocks of about 32 MB.
+        source: a :class:`Source`; or a tensor, an array, or the path(s) or glob of ``.npy`` or
+            ``.safetensors`` files, or their URLs in an object store.
+        batch_size: rows a step, of all processes together.  None: 1,024 where the order of rows matters to
+            the module, else blocks of about 32 MB.
         val_fraction: share of rows held out, in [0, 1); 0 evaluates on the training rows.
-        val_split: ``group`` holds out whole images or documents, ``block`` contiguous rows; ``auto`` takes groups where
-            the source knows them.
+        val_split: ``group`` holds out whole images or documents, ``block`` contiguous rows; ``auto`` takes
+            groups where the source knows them.
         order: ``shuffled`` or ``sequential``; ``auto`` asks the module whether order matters to it.
         sample_rows: rows of the training set that the normaliser and the starting dictionary are made from.
-        on_bad_rows: of rows that hold NaN or Inf: ``error``, or ``skip`` to leave them out of training and validation, and list
-            them in ``skipped_rows.csv`` in the trainer's ``default_root_dir``.  Of prediction, whose row i is row i of the
-            data, nothing is left out.
+        on_bad_rows: of rows that hold NaN or Inf: ``error``, or ``skip`` to leave them out of training and
+            validation, and list them in ``skipped_rows.csv`` in the trainer's ``default_root_dir``.  Of
+            prediction, whose row i is row i of the data, nothing is left out.
         max_skipped: share of the rows that may be left out, in [0, 1].
         seed: of the order and the sample.
-        split_seed: of the choice of held-out rows; not the same, so that runs which differ in their seed are measured on the
-            same rows.
+        split_seed: of the choice of held-out rows; not the same, so that runs which differ in their seed are
+            measured on the same rows.
 
     Raises:
         TypeError, ValueError: a bad argument; on setup, bad data, naming the file or the row.
 
-    The module may have ``order_matters`` (bool), ``extra_batches`` (int, empty batches after each pass), ``block_rows``
-    (int, rows of a batch that must stay in one process together) and ``minibatch_rows`` (int or None, rows of all processes
-    after which it does something: see :class:`BatchStream`).
+    The module may have ``order_matters`` (bool), ``extra_batches`` (int, empty batches after each pass),
+    ``block_rows`` (int, rows of a batch that must stay in one process together) and ``minibatch_rows`` (int
+    or None, rows of all processes after which it does something: see :class:`BatchStream`).
     """
 
     def __init__(
@@ -101,7 +105,9 @@ class ActivationDataModule(lightning.LightningDataModule):
             self.source.verify_share(*self._place())
         if stage == "fit" and self.skipped_rows is not None and self.trainer is not None:
             self.skipped_rows.keep_in(
-                Path(self.trainer.default_root_dir), *self._place(), resumed=self.trainer.ckpt_path is not None
+                Path(self.trainer.default_root_dir),
+                *self._place(),
+                resumed=self.trainer.ckpt_path is not None,
             )
 
     def teardown(self, stage: str) -> None:
@@ -140,15 +146,19 @@ class ActivationDataModule(lightning.LightningDataModule):
 
     def val_dataloader(self) -> BatchStream:
         assert self.val_rows is not None
-        return self._stream(self.val_rows, self.batch_size or 4 * SHUFFLED_ROWS, shuffle=False, any_order=True)
+        return self._stream(
+            self.val_rows, self.batch_size or 4 * SHUFFLED_ROWS, shuffle=False, any_order=True
+        )
 
     def predict_dataloader(self) -> BatchStream:
         """All rows, in order, bad ones too: row i of what is predicted is row i of the data."""
-        return self._stream(RowSet.all(len(self.source)), self.batch_size or 4 * SHUFFLED_ROWS, shuffle=False, whole=True)
+        return self._stream(
+            RowSet.all(len(self.source)), self.batch_size or 4 * SHUFFLED_ROWS, shuffle=False, whole=True
+        )
 
     def sample(self) -> Tensor:
-        """Training rows, the same on every process: all if they are few, else a random set in order of row number (of 64 random
-        stretches, where rows are fetched).
+        """Training rows, the same on every process: all if they are few, else a random set in order of row
+        number (of 64 random stretches, where rows are fetched).
 
         Raises:
             ValueError: a row with NaN or Inf, naming its file and number.
@@ -167,21 +177,26 @@ class ActivationDataModule(lightning.LightningDataModule):
         if self.source.chunking is None:
             positions = shuffled(np.arange(count), n, self.seed, 2**31)
         else:  # a request for each row would be too many: rows of some places
-            stretches = scattered_stretches(n, count, SAMPLE_STRETCHES, self.source.chunking.rows, self.seed, 2**31)
+            stretches = scattered_stretches(
+                n, count, SAMPLE_STRETCHES, self.source.chunking.rows, self.seed, 2**31
+            )
             self.source.expect(Wanted([tuple(rows.ranges(*one)) for one in stretches], []))
             positions = np.concatenate([np.arange(*one) for one in stretches])
             positions = positions[shuffled(np.arange(len(positions)), len(positions), self.seed, 2**31)]
         numbers = rows.rows(np.sort(positions) if sort else positions)
         A = self.usable(self.source.read(numbers), torch.from_numpy(numbers))[0]
         if not len(A):
-            raise ValueError(f"all of {count} rows looked at hold NaN or Inf: {self.source.where(int(numbers[0]))} and others")
+            raise ValueError(
+                f"all of {count} rows looked at hold NaN or Inf: {self.source.where(int(numbers[0]))} and others"
+            )
         return A
 
     def usable(self, A: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
         """Rows (m, d) and their numbers (m,) without those that are skipped.
 
         Raises:
-            ValueError: a row with NaN or Inf, and they are not skipped; the message names its file and number.
+            ValueError: a row with NaN or Inf, and they are not skipped; the message names its file and
+                number.
         """
         if self.skipped_rows is not None:
             return self.skipped_rows.drop((A, numbers, torch.tensor([len(A)])), 0)[:2]
@@ -240,9 +255,13 @@ class ActivationDataModule(lightning.LightningDataModule):
             return None
         groups = self.source.open_groups()
         if groups is None and self.val_split == "group":
-            raise ValueError("data.val_split=group, but this source has no groups: give data.groups, or use val_split=block")
+            raise ValueError(
+                "data.val_split=group, but this source has no groups: give data.groups, or use val_split=block"
+            )
         if groups is not None and groups.shape != (n,):
-            raise ValueError(f"groups have shape {groups.shape}, but there are {n} rows: one group number a row is needed")
+            raise ValueError(
+                f"groups have shape {groups.shape}, but there are {n} rows: one group number a row is needed"
+            )
         return groups
 
 
@@ -253,7 +272,11 @@ def as_source(source: Any) -> Source:
     if isinstance(source, Tensor | np.ndarray):
         return TensorRows(source)
     paths = [source] if isinstance(source, str | os.PathLike) else source
-    if not isinstance(paths, Sequence) or not paths or not all(isinstance(path, str | os.PathLike) for path in paths):
+    if (
+        not isinstance(paths, Sequence)
+        or not paths
+        or not all(isinstance(path, str | os.PathLike) for path in paths)
+    ):
         raise TypeError(f"source must be a Source, a tensor, an array, or paths; got {type(source).__name__}")
     if any("://" in str(path) for path in paths):
         return ObjectStoreRows([str(path) for path in paths])

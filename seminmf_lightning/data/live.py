@@ -1,9 +1,9 @@
 """Activations straight from a network into training: no disk, a bounded shuffle buffer.
 
-A pass takes the examples in a new random order, a *window* of them at a time: their rows are harvested, mixed, and given out
-in batches; then comes the next window.  A pass has the same number of batches whatever the examples hold, and a window's rows
-are spread evenly over its own, so that every row comes once, all processes count alike, and a resumed pass harvests anew only
-the window it was in.
+A pass takes the examples in a new random order, a *window* of them at a time: their rows are harvested,
+mixed, and given out in batches; then comes the next window.  A pass has the same number of batches whatever
+the examples hold, and a window's rows are spread evenly over its own, so that every row comes once, all
+processes count alike, and a resumed pass harvests anew only the window it was in.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from seminmf_lightning.harvest.harvester import Harvester, NormFilter, norm_limi
 from seminmf_lightning.harvest.recipe import HarvestRecipe
 
 COUNTED_EXAMPLES = 4096
-"""Up to so many texts, the rows of each are counted: the held-out share is one of rows; beyond, one of examples."""
+"""Up to so many texts, the rows of each are counted: the held-out share is one of rows; beyond, one of
+examples."""
 PROBED_EXAMPLES = 16
 SHUFFLED_ROWS = 1024
 LARGE_BATCH = 8192
@@ -32,22 +33,23 @@ LARGE_BATCH = 8192
 class HarvestDataModule(lightning.LightningDataModule):
     """Streams rows (n, d) of one layer of a network that is shown examples as training goes.
 
-    ``model`` to ``norm_factor``, ``workers`` and ``limit`` are those of :class:`~seminmf_lightning.harvest.HarvestRecipe`;
-    exactly one layer.
+    ``model`` to ``norm_factor``, ``workers`` and ``limit`` are those of
+    :class:`~seminmf_lightning.harvest.HarvestRecipe`; exactly one layer.
 
     Args:
         network_batch_size: pictures or windows of text the network is shown at once.
-        batch_size: rows a step, of all processes together, on average.  None: 1,024 where the order of rows matters to the
-            module, else 8,192.
+        batch_size: rows a step, of all processes together, on average.  None: 1,024 where the order of rows
+            matters to the module, else 8,192.
         buffer_mb: size of the window of rows that are mixed, in each process.
         val_fraction: share of the examples held out, in [0, 1); 0 evaluates on the training examples.
-        sample_rows: rows of the first training examples that the normaliser and the starting dictionary are made from; they
-            are harvested once.
+        sample_rows: rows of the first training examples that the normaliser and the starting dictionary are
+            made from; they are harvested once.
         seed: of the order and the choice of tokens.
         split_seed: of the choice of held-out examples.
 
     Raises:
-        TypeError, ValueError: a bad argument; on setup, a layer that does not exist or inputs that cannot be read.
+        TypeError, ValueError: a bad argument; on setup, a layer that does not exist or inputs that cannot be
+            read.
     """
 
     def __init__(
@@ -91,7 +93,8 @@ class HarvestDataModule(lightning.LightningDataModule):
         self._rows_an_example = 1.0
         self._kept: dict[int, Tensor] = {}
 
-    # --- what the trainer and the module ask ---------------------------------------------------------------------
+    # --- what the trainer and the module ask
+    # ---------------------------------------------------------------------
 
     def setup(self, stage: str | None = None) -> None:
         if self._harvester is None:
@@ -99,7 +102,9 @@ class HarvestDataModule(lightning.LightningDataModule):
             self._harvester = self.recipe.harvester(device)
             if len(self._harvester.layers) != 1:
                 found = ", ".join(map(str, self._harvester.layers))
-                raise ValueError(f"data.layers must name one layer, since one dictionary is trained; it names {found}")
+                raise ValueError(
+                    f"data.layers must name one layer, since one dictionary is trained; it names {found}"
+                )
             self._probe()
 
     @property
@@ -109,7 +114,9 @@ class HarvestDataModule(lightning.LightningDataModule):
 
     @property
     def source(self) -> Any:
-        raise ValueError("data=harvest gives rows to training alone; harvest them with scripts/harvest.py and use data=shards")
+        raise ValueError(
+            "data=harvest gives rows to training alone; harvest them with scripts/harvest.py and use data=shards"
+        )
 
     def train_dataloader(self) -> LiveStream:
         module = self.trainer.lightning_module if self.trainer is not None else None
@@ -141,7 +148,8 @@ class HarvestDataModule(lightning.LightningDataModule):
         names = [self.harvester.inputs.identify(int(number)) for number in numbers.unique()[:3]]
         return f"rows of {', '.join(names)} and others hold numbers up to {float(A.abs().max()):.3g}, too large to square"
 
-    # --- harvesting ----------------------------------------------------------------------------------------------
+    # --- harvesting
+    # ----------------------------------------------------------------------------------------------
 
     @property
     def harvester(self) -> Harvester:
@@ -165,7 +173,8 @@ class HarvestDataModule(lightning.LightningDataModule):
     def rows_of(self, examples: Sequence[int], *, first_pass: bool = False) -> tuple[Tensor, Tensor]:
         """Rows (m, d) float32 of examples, and the example of each (m,).
 
-        In the first pass over the training examples those of the sample are at hand already; they are kept until it ends.
+        In the first pass over the training examples those of the sample are at hand already; they are kept
+        until it ends.
         """
         harvester, layer = self.harvester, self.harvester.layers[0]
         device = harvester.device
@@ -180,7 +189,9 @@ class HarvestDataModule(lightning.LightningDataModule):
                 values.append(found.rows[layer].values.float().clone())
                 numbers.append(torch.from_numpy(found.rows[layer].origin["example"]))
         if not values:
-            return torch.empty(0, self._features, device=device), torch.empty(0, dtype=torch.int64, device=device)
+            return torch.empty(0, self._features, device=device), torch.empty(
+                0, dtype=torch.int64, device=device
+            )
         return torch.cat(values), torch.cat(numbers).to(device)
 
     def forget_sample(self) -> None:
@@ -200,7 +211,9 @@ class HarvestDataModule(lightning.LightningDataModule):
             if found >= wanted:
                 break
         if not found:
-            raise ValueError(f"layer {self.harvester.layers[0]!s} gives no rows; another choice of data.tokens may")
+            raise ValueError(
+                f"layer {self.harvester.layers[0]!s} gives no rows; another choice of data.tokens may"
+            )
         return torch.cat(parts)[:wanted]
 
     def _count_skipped(self, pool: Sequence[Any]) -> None:
@@ -231,7 +244,11 @@ class HarvestDataModule(lightning.LightningDataModule):
         if harvester.inputs.kind == "text" and count <= COUNTED_EXAMPLES:
             counts = np.array([self._count(read.items) for read in harvester.read(range(count))], dtype=float)
         self._rows_an_example = max(float(counts.mean()), 1e-3)
-        held = held_out_groups(counts, self.val_fraction, self.split_seed) if self.val_fraction else np.ones(count, dtype=bool)
+        held = (
+            held_out_groups(counts, self.val_fraction, self.split_seed)
+            if self.val_fraction
+            else np.ones(count, dtype=bool)
+        )
         self.val_examples = RowSet.where(held)
         self.train_examples = RowSet.where(~held) if self.val_fraction else self.val_examples
         if not len(self.train_examples):
@@ -250,15 +267,22 @@ class HarvestDataModule(lightning.LightningDataModule):
 class LiveStream:
     """An iterable for the trainer: ``len``, a resumable position; see the head of this file.
 
-    ``batch_size`` counts the rows of all processes together; batches hold about as many.  ``extra`` empty batches follow, and
-    each batch is made of minibatches of about ``minibatch`` rows, as in :class:`~seminmf_lightning.data.loader.BatchStream`.
+    ``batch_size`` counts the rows of all processes together; batches hold about as many.  ``extra`` empty
+    batches follow, and each batch is made of minibatches of about ``minibatch`` rows, as in
+    :class:`~seminmf_lightning.data.loader.BatchStream`.
     """
 
     def __init__(
         self, data: HarvestDataModule, examples: RowSet, batch_size: int, *,
         shuffle: bool, extra: int = 0, minibatch: int | None = None,
     ) -> None:  # fmt: skip
-        self.data, self.examples, self.batch_size, self.shuffle, self.extra = data, examples, batch_size, shuffle, extra
+        self.data, self.examples, self.batch_size, self.shuffle, self.extra = (
+            data,
+            examples,
+            batch_size,
+            shuffle,
+            extra,
+        )
         self.minibatch = min(minibatch or batch_size, batch_size)
         each = data.window_examples
         self.windows = [(start, min(start + each, len(examples))) for start in range(0, len(examples), each)]
@@ -295,7 +319,8 @@ class LiveStream:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """
         Raises:
-            ValueError: another number of processes in mid-pass: each has its own windows, and rows would count twice.
+            ValueError: another number of processes in mid-pass: each has its own windows, and rows would
+                count twice.
         """
         if 0 < state["batch"] < len(self) and state["world"] != self.data.world:
             raise ValueError(
@@ -310,7 +335,8 @@ class LiveStream:
             self.epoch, self.batch = epoch, 0
 
     def _window(self, window: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Rows of this process's share of a window, the example of each, and the order to give them out in."""
+        """Rows of this process's share of a window, the example of each, and the order to give them out
+        in."""
         positions = np.arange(*self.windows[window])
         if self.shuffle:
             positions = shuffled(positions, len(self.examples), self.data.seed, self.epoch)
@@ -318,7 +344,9 @@ class LiveStream:
         values, numbers = self.data.rows_of(mine.tolist(), first_pass=self.shuffle and self.epoch == 0)
         if not self.shuffle:
             return values, numbers, torch.arange(len(values), device=values.device)
-        seed = np.random.SeedSequence([self.data.seed, self.epoch, window, self.data.rank]).generate_state(1)[0]
+        seed = np.random.SeedSequence([self.data.seed, self.epoch, window, self.data.rank]).generate_state(1)[
+            0
+        ]
         order = torch.randperm(len(values), generator=torch.Generator().manual_seed(int(seed)))
         return values, numbers, order.to(values.device)
 

@@ -1,7 +1,8 @@
 """Batches of one process, in an order that does not depend on how many processes there are.
 
-Every process walks the same global batches and reads its own share of each (:mod:`~seminmf_lightning.data.sampler`): counts are
-equal everywhere, a share may be an empty (0, d) batch, and the position is one pair of numbers, the same on all of them.
+Every process walks the same global batches and reads its own share of each
+(:mod:`~seminmf_lightning.data.sampler`): counts are equal everywhere, a share may be an empty (0, d) batch,
+and the position is one pair of numbers, the same on all of them.
 """
 
 from __future__ import annotations
@@ -18,20 +19,25 @@ from seminmf_lightning.data.source import Source
 from seminmf_lightning.data.splits import RowSet
 
 Batch = tuple[Tensor, Tensor, Tensor]
-"""Rows (m, d), their numbers in the source (m,) int64, and how many of them belong to each minibatch (b,) int64."""
+"""Rows (m, d), their numbers in the source (m,) int64, and how many of them belong to each minibatch (b,)
+int64."""
 
 
 class BatchStream:
-    """An iterable for the trainer: ``len``, a resumable position, no worker processes (they slow a memory map down).
+    """An iterable for the trainer: ``len``, a resumable position, no worker processes (they slow a memory map
+    down).
 
-    ``batch_size`` counts the rows of all processes together.  ``extra`` empty batches follow the data in every pass, for
-    modules that go on working without it.  Slices begin at multiples of ``block`` rows.  What ``skipped`` leaves out is missing
-    from batches and minibatches, whose bounds stay where they are.
+    ``batch_size`` counts the rows of all processes together.  ``extra`` empty batches follow the data in
+    every pass, for modules that go on working without it.  Slices begin at multiples of ``block`` rows.  What
+    ``skipped`` leaves out is missing from batches and minibatches, whose bounds stay where they are.
 
-    A batch is made of minibatches of ``minibatch`` rows of all processes together, each process having its slice of each of
-    them: what a module does after every minibatch depends neither on the batch size nor on the number of processes.
+    A batch is made of minibatches of ``minibatch`` rows of all processes together, each process having its
+    slice of each of
+    them: what a module does after every minibatch depends neither on the batch size nor on the number of
+        processes.
 
-    ``any_order`` leaves the order to a source that fetches its rows; without it, it is that of all other sources.
+    ``any_order`` leaves the order to a source that fetches its rows; without it, it is that of all other
+    sources.
     """
 
     def __init__(
@@ -75,10 +81,15 @@ class BatchStream:
         """Go on at a position.
 
         Raises:
-            ValueError: it is within a pass over other rows, or over these in other batches: rows would be lost or come twice.
+            ValueError: it is within a pass over other rows, or over these in other batches: rows would be
+                lost or come twice.
         """
         before = state.get("layout", self.layout)
-        other = [f"{name} was {before.get(name)}, is {mine}" for name, mine in self.layout.items() if before.get(name) != mine]
+        other = [
+            f"{name} was {before.get(name)}, is {mine}"
+            for name, mine in self.layout.items()
+            if before.get(name) != mine
+        ]
         if other and 0 < state["batch"] < state["batches"]:
             raise ValueError(
                 f"the checkpoint was taken within a pass (batch {state['batch']}) that this one does not go on with: "
@@ -87,8 +98,8 @@ class BatchStream:
         self.epoch, self.batch = state["epoch"], state["batch"]
 
     def set_epoch(self, epoch: int) -> None:
-        """Begin pass ``epoch``, unless it is the one under way.  A checkpoint taken between two passes does not give the
-        position back through :meth:`load_state_dict`; the trainer's count of passes does."""
+        """Begin pass ``epoch``, unless it is the one under way.  A checkpoint taken between two passes does
+        not give the position back through :meth:`load_state_dict`; the trainer's count of passes does."""
         if epoch > self.epoch:
             self.epoch, self.batch = epoch, 0
 

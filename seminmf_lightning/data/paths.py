@@ -25,9 +25,13 @@ def find_files(path: Paths, suffix: str) -> list[Path]:
     for one in path:
         text = os.path.expanduser(os.fspath(one))
         pattern = os.path.join(glob.escape(text), f"*{suffix}") if os.path.isdir(text) else text
-        matches = [Path(text)] if os.path.isfile(text) else sorted(map(Path, glob.glob(pattern, recursive=True)))
+        matches = (
+            [Path(text)] if os.path.isfile(text) else sorted(map(Path, glob.glob(pattern, recursive=True)))
+        )
         if not matches:
-            raise FileNotFoundError(f"data.path={os.fspath(one)!r} matches no file (looked from {os.getcwd()})")
+            raise FileNotFoundError(
+                f"data.path={os.fspath(one)!r} matches no file (looked from {os.getcwd()})"
+            )
         found += matches
     if not found:
         raise FileNotFoundError("data.path is an empty list: name at least one file")

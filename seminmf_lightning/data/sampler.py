@@ -1,7 +1,7 @@
 """Which rows of a global batch a process reads: the same batches whatever the number of processes.
 
-Positions p = 0..n-1 are those of a :class:`RowSet`.  An order keeps no state: any batch of any pass is worked out by itself, so
-that a resumed pass seeks.
+Positions p = 0..n-1 are those of a :class:`RowSet`.  An order keeps no state: any batch of any pass is worked
+out by itself, so that a resumed pass seeks.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ LEAST_BLOCK = 256  # rows in a row, where their order is free
 
 
 class Share(NamedTuple):
-    """What one process reads of a batch: ``positions`` in this order or, where that is None, ``stretches`` [start, stop)."""
+    """What one process reads of a batch: ``positions`` in this order or, where that is None, ``stretches``
+    [start, stop)."""
 
     positions: np.ndarray | None
     stretches: list[tuple[int, int]]
@@ -40,10 +41,20 @@ class Order(ABC):
 
 
 class ScatteredOrder(Order):
-    """Every row may be next: shuffled over all of them, or in order.  A process has a slice of each minibatch."""
+    """Every row may be next: shuffled over all of them, or in order.  A process has a slice of each
+    minibatch."""
 
     def __init__(
-        self, rows: RowSet, batch_size: int, *, shuffle: bool, seed: int, rank: int, world: int, block: int, minibatch: int
+        self,
+        rows: RowSet,
+        batch_size: int,
+        *,
+        shuffle: bool,
+        seed: int,
+        rank: int,
+        world: int,
+        block: int,
+        minibatch: int,
     ) -> None:
         self.total, self.batch_size, self.minibatch = len(rows), batch_size, minibatch
         self.shuffle, self.seed, self.rank, self.world, self.block = shuffle, seed, rank, world, block
@@ -70,27 +81,38 @@ class ScatteredOrder(Order):
 
 
 class WindowedOrder(Order):
-    """For rows that are fetched chunk by chunk: batches are made from one *window* of some chunks after the other.
+    """For rows that are fetched chunk by chunk: batches are made from one *window* of some chunks after the
+    other.
 
-    Chunk j of a pass is that of process ``j % world``, which fetches no other and reads its rows of each minibatch, be they
-    many, few or none.
+    Chunk j of a pass is that of process ``j % world``, which fetches no other and reads its rows of each
+    minibatch, be they many, few or none.
 
     - ``shuffle``: chunks come in a random order, and the rows of a window in one of their own.
-    - else: blocks of rows, one of each chunk of the window in turn, so that all processes have work in every batch.
-      Blocks are whole but for the very last: what a module computes of a block does not depend on who computes it.
+    - else: blocks of rows, one of each chunk of the window in turn, so that all processes have work in every
+      batch. Blocks are whole but for the very last: what a module computes of a block does not depend on who
+      computes it.
     """
 
     def __init__(
         self, rows: RowSet, batch_size: int, chunking: Chunking, *,
         shuffle: bool, seed: int, rank: int, world: int, block: int, minibatch: int,
     ) -> None:  # fmt: skip
-        self.rows, self.total, self.shuffle, self.seed, self.rank, self.world = rows, len(rows), shuffle, seed, rank, world
+        self.rows, self.total, self.shuffle, self.seed, self.rank, self.world = (
+            rows,
+            len(rows),
+            shuffle,
+            seed,
+            rank,
+            world,
+        )
         self.minibatch = minibatch
         self.unit = 1 if shuffle else min(max(block, LEAST_BLOCK), batch_size)
         self.chunk = max(1, chunking.rows // self.unit) * self.unit
         self.chunks = -(-self.total // self.chunk)
         windows = max(1, -(-self.chunks * self.chunk // chunking.window))
-        self._cuts = np.arange(windows + 1) * self.chunks // windows  # the first chunk of each window: sizes differ by one
+        self._cuts = (
+            np.arange(windows + 1) * self.chunks // windows
+        )  # the first chunk of each window: sizes differ by one
         self._units = -(-self.total // self.unit)
         self._batch_units = max(1, batch_size // self.unit)
         self.batches = -(-self._units // self._batch_units)
@@ -109,11 +131,19 @@ class WindowedOrder(Order):
             places = np.concatenate([np.arange(0), *(places for places, _ in parts)])
             positions = np.concatenate([np.arange(0), *(positions for _, positions in parts)])
             groups = -(-(end - begin) // self.minibatch)
-            return Share(positions, [], np.bincount((places - begin) // self.minibatch, minlength=groups).astype(np.int64))
+            return Share(
+                positions,
+                [],
+                np.bincount((places - begin) // self.minibatch, minlength=groups).astype(np.int64),
+            )
         starts = [int(start) for _, found in parts for start in found]
         stretches = [(start, min(start + self.unit, self.total)) for start in starts]
-        stretches.sort(key=lambda one: one[0] - one[1])  # the one short block last, or it would shift those after it
-        return Share(None, stretches, np.array([sum(stop - start for start, stop in stretches)], dtype=np.int64))
+        stretches.sort(
+            key=lambda one: one[0] - one[1]
+        )  # the one short block last, or it would shift those after it
+        return Share(
+            None, stretches, np.array([sum(stop - start for start, stop in stretches)], dtype=np.int64)
+        )
 
     def wanted(self, epoch: int, batch: int) -> Wanted:
         begin, end = self._span(batch)
@@ -158,10 +188,13 @@ class WindowedOrder(Order):
             return []
         places = np.arange(self._cuts[window], self._cuts[window + 1])
         starts = self._layout(epoch)[0][places[places % self.world == self.rank]] * self.chunk
-        return [tuple(self.rows.ranges(start, min(start + self.chunk, self.total))) for start in starts.tolist()]
+        return [
+            tuple(self.rows.ranges(start, min(start + self.chunk, self.total))) for start in starts.tolist()
+        ]
 
     def _mixed(self, epoch: int, begin: int, end: int, window: int) -> tuple[np.ndarray, np.ndarray]:
-        """Of units ``begin..end-1`` in a window, those of this process: their places in the pass, the position of each."""
+        """Of units ``begin..end-1`` in a window, those of this process: their places in the pass, the
+        position of each."""
         low, high = self._bounds(epoch)[window : window + 2].tolist()
         places = np.arange(max(begin, low), min(end, high))
         order, starts = self._layout(epoch)

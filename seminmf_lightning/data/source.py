@@ -1,8 +1,9 @@
 """Where rows come from: shards of one matrix A (n, d), read by row number, never all at once.
 
-Every shard is a torch tensor over a memory map, so that the page cache holds the data and the process does not; a source that
-fetches its rows (``chunking``) has tensors without data, which give their shapes, and reads in its own way.
-A new source is one file with a subclass of :class:`Source` and one YAML under ``configs/data/``.
+Every shard is a torch tensor over a memory map, so that the page cache holds the data and the process does
+not; a source that fetches its rows (``chunking``) has tensors without data, which give their shapes, and
+reads in its own way. A new source is one file with a subclass of :class:`Source` and one YAML under
+``configs/data/``.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ def stamp(file: str | os.PathLike[str]) -> Stamp:
     try:
         found = os.stat(file)
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"{file}: no such file; it was deleted, or is a link to one that was") from error
+        raise FileNotFoundError(
+            f"{file}: no such file; it was deleted, or is a link to one that was"
+        ) from error
     return Stamp(found.st_size, found.st_mtime_ns, found.st_ino)
 
 
@@ -53,8 +56,9 @@ class Shard(NamedTuple):
     def check_unchanged(self) -> None:
         """Raise ValueError if the file is no longer as it was when it was opened.
 
-        Touching a mapped page that a truncation took away kills the process (SIGBUS), which nothing can catch: hence a look
-        before each read, though one in the midst of a batch still does.  Of a file that was replaced the old rows could be
+        Touching a mapped page that a truncation took away kills the process (SIGBUS), which nothing can
+        catch: hence a look before each read, though one in the midst of a batch still does.  Of a file that
+            was replaced the old rows could be
         read on, but a run that is resumed, or the report, would meet other ones.
         """
         if self.opened is None:
@@ -66,7 +70,13 @@ class Shard(NamedTuple):
         else:
             if now == self.opened:
                 return
-            what = "replaced" if now.inode != self.opened.inode else "truncated" if now.size < self.opened.size else "changed"
+            what = (
+                "replaced"
+                if now.inode != self.opened.inode
+                else "truncated"
+                if now.size < self.opened.size
+                else "changed"
+            )
         raise ValueError(
             f"{self.name}: was {what} while it was being read; leave files alone until a run has ended. "
             "Put it back and resume from the last checkpoint, or start another run"
@@ -121,7 +131,8 @@ class Source(ABC):
         """Be told which rows are read next; those of another call are forgotten."""
 
     def verify_share(self, rank: int, world: int) -> None:
-        """Compare this process's share of the shards with what their writer said they hold, where that was asked for."""
+        """Compare this process's share of the shards with what their writer said they hold, where that was
+        asked for."""
 
     @property
     def shards(self) -> list[Shard]:
@@ -178,7 +189,11 @@ class Source(ABC):
             if low < high:
                 shard.check_unchanged()
                 parts.append(_real(shard.rows[low:high]).to(self._dtype()))
-        return parts[0] if len(parts) == 1 else torch.cat(parts or [torch.empty(0, self.features, dtype=self._dtype())])
+        return (
+            parts[0]
+            if len(parts) == 1
+            else torch.cat(parts or [torch.empty(0, self.features, dtype=self._dtype())])
+        )
 
     @property
     def converts(self) -> bool:

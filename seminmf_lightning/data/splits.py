@@ -1,7 +1,8 @@
 """Which rows, in which order: sets of row numbers that take no memory a row.
 
-A held-out set is a few ranges; a shuffled pass is a keyed bijection worked out for the batch at hand.  Neither grows with
-the number of rows, and both can be entered anywhere, so that a resumed pass seeks instead of replaying.
+A held-out set is a few ranges; a shuffled pass is a keyed bijection worked out for the batch at hand.
+Neither grows with the number of rows, and both can be entered anywhere, so that a resumed pass seeks instead
+of replaying.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ FEISTEL_ROUNDS = 6
 
 
 class RowSet:
-    """Sorted, disjoint, half-open ranges of rows.  Position p = 0..len-1 stands for the p-th row of the set."""
+    """Sorted, disjoint, half-open ranges of rows.  Position p = 0..len-1 stands for the p-th row of the
+    set."""
 
     def __init__(self, starts: np.ndarray, stops: np.ndarray) -> None:
         kept = stops > starts
@@ -59,8 +61,8 @@ class RowSet:
 def hold_out(n: int, fraction: float, seed: int, groups: np.ndarray | None = None) -> tuple[RowSet, RowSet]:
     """Training and held-out rows; with fraction 0 both are all rows.
 
-    Without groups the held-out rows are up to 32 contiguous blocks, one at a random place in each stretch of the data.
-    With groups (n,) they are whole groups in random order, until there are enough.
+    Without groups the held-out rows are up to 32 contiguous blocks, one at a random place in each stretch of
+    the data. With groups (n,) they are whole groups in random order, until there are enough.
 
     Raises:
         ValueError: nothing would be left on one of the two sides.
@@ -81,12 +83,15 @@ def hold_out(n: int, fraction: float, seed: int, groups: np.ndarray | None = Non
         held = RowSet.where(held_out_groups(counts, fraction, seed)[group_of])
     if len(held) >= n:
         what = f"{n} rows" if groups is None else f"{n} rows in {len(np.unique(groups))} groups"
-        raise ValueError(f"data.val_fraction={fraction:g} of {what} leaves no row to train on; lower it, or set it to 0")
+        raise ValueError(
+            f"data.val_fraction={fraction:g} of {what} leaves no row to train on; lower it, or set it to 0"
+        )
     return held.complement(n), held
 
 
 def held_out_groups(counts: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """Which groups are held out (g,), given the rows of each (g,): in random order, until there are rows enough."""
+    """Which groups are held out (g,), given the rows of each (g,): in random order, until there are rows
+    enough."""
     wanted = max(1, round(int(counts.sum()) * fraction))
     order = np.random.default_rng(seed).permutation(len(counts))
     enough = int(np.searchsorted(np.cumsum(counts[order]), wanted)) + 1
@@ -96,7 +101,8 @@ def held_out_groups(counts: np.ndarray, fraction: float, seed: int) -> np.ndarra
 
 
 def shuffled(positions: np.ndarray, n: int, *key: int) -> np.ndarray:
-    """Where each of ``positions`` goes in a pseudo-random permutation of ``0..n-1`` chosen by the key: (seed, epoch), say.
+    """Where each of ``positions`` goes in a pseudo-random permutation of ``0..n-1`` chosen by the key: (seed,
+    epoch), say.
 
     A Feistel network on the next even number of bits, walked along its cycle until it is back below n
     (Black & Rogaway, "Ciphers with arbitrary finite domains", 2002).
@@ -118,8 +124,8 @@ def shuffled(positions: np.ndarray, n: int, *key: int) -> np.ndarray:
 
 
 def scattered_stretches(n: int, count: int, most: int, longest: int, *key: int) -> list[tuple[int, int]]:
-    """About ``count`` of the positions ``0..n-1``, in up to ``most`` stretches [start, stop) of one length at random places, in
-    order; all of them, in stretches of ``longest``, if there are no more."""
+    """About ``count`` of the positions ``0..n-1``, in up to ``most`` stretches [start, stop) of one length at
+    random places, in order; all of them, in stretches of ``longest``, if there are no more."""
     if count >= n:
         return [(start, min(start + longest, n)) for start in range(0, n, longest)]
     length = -(-count // min(most, count))

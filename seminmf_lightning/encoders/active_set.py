@@ -1,9 +1,11 @@
 """Exact codes on known supports: many small positive definite systems at once.
 
-On the support s of a row, with signs e, the lasso is ``G_ss z = q_s - l1_penalty e``; least squares is the same with
-l1_penalty = 0.  Float64, so that the codes of a row do not depend on the rows it shares a batch with.
+On the support s of a row, with signs e, the lasso is ``G_ss z = q_s - l1_penalty e``; least squares is the
+same with l1_penalty = 0.  Float64, so that the codes of a row do not depend on the rows it shares a batch
+with.
 
-Legend:  Z (n, k) codes   D (k, d) dictionary   Q = A D^T (n, k)   G = D D^T (k, k)   m = most nonzeros of a row
+Legend:  Z (n, k) codes   D (k, d) dictionary   Q = A D^T (n, k)   G = D D^T (k, k)   m = most nonzeros of a
+row
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ import torch
 from torch import Tensor
 
 ROWS_AT_ONCE = 256
-"""Rows sorted by their nonzeros are taken so many at a time: small systems are not padded to the size of large ones."""
+"""Rows sorted by their nonzeros are taken so many at a time: small systems are not padded to the size of
+large ones."""
 LARGEST_SUPPORT = 128
 """A row with more nonzeros is left as it is: there the systems cost more than the iterations they spare."""
 GRAM_ROWS = 1024
@@ -20,18 +23,20 @@ GRAM_ROWS = 1024
 RIDGE = 1e-10
 """Added to the diagonal where atoms are (nearly) equal, as a share of it."""
 WORK_OF_SQUARE, WORK_OF_CUBE = 4000.0, 16.0
-"""Operations of a large matrix product that take as long as solving for m nonzeros does for each m^2 and m^3; measured on
-two CPU cores.  It decides how much to iterate before solving, never what the codes are."""
+"""Operations of a large matrix product that take as long as solving for m nonzeros does for each m^2 and m^3;
+measured on two CPU cores.  It decides how much to iterate before solving, never what the codes are."""
 
 
 def support_work(Z: Tensor) -> float:
-    """What :func:`solve_on_support` costs for these supports, a row, in operations of a large matrix product."""
+    """What :func:`solve_on_support` costs for these supports, a row, in operations of a large matrix
+    product."""
     counts = (Z != 0).sum(dim=1).clamp(max=LARGEST_SUPPORT).double()
     return float((WORK_OF_SQUARE * counts.square() + WORK_OF_CUBE * counts**3).mean())
 
 
 def gram(D: Tensor) -> Tensor | None:
-    """``D D^T`` in float64, or None where k > 2 d and it would be larger than D: then it is taken support by support."""
+    """``D D^T`` in float64, or None where k > 2 d and it would be larger than D: then it is taken support by
+    support."""
     return D.double() @ D.double().T if D.shape[0] <= 2 * D.shape[1] else None
 
 
@@ -43,11 +48,13 @@ def rounded_gram(E: Tensor, dtype: torch.dtype) -> Tensor:
     return G
 
 
-def solve_on_support(Z: Tensor, Q: Tensor, D: Tensor, G: Tensor | None, penalty: float, rounds: int = 1) -> Tensor:
+def solve_on_support(
+    Z: Tensor, Q: Tensor, D: Tensor, G: Tensor | None, penalty: float, rounds: int = 1
+) -> Tensor:
     """The minimisers on the supports of Z.
 
-    With ``penalty > 0`` signs are kept: a code whose sign would change becomes zero, and the smaller system is solved again,
-    ``rounds`` times in all.  With ``penalty = 0`` signs are free and one round solves.
+    With ``penalty > 0`` signs are kept: a code whose sign would change becomes zero, and the smaller system
+    is solved again, ``rounds`` times in all.  With ``penalty = 0`` signs are free and one round solves.
     """
     out = Z.clone()
     counts = (Z != 0).sum(dim=1)
@@ -77,7 +84,9 @@ def solve_with_signs(E: Tensor, Q: Tensor, D: Tensor, G: Tensor | None, penalty:
     return torch.zeros_like(E).scatter_(1, atoms, torch.where(live, codes, 0.0))
 
 
-def _keep_signs(codes: Tensor, signs: Tensor, system: Tensor, target: Tensor, live: Tensor, rounds: int) -> Tensor:
+def _keep_signs(
+    codes: Tensor, signs: Tensor, system: Tensor, target: Tensor, live: Tensor, rounds: int
+) -> Tensor:
     """Drop codes of the wrong sign and solve the rows they are in again."""
     codes = codes * live
     for last in range(rounds - 1, -1, -1):
@@ -106,5 +115,7 @@ def _solve(system: Tensor, target: Tensor, live: Tensor) -> Tensor:
     codes = torch.cholesky_solve(torch.where(live, target, 0.0)[:, :, None], factor)[:, :, 0]
     if info.any():  # equal atoms: any of the minimisers will do
         bad = info.nonzero()[:, 0]
-        codes[bad] = (torch.linalg.pinv(matrix[bad], hermitian=True) @ torch.where(live, target, 0.0)[bad, :, None])[:, :, 0]
+        codes[bad] = (
+            torch.linalg.pinv(matrix[bad], hermitian=True) @ torch.where(live, target, 0.0)[bad, :, None]
+        )[:, :, 0]
     return codes

@@ -26,22 +26,23 @@ class Encoder(ABC):
         """Raise ValueError if dictionaries of this shape are not for this encoder."""
 
     def settle(self, D: Tensor, sample: Tensor, effort: Effort = ()) -> Effort:
-        """How much work a row needs in training, found on a sample (m, d); plain numbers, kept in checkpoints.  The search
-        begins at ``effort``, what was found last."""
+        """How much work a row needs in training, found on a sample (m, d); plain numbers, kept in
+        checkpoints.  The search begins at ``effort``, what was found last."""
         return ()
 
     @abstractmethod
     def training(self, D: Tensor, effort: Effort) -> Encode:
-        """For a step of training: the same work for every row, whatever batch the row is in, so that any split of a
-        batch over processes gives the same codes."""
+        """For a step of training: the same work for every row, whatever batch the row is in, so that any
+        split of a batch over processes gives the same codes."""
 
     @abstractmethod
     def precise(self, D: Tensor, effort: Effort = ()) -> Encode:
-        """For validation and for users: each row to the accuracy asked for.  Without the ``effort`` that training
-        settled on, the first rows encoded settle it."""
+        """For validation and for users: each row to the accuracy asked for.  Without the ``effort`` that
+        training settled on, the first rows encoded settle it."""
 
     def with_limits(self, max_iter: int | None, tol: float | None) -> Encoder:
-        """The same encoder stopped earlier or later, where it iterates at all; None leaves a limit as it is."""
+        """The same encoder stopped earlier or later, where it iterates at all; None leaves a limit as it
+        is."""
         return self
 
 

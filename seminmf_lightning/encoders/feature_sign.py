@@ -1,9 +1,12 @@
-"""Exact lasso codes for the rows on which iterations crawl: one atom in or out of the support a step, all rows at once.
+"""Exact lasso codes for the rows on which iterations crawl: one atom in or out of the support a step, all
+rows at once.
 
-Lee, Battle, Raina & Ng, "Efficient sparse coding algorithms", NIPS 2007 (feature-sign search), with the line search cut at the
-first code that reaches zero: each step lowers the objective, so that no support comes twice and the search ends.
+Lee, Battle, Raina & Ng, "Efficient sparse coding algorithms", NIPS 2007 (feature-sign search), with the line
+search cut at the first code that reaches zero: each step lowers the objective, so that no support comes twice
+and the search ends.
 
-Legend:  Z (n, k) codes   E (n, k) their signs, 0 off the support   D (k, d) dictionary   Q = A D^T (n, k)   G = D D^T (k, k)
+Legend:  Z (n, k) codes   E (n, k) their signs, 0 off the support   D (k, d) dictionary   Q = A D^T (n, k)   G
+= D D^T (k, k)
 """
 
 from __future__ import annotations
@@ -32,13 +35,16 @@ def feature_sign(Z: Tensor, Q: Tensor, D: Tensor, G: Tensor | None, penalty: flo
             keep = ~done
             if not keep.any():
                 return out.to(D)
-            open_rows, Z, E, Q, settled, correlation = (x[keep] for x in (open_rows, Z, E, Q, settled, correlation))
+            open_rows, Z, E, Q, settled, correlation = (
+                x[keep] for x in (open_rows, Z, E, Q, settled, correlation)
+            )
             strongest = type(strongest)((strongest.values[keep], strongest.indices[keep]))
         entering = settled.nonzero()[:, 0]
         newest = strongest.indices[entering]
         E[entering, newest] = correlation[entering, newest].sign()
         wanted = solve_with_signs(E, Q, D, G, penalty)
-        # The first code on the way to `wanted` whose sign would change; one that just came in has not got any yet.
+        # The first code on the way to `wanted` whose sign would change; one that just came in has not got any
+        # yet.
         changing = (E != 0) & (wanted * E < 0)
         share = torch.where(changing, Z / (Z - wanted), 1.0).nan_to_num(nan=0.0).clamp(0, 1)
         step, leaving = share.min(dim=1)

@@ -1,10 +1,12 @@
-"""Lasso codes: a few ADMM iterations find the support, exact solves on the support finish, the duality gap certifies.
+"""Lasso codes: a few ADMM iterations find the support, exact solves on the support finish, the duality gap
+certifies.
 
 ``min_z 1/2 ||a - z D||^2 + l1_penalty ||z||_1``
 
-Boyd et al., "Distributed optimization and statistical learning via ADMM", 2011, section 6.4, over-relaxed (3.4.3), with one
-cached factor.  Nonnegative atoms share one huge eigenvalue, on which proximal gradient methods crawl; the cached inverse
-takes it out.  The solves keep the signs that ADMM found, as in the feature-sign search of Lee et al., 2007.
+Boyd et al., "Distributed optimization and statistical learning via ADMM", 2011, section 6.4, over-relaxed
+(3.4.3), with one cached factor.  Nonnegative atoms share one huge eigenvalue, on which proximal gradient
+methods crawl; the cached inverse takes it out.  The solves keep the signs that ADMM found, as in the
+feature-sign search of Lee et al., 2007.
 
 Legend:  A (n, d)   Z (n, k)   D (k, d)   Q = A D^T (n, k)   G = D D^T (k, k)   R = rho (G + rho I)^-1 (k, k)
          V (n, k) the one state of the iteration: the multiplier is clip(V), the codes are V - clip(V)
@@ -46,13 +48,15 @@ class Lasso(Penalised):
     l1_penalty: float
     """Weight of ``||z||_1``; above 0."""
     gap: float = 1e-3
-    """In training: mean distance from the least objective over mean objective, at most, on a fixed sample of rows."""
+    """In training: mean distance from the least objective over mean objective, at most, on a fixed sample of
+    rows."""
     precise_gap: float = 1e-4
     """At validation and in ``encode``: duality gap over objective, for every row."""
     max_iter: int = 1000
     """Most ADMM iterations; a row that needs more keeps the codes it has."""
     refit: bool = False
-    """At validation and in ``encode``: replace the codes by the least-squares ones on their support, unshrunk."""
+    """At validation and in ``encode``: replace the codes by the least-squares ones on their support,
+    unshrunk."""
 
     sparse: ClassVar[bool] = True
 
@@ -63,8 +67,8 @@ class Lasso(Penalised):
         whole_number("encoder.max_iter", self.max_iter, 1)
 
     def settle(self, D: Tensor, sample: Tensor, effort: Effort = ()) -> Effort:
-        """The rho and the number of iterations that reach the mean ``gap`` on the sample with the least work: fewer
-        iterations leave larger supports to solve on.  Where none does, those that come closest."""
+        """The rho and the number of iterations that reach the mean ``gap`` on the sample with the least work:
+        fewer iterations leave larger supports to solve on.  Where none does, those that come closest."""
         if compiled.usable(D):
             return ()
         first = effort[0] if effort else USUAL_RHO
@@ -72,7 +76,10 @@ class Lasso(Penalised):
         least = self._least(sample, usual, self.gap * REFERENCE)
         best, best_work = (first, LOOKS[-1]), float("inf")
         closest = float("inf")
-        for rho in (first, *(rho for rho in RHOS if rho != first and (not effort or 0.5 <= rho / first <= 2))):
+        for rho in (
+            first,
+            *(rho for rho in RHOS if rho != first and (not effort or 0.5 <= rho / first <= 2)),
+        ):
             admm = usual if rho == first else _Admm(D, self.l1_penalty, rho)
             Q, base, V = admm.start(sample)
             close, before = False, 0
@@ -91,7 +98,8 @@ class Lasso(Penalised):
         return best
 
     def training(self, D: Tensor, effort: Effort) -> Encode:
-        """A fixed number of iterations and rounds, whatever the row; exact codes where there is a compiled way to them."""
+        """A fixed number of iterations and rounds, whatever the row; exact codes where there is a compiled
+        way to them."""
         if compiled.usable(D):
             return exact_rows(D, self.l1_penalty)
         rho, iterations = effort
@@ -154,9 +162,9 @@ class Lasso(Penalised):
     def _to_gap(self, A: Tensor, admm: _Admm, wanted: float) -> Tensor:
         """Iterate until each row's gap is at most ``wanted`` of its objective; finished rows leave the batch.
 
-        Where atoms depend on each other the system on a support may be singular and its solution worse than the codes it
-        came from: those are looked at too, and where that does not help either the exact codes are searched for.  The codes
-        of the smallest gap are kept.
+        Where atoms depend on each other the system on a support may be singular and its solution worse than
+        the codes it came from: those are looked at too, and where that does not help either the exact codes
+        are searched for.  The codes of the smallest gap are kept.
         """
         Z = A.new_zeros(A.shape[0], admm.D.shape[0])
         least = A.new_full((A.shape[0],), torch.inf)
@@ -165,7 +173,9 @@ class Lasso(Penalised):
         looks = 0
         for wait in _waits(self.max_iter):
             V, looks = admm.iterate(V, base, wait), looks + 1
-            for way in (admm.finish, admm.codes, admm.search) if looks >= CRAWLING else (admm.finish, admm.codes):
+            for way in (
+                (admm.finish, admm.codes, admm.search) if looks >= CRAWLING else (admm.finish, admm.codes)
+            ):
                 if not len(open_rows):
                     return Z
                 codes = way(V, Q)
@@ -174,7 +184,9 @@ class Lasso(Penalised):
                 Z[open_rows[better]], least = codes[better], torch.minimum(gap, least)
                 unfinished = (least > wanted * objective).nonzero()[:, 0]
                 if len(unfinished) < len(open_rows):
-                    A, Q, V, base, open_rows, least = (x[unfinished] for x in (A, Q, V, base, open_rows, least))
+                    A, Q, V, base, open_rows, least = (
+                        x[unfinished] for x in (A, Q, V, base, open_rows, least)
+                    )
         return Z
 
 
@@ -220,7 +232,8 @@ class _Admm:
         return Q, base, base.clone()
 
     def iterate(self, V: Tensor, base: Tensor, iterations: int) -> Tensor:
-        """``V <- base + (2 - a) U + (V - 2 U) (a R - (a - 1) I)``, a the over-relaxation and U = clip(V, +-threshold).
+        """``V <- base + (2 - a) U + (V - 2 U) (a R - (a - 1) I)``, a the over-relaxation and U = clip(V,
+        +-threshold).
 
         The textbook's three updates, written in the one variable V = codes + multiplier.
         """
@@ -232,7 +245,9 @@ class _Admm:
                 V = torch.addmm(following, reflected, self.factor[0], out=V)
             else:
                 following.add_(reflected)
-                V = torch.addmm(following, reflected @ self.factor[0], self.factor[1], alpha=-OVER_RELAXATION, out=V)
+                V = torch.addmm(
+                    following, reflected @ self.factor[0], self.factor[1], alpha=-OVER_RELAXATION, out=V
+                )
         return V
 
     @property
@@ -252,11 +267,14 @@ class _Admm:
     def search(self, V: Tensor, Q: Tensor) -> Tensor:
         """The exact codes, searched from those of the state."""
         parts = zip(V.split(SEARCH_ROWS), Q.split(SEARCH_ROWS), strict=True)
-        return torch.cat([feature_sign(self.codes(v), q, self.D, self.G, self.penalty, SEARCH_STEPS) for v, q in parts])
+        return torch.cat(
+            [feature_sign(self.codes(v), q, self.D, self.G, self.penalty, SEARCH_STEPS) for v, q in parts]
+        )
 
 
 def _relaxed_factor(D: Tensor, G: Tensor | None, rho: float) -> tuple[Tensor, ...]:
-    """``a R - (a - 1) I`` (k, k), a the over-relaxation; where k > 2 d the pair (D, K) with ``R = I - D K``, K (d, k)."""
+    """``a R - (a - 1) I`` (k, k), a the over-relaxation; where k > 2 d the pair (D, K) with ``R = I - D K``,
+    K (d, k)."""
     k, d = D.shape
     if G is not None and k <= d:
         shifted = G.clone()

@@ -29,5 +29,6 @@ class LeastSquares(Encoder):
     def precise(self, D: Tensor, effort: Effort = ()) -> Encode:
         space = row_space(D)
         W = space.basis @ space.to_codes
-        # In float64: where atoms are nearly collinear W is large, and the rounding of a float32 product as large as the codes.
+        # In float64: where atoms are nearly collinear W is large, and the rounding of a float32 product as
+        # large as the codes.
         return lambda A: torch.cat([(rows.double() @ W.to(A.device)).to(A) for rows in A.split(ROWS_AT_ONCE)])

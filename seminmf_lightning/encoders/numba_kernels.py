@@ -1,12 +1,15 @@
-"""Row by row on the CPU, compiled: exact lasso codes and matching pursuit for those who have numba (extra ``fast``).
+"""Row by row on the CPU, compiled: exact lasso codes and matching pursuit for those who have numba (extra
+``fast``).
 
-Both grow the support of one row an atom at a time with a Cholesky factor that grows along, so that the cost is that of a few
-rows of the Gram matrix.  The batched algorithms in ``lasso.py`` and ``omp.py`` do the same work where there is no numba, and
-on a GPU; tests hold them equal.
+Both grow the support of one row an atom at a time with a Cholesky factor that grows along, so that the cost
+is that of a few rows of the Gram matrix.  The batched algorithms in ``lasso.py`` and ``omp.py`` do the same
+work where there is no numba, and on a GPU; tests hold them equal.
 
-Lasso: Lee, Battle, Raina & Ng, NIPS 2007 (feature-sign search).  Pursuit: Rubinstein, Zibulevsky & Elad, 2008 (Batch-OMP).
+Lasso: Lee, Battle, Raina & Ng, NIPS 2007 (feature-sign search).  Pursuit: Rubinstein, Zibulevsky & Elad, 2008
+(Batch-OMP).
 
-Legend:  Q = A D^T (n, k)   G = D D^T (k, k)   Z (n, k)   L Cholesky factor of G on the support   m nonzeros so far
+Legend:  Q = A D^T (n, k)   G = D D^T (k, k)   Z (n, k)   L Cholesky factor of G on the support   m nonzeros
+so far
 """
 
 from __future__ import annotations
@@ -43,7 +46,8 @@ def lasso(Q: Tensor, G: Tensor, penalty: float) -> Tensor:
 
 
 def pursue(Q: Tensor, G: Tensor, norms: Tensor, nonzeros: int) -> Tensor:
-    """Codes of ``nonzeros`` atoms a row for unit atoms; ``norms`` (n,) of the rows say when nothing is left."""
+    """Codes of ``nonzeros`` atoms a row for unit atoms; ``norms`` (n,) of the rows say when nothing is
+    left."""
     gram, smallest = G.numpy(), (norms * (64 * torch.finfo(Q.dtype).eps)).numpy()
     return _in_threads(lambda rows, q, z: _pursue_rows(q, gram, smallest[rows], nonzeros, z), Q)
 
@@ -75,8 +79,18 @@ def _strongest(c: np.ndarray) -> int:
     k = len(c)
     m0 = m1 = m2 = m3 = m4 = m5 = m6 = m7 = abs(c[0])
     for j in range(0, k - 7, 8):  # eight maxima side by side: one would wait for itself
-        m0, m1, m2, m3 = max(m0, abs(c[j])), max(m1, abs(c[j + 1])), max(m2, abs(c[j + 2])), max(m3, abs(c[j + 3]))
-        m4, m5, m6, m7 = max(m4, abs(c[j + 4])), max(m5, abs(c[j + 5])), max(m6, abs(c[j + 6])), max(m7, abs(c[j + 7]))
+        m0, m1, m2, m3 = (
+            max(m0, abs(c[j])),
+            max(m1, abs(c[j + 1])),
+            max(m2, abs(c[j + 2])),
+            max(m3, abs(c[j + 3])),
+        )
+        m4, m5, m6, m7 = (
+            max(m4, abs(c[j + 4])),
+            max(m5, abs(c[j + 5])),
+            max(m6, abs(c[j + 6])),
+            max(m7, abs(c[j + 7])),
+        )
     largest = max(max(max(m0, m1), max(m2, m3)), max(max(m4, m5), max(m6, m7)))
     for j in range(k - k % 8, k):
         largest = max(largest, abs(c[j]))
@@ -125,9 +139,17 @@ def _backward(L: np.ndarray, x: np.ndarray, m: int) -> None:
 
 @_compiled
 def _correlate(
-    c: np.ndarray, q: np.ndarray, G: np.ndarray, atoms: np.ndarray, codes: np.ndarray, m: int, barred: np.ndarray, n: int
+    c: np.ndarray,
+    q: np.ndarray,
+    G: np.ndarray,
+    atoms: np.ndarray,
+    codes: np.ndarray,
+    m: int,
+    barred: np.ndarray,
+    n: int,
 ) -> None:
-    """``c <- q - z G``, in the precision of all of them; 0 for the atoms of the support and the n barred ones."""
+    """``c <- q - z G``, in the precision of all of them; 0 for the atoms of the support and the n barred
+    ones."""
     c[:] = q
     for i in range(0, m - m % 4, 4):  # four at a time: c is read and written a quarter as often
         z0, z1, z2, z3 = codes[i], codes[i + 1], codes[i + 2], codes[i + 3]

@@ -1,9 +1,9 @@
 """Orthogonal matching pursuit with a fixed number of nonzeros, the whole batch at once.
 
-Pati, Rezaiifar & Krishnaprasad, 1993; in terms of correlations alone as in Rubinstein, Zibulevsky & Elad, "Efficient
-implementation of the K-SVD algorithm using batch orthogonal matching pursuit", 2008.  Each step picks for every row the atom
-most correlated with its residual, makes it orthonormal to those picked before, and takes its part out of the correlations;
-the codes are the least-squares ones on the picked atoms.
+Pati, Rezaiifar & Krishnaprasad, 1993; in terms of correlations alone as in Rubinstein, Zibulevsky & Elad,
+"Efficient implementation of the K-SVD algorithm using batch orthogonal matching pursuit", 2008.  Each step
+picks for every row the atom most correlated with its residual, makes it orthonormal to those picked before,
+and takes its part out of the correlations; the codes are the least-squares ones on the picked atoms.
 
 Legend:  A (n, d)   Z (n, k)   D (k, d)   U = unit atoms (k, d)   C (n, k) residual correlations
          B (n, s, k) correlations of the s orthonormal directions of each row with all atoms
@@ -24,11 +24,12 @@ from seminmf_lightning.encoders.active_set import gram, rounded_gram, solve_on_s
 from seminmf_lightning.encoders.base import Effort, Encode, Encoder
 
 NUMBERS_AT_ONCE = 2**21
-"""Numbers of B in work at a time: they stay in the processor's cache; a GPU takes GPU_FACTOR times as many."""
+"""Numbers of B in work at a time: they stay in the processor's cache; a GPU takes GPU_FACTOR times as
+many."""
 GPU_FACTOR = 64
 NOTHING_LEFT = 64.0
-"""In units of rounding: a row is finished where no correlation is above this share of its norm; an atom is taken as dependent
-on those picked where the square of what is new in it is below this."""
+"""In units of rounding: a row is finished where no correlation is above this share of its norm; an atom is
+taken as dependent on those picked where the square of what is new in it is below this."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +64,8 @@ class OMP(Encoder):
 
         def encode(A: Tensor) -> Tensor:
             atoms = D.to(A)
-            # In float64, because float32 products over d depend on the shape of the batch, and codes must not.
+            # In float64, because float32 products over d depend on the shape of the batch, and codes must
+            # not.
             Q = (A.double() @ atoms.double().T).to(A)
             C = torch.where(norms > 0, Q / norms, 0.0).to(A)
             picked = [
@@ -85,7 +87,9 @@ def _exact_rows(D: Tensor, nonzeros: int) -> Encode:
     def encode(A: Tensor) -> Tensor:
         if A.dtype not in grams:
             grams[A.dtype] = rounded_gram(unit, A.dtype)
-        return compiled.pursue((A.double() @ unit.T).to(A), grams[A.dtype], A.norm(dim=1), nonzeros).mul_(lengths.to(A))
+        return compiled.pursue((A.double() @ unit.T).to(A), grams[A.dtype], A.norm(dim=1), nonzeros).mul_(
+            lengths.to(A)
+        )
 
     return encode
 
@@ -100,7 +104,9 @@ def _pursue(C: Tensor, norms: Tensor, unit: Tensor, gram: Tensor | None, nonzero
         atom = C.abs().argmax(dim=1, keepdim=True)
         left = C.gather(1, atom)
         past = B[:, :step]
-        shares = past.gather(2, atom[:, None].expand(-1, step, 1))  # of the atom along each direction (n, step, 1)
+        shares = past.gather(
+            2, atom[:, None].expand(-1, step, 1)
+        )  # of the atom along each direction (n, step, 1)
         new = 1 - shares.square().sum(dim=1)
         good = (left.abs() > nothing * norms[:, None]) & (new > nothing)
         scale = torch.where(good, new.clamp(min=nothing).rsqrt(), 0.0)

@@ -42,25 +42,36 @@ def loss_figure(found: dict[str, tuple[list[int], list[float]]]) -> Any:
 def density_figure(density: np.ndarray) -> Any:
     """Histogram of the concepts' densities (k,)."""
     figure = _figure("How often concepts fire", "share of rows, log10", "concepts")
-    figure.add_histogram(x=np.log10(np.maximum(density, 1e-7)).tolist(), nbinsx=40, marker_color=INK, showlegend=False)
+    figure.add_histogram(
+        x=np.log10(np.maximum(density, 1e-7)).tolist(), nbinsx=40, marker_color=INK, showlegend=False
+    )
     return figure
 
 
 def spectrum_figure(eigenvalues: np.ndarray, concepts: int, unexplained: float) -> Any:
-    """Share of ``||A||_F^2`` (not zero) that r components leave, the Eckart-Young bound, and what the dictionary leaves."""
+    """Share of ``||A||_F^2`` (not zero) that r components leave, the Eckart-Young bound, and what the
+    dictionary leaves."""
     left = 1 - np.cumsum(eigenvalues) / eigenvalues.sum()
     ranks = np.arange(1, len(left) + 1)
     figure = _figure("Against the Eckart-Young bound", "components", "share left")
-    figure.add_scatter(x=ranks.tolist(), y=np.maximum(left, 0).tolist(), name="truncated SVD (lower bound)", line_color=INK)
     figure.add_scatter(
-        x=[concepts], y=[unexplained], name="this dictionary", mode="markers", marker={"color": SECOND, "size": 11}
+        x=ranks.tolist(), y=np.maximum(left, 0).tolist(), name="truncated SVD (lower bound)", line_color=INK
+    )
+    figure.add_scatter(
+        x=[concepts],
+        y=[unexplained],
+        name="this dictionary",
+        mode="markers",
+        marker={"color": SECOND, "size": 11},
     )
     return figure
 
 
 def as_html(figure: Any, *, with_library: bool) -> str:
     """A ``<div>``; the first one of a page carries the library."""
-    return figure.to_html(full_html=False, include_plotlyjs=with_library, config={"displaylogo": False, "responsive": True})
+    return figure.to_html(
+        full_html=False, include_plotlyjs=with_library, config={"displaylogo": False, "responsive": True}
+    )
 
 
 def _figure(title: str, x: str, y: str) -> Any:

@@ -36,7 +36,9 @@ def require_libraries() -> None:
     """Raise ModuleNotFoundError before the work, not after it."""
     missing = [name for name in LIBRARIES if find_spec(name) is None]
     if missing:
-        raise ModuleNotFoundError(f"a report needs {' and '.join(missing)}: pip install 'seminmf-lightning[report]'")
+        raise ModuleNotFoundError(
+            f"a report needs {' and '.join(missing)}: pip install 'seminmf-lightning[report]'"
+        )
 
 
 @dataclass
@@ -102,11 +104,15 @@ def make_report(
     ]  # fmt: skip
     notes = [origins.note] if origins.note else []
     if len(shown) < len(order):
-        notes.append(f"Examples of the {len(shown)} concepts of most energy; the other {len(order) - len(shown)} are listed.")
+        notes.append(
+            f"Examples of the {len(shown)} concepts of most energy; the other {len(order) - len(shown)} are listed."
+        )
     data = {
         "table": table, "details": details, "pictures": origins.pictures if isinstance(origins, Harvested) else [],
     }  # fmt: skip
-    figures_html = [charts.as_html(figure, with_library=not number) for number, figure in enumerate(_charts(report, run))]
+    figures_html = [
+        charts.as_html(figure, with_library=not number) for number, figure in enumerate(_charts(report, run))
+    ]
     return _render(
         title=f"{report.D.shape[0]} concepts of {run.name}", run=run.name, settings=settings, notes=notes, held_out=held_out,
         figures=list(described(figures)), of_rows=list(described(in_data_units(report.metrics.compute(), scale))),
@@ -146,7 +152,9 @@ def _examples(
 ) -> dict[int, list[list[dict[str, Any]]]]:
     """For each concept and pole its examples, with the codes of the rows beside them."""
     poles = report.top.poles()
-    wanted: dict[range, list[tuple[int, int, int]]] = {}  # rows to encode: which concept, pole and row asks for them
+    wanted: dict[
+        range, list[tuple[int, int, int]]
+    ] = {}  # rows to encode: which concept, pole and row asks for them
     for concept in shown:
         for pole, top in enumerate(poles):
             for row in top.rows[concept].tolist():
@@ -166,7 +174,9 @@ def _examples(
                 if row >= 0:
                     example = origins.show(row, *codes[concept, pole, row])
                     peak = _short(peaks[concept, pole, row])
-                    found[concept][pole].append(example | {"row": row, "z": _short((1, -1)[pole] * value), "peak": peak})
+                    found[concept][pole].append(
+                        example | {"row": row, "z": _short((1, -1)[pole] * value), "peak": peak}
+                    )
     return found
 
 
@@ -197,7 +207,9 @@ def _render(**values: Any) -> str:
     import jinja2
 
     folder = files("seminmf_lightning.explain") / "page_files"
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     template = environment.from_string((folder / "page.html").read_text(encoding="utf-8"))
     style, script = ((folder / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     return template.render(style=style, script=script, **values)

@@ -37,13 +37,16 @@ class Origins(ABC):
 
     @abstractmethod
     def show(self, row: int, rows: range, codes: np.ndarray) -> dict[str, Any]:
-        """Plain data for the page: ``codes`` are whole numbers (len(rows),), 127ths of the largest ``|z|`` of ``rows``."""
+        """Plain data for the page: ``codes`` are whole numbers (len(rows),), 127ths of the largest ``|z|`` of
+        ``rows``."""
 
 
 class RowNumbers(Origins):
     """Rows that nothing more is known of."""
 
-    def __init__(self, where: Callable[[int], str], groups: np.ndarray | None, note: str | None = None) -> None:
+    def __init__(
+        self, where: Callable[[int], str], groups: np.ndarray | None, note: str | None = None
+    ) -> None:
         self.where, self._groups, self.note = where, groups, note
 
     def groups(self, start: int, stop: int) -> np.ndarray:
@@ -93,11 +96,18 @@ class Harvested(Origins):
             assert isinstance(other, TokenOrigin)
             if left <= other.start and other.stop <= right:
                 tokens.append([other.start - shift, other.stop - shift, code, int(row == origin.row)])
-        return {"name": origin.name, "text": "…" * (left > 0) + text[left:right] + "…" * (right < len(text)), "tokens": tokens}
+        return {
+            "name": origin.name,
+            "text": "…" * (left > 0) + text[left:right] + "…" * (right < len(text)),
+            "tokens": tokens,
+        }
 
     def _excerpt(self, origin: TokenOrigin, rows: range) -> tuple[int, int]:
-        """Whole words on both sides of a token, of those that ``rows`` have codes for: others would look like zeros."""
-        seen = [other for row in (rows[0], rows[-1]) if isinstance(other := self.tracer.origin(row), TokenOrigin)]
+        """Whole words on both sides of a token, of those that ``rows`` have codes for: others would look like
+        zeros."""
+        seen = [
+            other for row in (rows[0], rows[-1]) if isinstance(other := self.tracer.origin(row), TokenOrigin)
+        ]
         known = [other for other in seen if other.start >= 0] + [origin]
         first, last = min(other.start for other in known), max(other.stop for other in known)
         left, right = max(first, origin.start - CONTEXT), min(last, origin.stop + CONTEXT)
@@ -123,7 +133,8 @@ class Harvested(Origins):
         return shown | {"picture": number, "grid": origin.place[2:], "cells": cells, "at": origin.place[:2]}
 
     def _picture(self, origin: PatchOrigin) -> int | None:
-        """Number of the embedded picture of an example; None when there is no room for more, or it is gone."""
+        """Number of the embedded picture of an example; None when there is no room for more, or it is
+        gone."""
         if origin.example not in self._numbers:
             self._numbers[origin.example] = None
             if self.budget > 0:

@@ -1,6 +1,7 @@
 """What a dictionary does to data, in one stream: how often each concept fires, and where most.
 
-Legend:  A (n, d) activations   Z (n, k) codes   D (k, d) dictionary   T examples kept for each concept and sign
+Legend:  A (n, d) activations   Z (n, k) codes   D (k, d) dictionary   T examples kept for each concept and
+sign
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ class Top(NamedTuple):
 
 
 class TopExamples:
-    """The T rows with the largest codes of each concept and sign, one row an example; memory O(k T) whatever n is."""
+    """The T rows with the largest codes of each concept and sign, one row an example; memory O(k T) whatever
+    n is."""
 
     def __init__(self, concepts: int, examples: int) -> None:
         self.examples = examples
@@ -87,7 +89,9 @@ class TopExamples:
                 (self.rows[pole, touched][known], rows), (self._groups[pole, touched][known], groups),
             )
         )  # fmt: skip
-        order = np.lexsort((row, -value, group, concept))  # of a group's entries the largest, of equal ones the first row
+        order = np.lexsort(
+            (row, -value, group, concept)
+        )  # of a group's entries the largest, of equal ones the first row
         new = np.append(True, (np.diff(concept[order]) != 0) | (np.diff(group[order]) != 0))
         best = order[new]
         best = best[np.lexsort((row[best], -value[best], concept[best]))]
@@ -108,7 +112,9 @@ class ConceptSums:
 
     def __init__(self, concepts: int) -> None:
         self.rows = 0
-        self.positive, self.negative, self.squares = (torch.zeros(concepts, dtype=torch.float64) for _ in range(3))
+        self.positive, self.negative, self.squares = (
+            torch.zeros(concepts, dtype=torch.float64) for _ in range(3)
+        )
 
     def update(self, Z: Tensor) -> None:
         """Add codes Z (m, k)."""
@@ -144,7 +150,8 @@ class CodeSample:
 
 
 def nearest(vectors: Tensor, count: int, block: int = 1024) -> tuple[Tensor, Tensor]:
-    """For each row of ``vectors`` (k, p) the ``count`` others of largest product (k, count), and which they are.
+    """For each row of ``vectors`` (k, p) the ``count`` others of largest product (k, count), and which they
+    are.
 
     Works on ``block`` rows at a time: k x k products are never held.
     """

@@ -1,7 +1,7 @@
 """Finished and unfinished run directories, side by side.
 
-A run directory is what ``scripts/train.py`` writes: ``.hydra/overrides.yaml`` from the start, ``metrics.json`` at the end,
-``error.txt`` if it failed.
+A run directory is what ``scripts/train.py`` writes: ``.hydra/overrides.yaml`` from the start,
+``metrics.json`` at the end, ``error.txt`` if it failed.
 """
 
 from __future__ import annotations
@@ -40,9 +40,10 @@ PLACES = ("run_dir", "ckpt_path")  # where a run lies, not what it does
 class Run:
     """One run directory as found.
 
-    - ``status``: finished, failed (``error.txt``, or figures that are broken or not finite), unfinished; ``reason`` says
-      why, and of a finished one that an attempt to go on failed.
-    - ``overridden``: keys given on the command line.  ``settings``: every key with its value, dotted, defaults included.
+    - ``status``: finished, failed (``error.txt``, or figures that are broken or not finite), unfinished;
+      ``reason`` says why, and of a finished one that an attempt to go on failed.
+    - ``overridden``: keys given on the command line.  ``settings``: every key with its value, dotted,
+      defaults included.
     - ``figures``: of ``metrics.json``; None where there is none or where it is not finite.
     """
 
@@ -83,14 +84,23 @@ def find_runs(places: Iterable[str | os.PathLike[str]]) -> list[Path]:
     """
     found: set[Path] = set()
     for place in places:
-        directories = [match for match in [os.fspath(place), *glob.glob(os.fspath(place))] if os.path.isdir(match)]
+        directories = [
+            match for match in [os.fspath(place), *glob.glob(os.fspath(place))] if os.path.isdir(match)
+        ]
         if not directories:
-            raise FileNotFoundError(f"{place}: no such directory; sweeps are in multirun/<date>/<time>, runs in outputs/")
+            raise FileNotFoundError(
+                f"{place}: no such directory; sweeps are in multirun/<date>/<time>, runs in outputs/"
+            )
         runs = {Path(run).resolve() for directory in directories for run in _below(directory)}
         if not runs:
-            raise FileNotFoundError(f"{place}: no run in it; a run directory holds .hydra/overrides.yaml or {METRICS}")
+            raise FileNotFoundError(
+                f"{place}: no run in it; a run directory holds .hydra/overrides.yaml or {METRICS}"
+            )
         found |= runs
-    return sorted(found, key=lambda path: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", str(path))])
+    return sorted(
+        found,
+        key=lambda path: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", str(path))],
+    )
 
 
 def _below(directory: str) -> Iterable[str]:
@@ -127,11 +137,14 @@ def _settings(folder: Path) -> tuple[tuple[str, ...], dict[str, Any]]:
     choices = _yaml(folder / "hydra.yaml", {}).get("hydra", {}).get("runtime", {}).get("choices", {})
     groups = {group: choice for group, choice in choices.items() if not group.startswith("hydra/")}
     settings = typed | groups | dict(_flat(_yaml(folder / "config.yaml", {})))
-    return tuple(key for key in typed if key not in PLACES), {k: v for k, v in settings.items() if k not in PLACES}
+    return tuple(key for key in typed if key not in PLACES), {
+        k: v for k, v in settings.items() if k not in PLACES
+    }
 
 
 def _yaml(path: Path, otherwise: Any) -> Any:
-    """A file of Hydra's: not deep, and without aliases, of which a few lines can stand for more than there is memory."""
+    """A file of Hydra's: not deep, and without aliases, of which a few lines can stand for more than there is
+    memory."""
     if not path.is_file():
         return otherwise
     depth = 0
@@ -170,7 +183,9 @@ def _without_metrics(path: Path) -> tuple[str, str]:
     if (path / ERROR).is_file():
         return "failed", _short(_error(path))
     resumable = (path / "checkpoints" / "last.ckpt").is_file()
-    return "unfinished", f"no {METRICS}; " + ("checkpoints/last.ckpt can go on" if resumable else "no checkpoint")
+    return "unfinished", f"no {METRICS}; " + (
+        "checkpoints/last.ckpt can go on" if resumable else "no checkpoint"
+    )
 
 
 def _error(path: Path) -> str:
@@ -182,14 +197,16 @@ def _short(text: object) -> str:
 
 
 def varying(runs: Iterable[Run]) -> list[str]:
-    """Keys given to some run whose values differ between the runs (that say which), in the order first given."""
+    """Keys given to some run whose values differ between the runs (that say which), in the order first
+    given."""
     runs = [run for run in runs if run.settings]
     keys = dict.fromkeys(key for run in runs for key in run.overridden)
     return [key for key in keys if len({str(run.settings.get(key)) for run in runs}) > 1]
 
 
 def frontier(runs: Iterable[Run]) -> list[Run]:
-    """Finished runs that no other beats (one figure better, the other at least as good: high r2, low l0), by l0."""
+    """Finished runs that no other beats (one figure better, the other at least as good: high r2, low l0), by
+    l0."""
     kept: list[Run] = []
     for run in sorted(_finished(runs), key=lambda run: (run.l0, -run.r2)):
         if not kept or run.r2 > kept[-1].r2 or (run.l0, run.r2) == (kept[-1].l0, kept[-1].r2):
@@ -199,11 +216,14 @@ def frontier(runs: Iterable[Run]) -> list[Run]:
 
 def best(runs: Iterable[Run], max_l0: float = math.inf) -> Run | None:
     """The finished run of the highest r2 with at most ``max_l0`` nonzeros a row; None if none has so few."""
-    return max((run for run in _finished(runs) if run.l0 <= max_l0), key=lambda run: (run.r2, -run.l0), default=None)
+    return max(
+        (run for run in _finished(runs) if run.l0 <= max_l0), key=lambda run: (run.r2, -run.l0), default=None
+    )
 
 
 def stability(runs: Iterable[Run], cosine: float = 0.9) -> dict[Path, Stability]:
-    """For every finished run with others that differ in nothing but the seed: ``matched_share``, meaned over pairs of seeds.
+    """For every finished run with others that differ in nothing but the seed: ``matched_share``, meaned over
+    pairs of seeds.
 
     A dictionary that can't be read or compared costs its group the figure, with a warning.
     """
@@ -216,7 +236,9 @@ def stability(runs: Iterable[Run], cosine: float = 0.9) -> dict[Path, Stability]
             dictionaries = [load_dictionary(run.path).D for run in one_a_seed]
             share = fmean(matched_share(*pair, cosine=cosine) for pair in combinations(dictionaries, 2))
         except (FileNotFoundError, ValueError) as error:
-            warnings.warn(f"no stability for the {len(group)} runs beside {group[0].path}: {error}", stacklevel=2)
+            warnings.warn(
+                f"no stability for the {len(group)} runs beside {group[0].path}: {error}", stacklevel=2
+            )
         else:
             found |= {run.path: Stability(share, len(dictionaries)) for run in group}
     return found
@@ -225,7 +247,9 @@ def stability(runs: Iterable[Run], cosine: float = 0.9) -> dict[Path, Stability]
 def _alike_but_for_seed(runs: Iterable[Run]) -> list[list[Run]]:
     groups = defaultdict(list)
     for run in _finished(runs):
-        groups[tuple(sorted((key, str(value)) for key, value in run.settings.items() if key != "seed"))].append(run)
+        groups[
+            tuple(sorted((key, str(value)) for key, value in run.settings.items() if key != "seed"))
+        ].append(run)
     return list(groups.values())
 
 

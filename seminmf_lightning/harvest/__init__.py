@@ -1,4 +1,5 @@
-"""From a network to rows: hooks on its layers, positions with their origin, shards on disk or batches for training."""
+"""From a network to rows: hooks on its layers, positions with their origin, shards on disk or batches for
+training."""
 
 from seminmf_lightning.harvest.harvester import Harvester
 from seminmf_lightning.harvest.job import HarvestJob

@@ -74,7 +74,9 @@ class TextFeed(Feed):
             return_offsets_mapping=True, return_special_tokens_mask=True, return_attention_mask=False,
             return_token_type_ids=False, verbose=False,
         )  # fmt: skip
-        found = zip(windows["input_ids"], windows["special_tokens_mask"], windows["offset_mapping"], strict=True)
+        found = zip(
+            windows["input_ids"], windows["special_tokens_mask"], windows["offset_mapping"], strict=True
+        )
         return [
             Item(
                 example, number, {"input_ids": torch.tensor(ids)}, torch.tensor(special, dtype=torch.bool),
@@ -99,7 +101,8 @@ class ImageFeed(Feed):
 
     Args:
         transform: from a PIL picture (RGB) to a tensor (3, h, w).
-        region: from the height and width of a picture to the part of it that the network sees: top, left, height, width.
+        region: from the height and width of a picture to the part of it that the network sees: top, left,
+            height, width.
         keyword: name of the network's argument; None: its first.
     """
 
@@ -109,7 +112,12 @@ class ImageFeed(Feed):
         self, transform: Callable[[Any], Tensor], region: Callable[[int, int], tuple[float, float, float, float]], *,
         keyword: str | None = None, prefix_tokens: int = 0,
     ) -> None:  # fmt: skip
-        self.transform, self.region, self.keyword, self.prefix_tokens = transform, region, keyword, prefix_tokens
+        self.transform, self.region, self.keyword, self.prefix_tokens = (
+            transform,
+            region,
+            keyword,
+            prefix_tokens,
+        )
 
     def items(self, example: int, content: Any) -> list[Item]:
         try:
@@ -163,7 +171,8 @@ def whole_picture(height: int, width: int) -> tuple[float, float, float, float]:
 
 @dataclass(frozen=True)
 class CentreCrop:
-    """The region of preprocessing that resizes a picture, aspect kept, to cover ``resize`` and crops ``crop`` centrally.
+    """The region of preprocessing that resizes a picture, aspect kept, to cover ``resize`` and crops ``crop``
+    centrally.
 
     Both are (height, width); for a square ``resize`` it is the shorter side that gets its length.
     """

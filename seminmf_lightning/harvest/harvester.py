@@ -33,7 +33,8 @@ class Read(NamedTuple):
 
 @dataclass(frozen=True)
 class NormFilter:
-    """What to do with rows whose norm is far above the median, such as the first token of many language models.
+    """What to do with rows whose norm is far above the median, such as the first token of many language
+    models.
 
     ``limits`` holds the norm of each layer above which rows are dropped, or scaled down to it.
     """
@@ -59,7 +60,11 @@ class NormFilter:
         if self.name == "drop":
             return rows.take(np.flatnonzero(~over.cpu().numpy())), norms[~over], count
         factors = torch.where(over, limit / norms, torch.ones_like(norms))
-        return Rows((rows.values.float() * factors[:, None]).to(rows.values.dtype), rows.origin), norms.clamp(max=limit), count
+        return (
+            Rows((rows.values.float() * factors[:, None]).to(rows.values.dtype), rows.origin),
+            norms.clamp(max=limit),
+            count,
+        )
 
 
 class Harvested(NamedTuple):
@@ -74,7 +79,8 @@ class Harvested(NamedTuple):
 
 @dataclass
 class Harvester:
-    """Runs ``loaded`` over examples of ``inputs`` in batches of ``batch_size`` items, as far as the last of ``layers``."""
+    """Runs ``loaded`` over examples of ``inputs`` in batches of ``batch_size`` items, as far as the last of
+    ``layers``."""
 
     loaded: Loaded
     inputs: Inputs
@@ -105,7 +111,8 @@ class Harvester:
         )  # fmt: skip
 
     def pools(self, reads: Iterable[Read]) -> Iterator[list[Read]]:
-        """Successive examples that are sorted and run together: some batches of items each, an example of more in parts."""
+        """Successive examples that are sorted and run together: some batches of items each, an example of
+        more in parts."""
         pool: list[Read] = []
         wanted, found = self.batch_size * self.loaded.feed.pool, 0
         for read in reads:
@@ -150,9 +157,12 @@ class Harvester:
         return Harvested(joined, filtered, norm_sums)
 
     def candidates(self, example: int = 0) -> tuple[list[Candidate], Exception | None]:
-        """What each module of the network returns for one example, and the error that ended the pass early, if one did."""
+        """What each module of the network returns for one example, and the error that ended the pass early,
+        if one did."""
         items = self._first_items(example)
-        return try_layers(self.loaded.network, lambda: self.loaded.feed.call(self.loaded.network, items, self.device))
+        return try_layers(
+            self.loaded.network, lambda: self.loaded.feed.call(self.loaded.network, items, self.device)
+        )
 
     def _first_items(self, example: int) -> list[Item]:
         for read in self.read(range(example, len(self.inputs))):
@@ -219,7 +229,8 @@ def row_norms(values: Tensor) -> Tensor:
 
 
 def norm_limits(rows: Mapping[Layer, Rows], factor: float) -> dict[str, float]:
-    """For each layer ``factor`` times the median norm of the rows that are not zero; none for a layer of zeros."""
+    """For each layer ``factor`` times the median norm of the rows that are not zero; none for a layer of
+    zeros."""
     limits = {}
     for layer, found in rows.items():
         norms = row_norms(found.values)

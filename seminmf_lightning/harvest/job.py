@@ -66,7 +66,8 @@ class HarvestJob:
         real_number("max_skipped", self.max_skipped, 0, below=1.0000001)
         whole_number("rank", self.rank, 0)
 
-    # --- the whole -----------------------------------------------------------------------------------------------
+    # --- the whole
+    # -----------------------------------------------------------------------------------------------
 
     def run(self) -> dict[str, Any] | None:
         """Write what is missing; return the finished manifest, or None if other processes still work.
@@ -86,12 +87,17 @@ class HarvestJob:
         done = sum(len(self._range(shard, plan)) for shard in mine if shard not in set(todo))
         skipped = sum(self._skipped(shard) for shard in mine if shard not in set(todo))
         if len(todo) < len(mine):
-            self.tell(f"{len(mine) - len(todo)} of {len(mine)} shards are whole already; going on with the others")
+            self.tell(
+                f"{len(mine) - len(todo)} of {len(mine)} shards are whole already; going on with the others"
+            )
         total, rows = sum(len(self._range(shard, plan)) for shard in mine), 0
         reads = self.harvester.read(example for shard in todo for example in self._range(shard, plan))
         for shard in todo:
             found: dict[Layer, list[Rows]] = {layer: [] for layer in self.harvester.layers}
-            filtered, norm_sums = dict.fromkeys(self.harvester.layers, 0), dict.fromkeys(self.harvester.layers, 0.0)
+            filtered, norm_sums = (
+                dict.fromkeys(self.harvester.layers, 0),
+                dict.fromkeys(self.harvester.layers, 0.0),
+            )
             records: list[dict[str, Any]] = []
             for pool in self.harvester.pools(islice(reads, len(self._range(shard, plan)))):
                 for read in (read for read in pool if read.part == 0):
@@ -119,7 +125,11 @@ class HarvestJob:
         self.store.write_examples(shard, records)
         examples = self._range(shard, plan)
         for layer, parts in found.items():
-            rows = Rows.join(parts) if parts else Rows(torch.zeros(0, plan["widths"][str(layer)], dtype=DTYPES[self.dtype]), {})
+            rows = (
+                Rows.join(parts)
+                if parts
+                else Rows(torch.zeros(0, plan["widths"][str(layer)], dtype=DTYPES[self.dtype]), {})
+            )
             record = {
                 "harvest": plan["harvest"], "examples": [examples.start, examples.stop], "filtered": filtered[layer],
                 "norm_sum": norm_sums[layer],
@@ -133,7 +143,8 @@ class HarvestJob:
             f"{skipped} of {count} examples cannot be read, more than max_skipped={self.max_skipped:.2%} allows:{reasons}"
         )
 
-    # --- plan ----------------------------------------------------------------------------------------------------
+    # --- plan
+    # ----------------------------------------------------------------------------------------------------
 
     @property
     def _harvest(self) -> str:
@@ -149,7 +160,9 @@ class HarvestJob:
         deadline = time.monotonic() + SECONDS_TO_WAIT
         while (manifest := self.store.manifest()) is None and self.rank > 0:
             if time.monotonic() > deadline:
-                raise StoreError(f"{self.store.folder}: process 0 has written no manifest in {SECONDS_TO_WAIT:.0f} seconds")
+                raise StoreError(
+                    f"{self.store.folder}: process 0 has written no manifest in {SECONDS_TO_WAIT:.0f} seconds"
+                )
             time.sleep(0.2)
         if manifest is not None:
             if differences := list(_differences(manifest["settings"], self.settings)):
@@ -161,13 +174,18 @@ class HarvestJob:
                 self.store.clean()
             return manifest["plan"]
         if self.store.folder.exists() and any(self.store.folder.iterdir()):
-            raise StoreError(f"{self.store.folder} is not empty and holds no manifest.json; choose another output")
+            raise StoreError(
+                f"{self.store.folder} is not empty and holds no manifest.json; choose another output"
+            )
         plan = self._probe()
-        self.store.write_manifest({"format": FORMAT, "complete": False, "settings": self.settings, "plan": plan})
+        self.store.write_manifest(
+            {"format": FORMAT, "complete": False, "settings": self.settings, "plan": plan}
+        )
         return plan
 
     def _probe(self) -> dict[str, Any]:
-        """Look at examples from all over the inputs: rows an example, norms, seconds; refuse what the disk cannot hold."""
+        """Look at examples from all over the inputs: rows an example, norms, seconds; refuse what the disk
+        cannot hold."""
         harvester, count = self.harvester, len(self.harvester.inputs)
         picked = np.unique(np.linspace(0, count - 1, min(count, PROBED_EXAMPLES)).astype(int)).tolist()
         began = time.monotonic()
@@ -175,7 +193,9 @@ class HarvestJob:
         reading = (time.monotonic() - began) / len(picked)
         readable = [read for read in reads if read.items]
         if not readable:
-            raise ValueError(f"none of {len(picked)} examples looked at can be read:\n  {reads[0].skipped or 'no tokens'}")
+            raise ValueError(
+                f"none of {len(picked)} examples looked at can be read:\n  {reads[0].skipped or 'no tokens'}"
+            )
         sample = harvester.few(readable)
         harvester.harvest(sample[:1])  # warm up
         began = time.monotonic()
@@ -187,7 +207,9 @@ class HarvestJob:
         limits, size, rows = norm_limits(found.rows, harvester.norm_filter.factor), 0, {}
         for layer, part in found.rows.items():
             if not len(part.values):
-                raise ValueError(f"layer {layer!s} gives no rows for {sample[0].name}; another choice of tokens may")
+                raise ValueError(
+                    f"layer {layer!s} gives no rows for {sample[0].name}; another choice of tokens may"
+                )
             median = limits.get(str(layer), 0.0) / harvester.norm_filter.factor
             largest = float(row_norms(part.values).max())
             if largest > OUTLIER * median > 0 and harvester.norm_filter.name == "none":
@@ -209,14 +231,17 @@ class HarvestJob:
     def _foretell(self, rows: Mapping[Layer, float], size: int, seconds: float) -> None:
         free = shutil.disk_usage(_existing(self.store.folder)).free
         parts = ", ".join(f"{value:,.0f} rows of {layer!s}" for layer, value in rows.items())
-        self.tell(f"predicted: {parts}; {size / 2**20:,.1f} MB ({free / 2**30:,.1f} GB free), about {_duration(seconds)}")
+        self.tell(
+            f"predicted: {parts}; {size / 2**20:,.1f} MB ({free / 2**30:,.1f} GB free), about {_duration(seconds)}"
+        )
         if size * ROOM > free:
             raise OSError(
                 f"the disk of {self.store.folder} has {free / 2**20:,.0f} MB free, and this harvest needs about "
                 f"{size * ROOM / 2**20:,.0f} MB; make room, choose another output, or take fewer layers, tokens or examples"
             )
 
-    # --- shards --------------------------------------------------------------------------------------------------
+    # --- shards
+    # --------------------------------------------------------------------------------------------------
 
     def _range(self, shard: int, plan: dict[str, Any]) -> range:
         each = plan["examples_per_shard"]
@@ -228,7 +253,9 @@ class HarvestJob:
             if record is None:
                 return False
             if record["harvest"] != plan["harvest"]:
-                raise StoreError(f"{self.store.files(str(layer), shard).activations} belongs to another harvest; delete it")
+                raise StoreError(
+                    f"{self.store.files(str(layer), shard).activations} belongs to another harvest; delete it"
+                )
         return self.store.examples_file(shard).exists()
 
     def _skipped(self, shard: int) -> int:
@@ -258,10 +285,14 @@ def finished_manifest(store: Store, settings: dict[str, Any], plan: dict[str, An
                 files = store.files(layer, shard)
                 names = {"file": files.activations, "index": files.origin}
                 listed.append(
-                    {"shard": shard} | {key: str(path.relative_to(store.folder)) for key, path in names.items()} | record
+                    {"shard": shard}
+                    | {key: str(path.relative_to(store.folder)) for key, path in names.items()}
+                    | record
                 )
                 if len(summed := store.columns(layer, shard)["sum"]) != width:
-                    raise StoreError(f"{files.origin}: the sum of rows of {len(summed)} features; the plan says {width}")
+                    raise StoreError(
+                        f"{files.origin}: the sum of rows of {len(summed)} features; the plan says {width}"
+                    )
                 total = total + summed
                 norms += record["norm_sum"]
         rows = sum(record["rows"] for record in listed)
@@ -297,4 +328,6 @@ def _existing(folder: Path) -> Path:
 def _duration(seconds: float) -> str:
     minutes, left = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {left:02d} s" if minutes else f"{left} s"
+    return (
+        f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {left:02d} s" if minutes else f"{left} s"
+    )

@@ -1,7 +1,8 @@
 """Layers by name: find them, hook them, stop the network after the last one.
 
-A layer is written as its dotted path, ``encoder.layer.2``, or a glob in which ``*`` stands for one part of the path and
-``**`` for any number of them.  ``name@1`` is the second call of a module that is called several times a pass.
+A layer is written as its dotted path, ``encoder.layer.2``, or a glob in which ``*`` stands for one part of
+the path and ``**`` for any number of them.  ``name@1`` is the second call of a module that is called several
+times a pass.
 """
 
 from __future__ import annotations
@@ -61,7 +62,9 @@ def match_layers(network: nn.Module, patterns: str | Sequence[str]) -> list[Laye
             )
         found |= {Layer(name, int(call or 0)) for name in matches}
     if not found:
-        raise ValueError("no layer asked for: set layers, for example layers=[encoder.layer.2] (list=true prints them)")
+        raise ValueError(
+            "no layer asked for: set layers, for example layers=[encoder.layer.2] (list=true prints them)"
+        )
     return sorted(found, key=lambda layer: (names.index(layer.name), layer.call))
 
 
@@ -74,7 +77,8 @@ def _matches(name: Sequence[str], pattern: Sequence[str]) -> bool:
 
 
 def try_layers(network: nn.Module, run: Callable[[], None]) -> tuple[list[Candidate], Exception | None]:
-    """What every module returns in one pass, and what ended it early if something did: layers before can be harvested."""
+    """What every module returns in one pass, and what ended it early if something did: layers before can be
+    harvested."""
     seen: dict[str, list[tuple[int, ...] | None]] = {}
     handles = []
 
@@ -99,11 +103,14 @@ def try_layers(network: nn.Module, run: Callable[[], None]) -> tuple[list[Candid
     finally:
         for handle in handles:
             handle.remove()
-    return [Candidate(name, type(module).__name__, seen[name]) for name, module in modules.items() if name in seen], failure
+    return [
+        Candidate(name, type(module).__name__, seen[name]) for name, module in modules.items() if name in seen
+    ], failure
 
 
 def first_tensor(output: Any) -> Tensor | None:
-    """The activations in what a module returns: itself, the hidden state of a model's output, the first of a tuple."""
+    """The activations in what a module returns: itself, the hidden state of a model's output, the first of a
+    tuple."""
     if isinstance(output, Tensor):
         return output
     if isinstance(output, Mapping):
@@ -124,16 +131,21 @@ class Capture:
         ValueError: a layer was not called, or returned no tensor.
     """
 
-    def __init__(self, network: nn.Module, layers: Sequence[Layer], keep: Callable[[Layer, Tensor], Any]) -> None:
+    def __init__(
+        self, network: nn.Module, layers: Sequence[Layer], keep: Callable[[Layer, Tensor], Any]
+    ) -> None:
         self.network, self.layers, self.keep = network, list(layers), keep
 
     def run(self, forward: Callable[[], None]) -> dict[Layer, Any]:
-        """What ``keep`` made of each layer's output.  It is called inside the hook: later modules may overwrite a tensor."""
+        """What ``keep`` made of each layer's output.  It is called inside the hook: later modules may
+        overwrite a tensor."""
         kept: dict[Layer, Any] = {}
         calls: Counter[str] = Counter()
         handles = []
         for name in {layer.name for layer in self.layers}:
-            handles.append(self.network.get_submodule(name).register_forward_hook(self._hook(name, calls, kept)))
+            handles.append(
+                self.network.get_submodule(name).register_forward_hook(self._hook(name, calls, kept))
+            )
         try:
             with torch.inference_mode():
                 forward()
@@ -144,7 +156,9 @@ class Capture:
                 handle.remove()
         if missing := [layer for layer in self.layers if layer not in kept]:
             name = missing[0].name
-            raise ValueError(f"layer {missing[0]!s} was not reached: the network called {name!r} {calls[name]} times")
+            raise ValueError(
+                f"layer {missing[0]!s} was not reached: the network called {name!r} {calls[name]} times"
+            )
         return kept
 
     def _hook(self, name: str, calls: Counter[str], kept: dict[Layer, Any]) -> Callable[..., None]:
@@ -155,7 +169,9 @@ class Capture:
                 return
             tensor = first_tensor(output)
             if tensor is None:
-                raise ValueError(f"layer {layer!s} returns {type(output).__name__}, not a tensor; choose another (list=true)")
+                raise ValueError(
+                    f"layer {layer!s} returns {type(output).__name__}, not a tensor; choose another (list=true)"
+                )
             kept[layer] = self.keep(layer, tensor)
             if len(kept) == len(self.layers):
                 raise _Stop

@@ -61,7 +61,8 @@ class TokenOrigin(Origin):
 
 @dataclass(frozen=True)
 class PatchOrigin(Origin):
-    """A patch; ``box`` is its top, left, bottom and right in pixels of the picture, or None for the whole of it."""
+    """A patch; ``box`` is its top, left, bottom and right in pixels of the picture, or None for the whole of
+    it."""
 
     box: tuple[int, int, int, int] | None
     size: tuple[int, int]
@@ -75,7 +76,9 @@ class PatchOrigin(Origin):
         if self.box is None:
             return f"{self.title}: the whole picture of {self.size[0]} x {self.size[1]}"
         top, left, bottom, right = self.box
-        return f"{self.title}: patch [{top}:{bottom}, {left}:{right}] of {self.size[0]} x {self.size[1]} pixels"
+        return (
+            f"{self.title}: patch [{top}:{bottom}, {left}:{right}] of {self.size[0]} x {self.size[1]} pixels"
+        )
 
 
 class Tracer:
@@ -98,7 +101,9 @@ class Tracer:
         self._shards = [record for record in layers[layer]["shards"] if record["rows"]]
         files = (store.files(self.layer, record["shard"]).origin for record in self._shards)
         if missing := [file for file in files if not os.path.exists(file)]:
-            raise StoreError(f"{missing[0]} is missing; run the same scripts/harvest.py again, which writes it anew")
+            raise StoreError(
+                f"{missing[0]} is missing; run the same scripts/harvest.py again, which writes it anew"
+            )
         self._starts = np.cumsum([0] + [record["rows"] for record in self._shards])
         self._columns = lru_cache(maxsize=8)(self._read_columns)
         self._keys = lru_cache(maxsize=8)(self._read_keys)
@@ -114,7 +119,9 @@ class Tracer:
             IndexError: there is no such row.
         """
         if not 0 <= row < len(self):
-            raise IndexError(f"row {row} is not in 0..{len(self) - 1}, the rows of {self.layer} in {self.store.folder}")
+            raise IndexError(
+                f"row {row} is not in 0..{len(self) - 1}, the rows of {self.layer} in {self.store.folder}"
+            )
         index = int(np.searchsorted(self._starts, row, side="right")) - 1
         record, columns = self._shards[index], self._columns(index)
         at = {name: int(column[row - self._starts[index]]) for name, column in columns.items()}
@@ -125,7 +132,9 @@ class Tracer:
         if "region" in example and "height" in at:
             place = (at["y"], at["x"], at["height"], at["width"])
             box = _box(at, example["region"])
-            return PatchOrigin(**known, box=box, size=tuple(example["size"]), region=tuple(example["region"]), place=place)
+            return PatchOrigin(
+                **known, box=box, size=tuple(example["size"]), region=tuple(example["region"]), place=place
+            )
         return Origin(**known)
 
     def groups(self, start: int, stop: int) -> np.ndarray:
@@ -142,7 +151,9 @@ class Tracer:
         index = int(np.searchsorted(self._starts, row, side="right")) - 1
         first, keys = int(self._starts[index]), self._keys(index)
         key = keys[row - first]
-        return range(first + int(np.searchsorted(keys, key)), first + int(np.searchsorted(keys, key, side="right")))
+        return range(
+            first + int(np.searchsorted(keys, key)), first + int(np.searchsorted(keys, key, side="right"))
+        )
 
     def _read_keys(self, index: int) -> np.ndarray:
         columns = self._columns(index)
@@ -156,7 +167,9 @@ class Tracer:
         """
         inputs = self._inputs()
         if origin.example >= len(inputs) or inputs.identify(origin.example) != origin.name:
-            raise StoreError(f"{origin.name} is no longer example {origin.example}: the inputs have changed since the harvest")
+            raise StoreError(
+                f"{origin.name} is no longer example {origin.example}: the inputs have changed since the harvest"
+            )
         return inputs.read(origin.example)
 
     @lru_cache(maxsize=1)  # noqa: B019  (one tracer, one inputs)

@@ -23,8 +23,8 @@ WORKERS_BESIDE_A_GPU = 8
 
 @dataclass
 class HarvestRecipe:
-    """``model`` and ``inputs`` are a mapping with a ``name`` (a file of ``harvest/models`` or ``harvest/inputs``) and the
-    settings of that class.
+    """``model`` and ``inputs`` are a mapping with a ``name`` (a file of ``harvest/models`` or
+    ``harvest/inputs``) and the settings of that class.
 
     Raises:
         TypeError, ValueError: a bad setting; the message names it and says what is accepted.
@@ -61,7 +61,9 @@ class HarvestRecipe:
     def loaded(self) -> Any:
         assert isinstance(self.model, Model) and isinstance(self.inputs, Inputs)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)  # random weights, where they are asked for, are the same in each process
+            torch.manual_seed(
+                self.seed
+            )  # random weights, where they are asked for, are the same in each process
             return self.model.load(self.inputs.kind)
 
     def harvester(self, device: torch.device) -> Harvester:
@@ -70,7 +72,9 @@ class HarvestRecipe:
         beside = min(WORKERS_BESIDE_A_GPU, max(0, (os.cpu_count() or 1) - 1))
         workers = (beside if device.type == "cuda" else 0) if self.workers is None else self.workers
         layers = match_layers(self.loaded.network, self.layers)
-        return Harvester(self.loaded, self.inputs, layers, self.selector, self.batch_size, self.norms, device, workers)
+        return Harvester(
+            self.loaded, self.inputs, layers, self.selector, self.batch_size, self.norms, device, workers
+        )
 
     def settings(self, layers: Sequence[Any]) -> dict[str, Any]:
         """Everything that the rows depend on, plain, for a manifest."""
@@ -112,5 +116,8 @@ def describe_inputs(inputs: Inputs) -> dict[str, Any]:
 
 
 def make_inputs(description: Mapping[str, Any]) -> Inputs:
-    """Inputs from what :func:`describe_inputs` said of them.  Only classes of ``harvest/inputs`` can be named."""
-    return build(Inputs, {key: value for key, value in description.items() if key not in ("examples", "digest")})
+    """Inputs from what :func:`describe_inputs` said of them.  Only classes of ``harvest/inputs`` can be
+    named."""
+    return build(
+        Inputs, {key: value for key, value in description.items() if key not in ("examples", "digest")}
+    )

@@ -1,7 +1,7 @@
 """From what a layer returns to rows, each with its origin.
 
-Maps (n, c, h, w) give a row a position, token sequences (n, t, c) a row a token, vectors (n, c) a row an item.  Padding never
-becomes a row.
+Maps (n, c, h, w) give a row a position, token sequences (n, t, c) a row a token, vectors (n, c) a row an
+item.  Padding never becomes a row.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ LAYOUTS = ("auto", "channels_first", "channels_last")
 class Rows(NamedTuple):
     """Rows (m, c), and columns (m,) that say where each comes from.
 
-    ``example``; ``window``, the part of a text; ``position``, the token of the window or the place in the map; for texts
-    ``start`` and ``stop``, the characters of the token; for pictures ``y``, ``x`` and ``height``, ``width`` of the grid of
-    patches.  -1 where there is none, as for [CLS].
+    ``example``; ``window``, the part of a text; ``position``, the token of the window or the place in the
+    map; for texts ``start`` and ``stop``, the characters of the token; for pictures ``y``, ``x`` and
+    ``height``, ``width`` of the grid of patches.  -1 where there is none, as for [CLS].
     """
 
     values: Tensor
@@ -36,7 +36,9 @@ class Rows(NamedTuple):
 
     def take(self, chosen: np.ndarray) -> Rows:
         at = torch.from_numpy(chosen).to(self.values.device)
-        return Rows(self.values.index_select(0, at), {name: column[chosen] for name, column in self.origin.items()})
+        return Rows(
+            self.values.index_select(0, at), {name: column[chosen] for name, column in self.origin.items()}
+        )
 
     @staticmethod
     def join(parts: Sequence[Rows]) -> Rows:
@@ -54,8 +56,8 @@ class Selector:
     """Which positions of an item become rows."""
 
     tokens: str = "no_special"
-    """``all``, ``cls`` (the first token), ``no_special`` (neither [CLS] nor the like), ``mean`` (of an item's ``no_special``),
-    ``random`` (``number`` of an item's ``no_special``)."""
+    """``all``, ``cls`` (the first token), ``no_special`` (neither [CLS] nor the like), ``mean`` (of an item's
+    ``no_special``), ``random`` (``number`` of an item's ``no_special``)."""
     number: int | None = None
     """Rows an item, for ``random``."""
     layout: str = "auto"
@@ -67,7 +69,9 @@ class Selector:
         one_of("layout", self.layout, LAYOUTS)
         whole_number("seed", self.seed, 0)
         if (self.tokens == "random") != (self.number is not None):
-            raise ValueError(f"number is for tokens=random, and needed there; got tokens={self.tokens} number={self.number}")
+            raise ValueError(
+                f"number is for tokens=random, and needed there; got tokens={self.tokens} number={self.number}"
+            )
         if self.number is not None:
             whole_number("number", self.number, 1)
 
@@ -83,7 +87,9 @@ class Selector:
                 f"layer {layer!s} returns {shape}; rows come from vectors (n, c), sequences (n, t, c) and maps of pictures"
             )
         if len(output) != len(items):
-            raise ValueError(f"layer {layer!s} returns {shape}: {len(output)} items for a batch of {len(items)}")
+            raise ValueError(
+                f"layer {layer!s} returns {shape}: {len(output)} items for a batch of {len(items)}"
+            )
         single, grid, first = output.ndim == 2, None, 0
         if output.ndim == 4:
             if self._channels_last(shape, _aspect(items), feed.channels_last):
@@ -100,7 +106,9 @@ class Selector:
         if is_text and not single:
             longest = max(item.tokens for item in items)
             if t != longest:
-                raise ValueError(f"layer {layer!s} returns {shape}: {t} positions for a batch of {longest} tokens")
+                raise ValueError(
+                    f"layer {layer!s} returns {shape}: {t} positions for a batch of {longest} tokens"
+                )
             for number, item in enumerate(items):
                 assert item.special is not None
                 usable[number, item.tokens :] = False
@@ -118,19 +126,24 @@ class Selector:
         if chosen.all():
             values = output.reshape(n * t, -1).clone()
         else:
-            values = output.reshape(n * t, -1).index_select(0, torch.from_numpy(item_of * t + position).to(output.device))
+            values = output.reshape(n * t, -1).index_select(
+                0, torch.from_numpy(item_of * t + position).to(output.device)
+            )
         where = np.full(len(position), -1) if single else position
         return Rows(values, _columns(items, item_of, where, is_text, grid, first))
 
     def _channels_last(self, shape: tuple[int, ...], aspect: float, usual: bool) -> bool:
-        """Whether a map is (n, h, w, c): its height and width are as those of the picture, its channels are not."""
+        """Whether a map is (n, h, w, c): its height and width are as those of the picture, its channels are
+        not."""
         if self.layout != "auto":
             return self.layout == "channels_last"
         _, a, b, c = shape
         first, last = abs(math.log(b / c / aspect)), abs(math.log(a / b / aspect))
         return usual if first == last else last < first
 
-    def _choose(self, layer: Layer, usable: np.ndarray, ordinary: np.ndarray, items: Sequence[Item]) -> np.ndarray:
+    def _choose(
+        self, layer: Layer, usable: np.ndarray, ordinary: np.ndarray, items: Sequence[Item]
+    ) -> np.ndarray:
         if self.tokens == "all":
             return usable
         if self.tokens == "cls":
@@ -161,7 +174,8 @@ def _aspect(items: Sequence[Item]) -> float:
 
 
 def _grid(tokens: int, feed: Feed, aspect: float) -> tuple[tuple[int, int] | None, int]:
-    """Rows and columns of patches in a sequence, and the tokens before them: those of the feed, or none in an early layer."""
+    """Rows and columns of patches in a sequence, and the tokens before them: those of the feed, or none in an
+    early layer."""
     for first in dict.fromkeys((feed.prefix_tokens, 0)) if feed.pictures else ():
         patches = tokens - first
         height = round((max(patches, 0) * aspect) ** 0.5)
@@ -171,7 +185,12 @@ def _grid(tokens: int, feed: Feed, aspect: float) -> tuple[tuple[int, int] | Non
 
 
 def _columns(
-    items: Sequence[Item], item_of: np.ndarray, position: np.ndarray, is_text: bool, grid: tuple[int, int] | None, first: int
+    items: Sequence[Item],
+    item_of: np.ndarray,
+    position: np.ndarray,
+    is_text: bool,
+    grid: tuple[int, int] | None,
+    first: int,
 ) -> dict[str, np.ndarray]:
     example = np.array([item.example for item in items], dtype=np.int64)[item_of]
     window = np.array([item.window for item in items], dtype=np.int32)[item_of]

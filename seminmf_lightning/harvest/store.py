@@ -1,12 +1,12 @@
 """Rows on disk: shards that appear whole or not at all, and a manifest that says what they are.
 
-    <store>/manifest.json                          model, layers, preprocessing, rows, means, sha256 of each shard
-    <store>/examples/000000.jsonl                  name and text (or size) of each example of shard 0
+    <store>/manifest.json                          model, layers, preprocessing, rows, means, sha256 of each
+    shard <store>/examples/000000.jsonl                  name and text (or size) of each example of shard 0
     <store>/<layer>/000000.safetensors             `activations` (m, d)
     <store>/<layer>/index/000000.safetensors       a column (m,) for each part of a row's origin
 
-A shard holds a fixed range of examples, so that any process may write it, and a harvest that was killed goes on with the
-shards that are missing.  The index is written last: where it is, the shard is whole.
+A shard holds a fixed range of examples, so that any process may write it, and a harvest that was killed goes
+on with the shards that are missing.  The index is written last: where it is, the shard is whole.
 """
 
 from __future__ import annotations
@@ -28,12 +28,21 @@ from torch import Tensor
 
 from seminmf_lightning.io.atomic import whole_file
 from seminmf_lightning.io.schema import conform
-from seminmf_lightning.io.untrusted import WHOLE_NUMBERS, Refused, file_size, open_safetensors, parse_json, read_tensor
+from seminmf_lightning.io.untrusted import (
+    WHOLE_NUMBERS,
+    Refused,
+    file_size,
+    open_safetensors,
+    parse_json,
+    read_tensor,
+)
 
 FORMAT = 1
 MANIFEST = "manifest.json"
 SUMMED_ROWS = 2048  # in float32, before they are added in float64
-LARGEST = 2**40  # features of a layer, examples of a shard: beyond it products of two leave the range of a number
+LARGEST = (
+    2**40
+)  # features of a layer, examples of a shard: beyond it products of two leave the range of a number
 
 RECORD = {"harvest": str, "examples": [int], "filtered": int, "norm_sum": float, "skipped": int,
           "rows": int, "bytes": int, "sha256": str}  # fmt: skip
@@ -62,7 +71,8 @@ class Store:
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(os.path.expanduser(folder))
 
-    # --- names ---------------------------------------------------------------------------------------------------
+    # --- names
+    # ---------------------------------------------------------------------------------------------------
 
     def files(self, layer: str, shard: int) -> ShardFiles:
         place = self.folder / folder_name(layer)
@@ -71,7 +81,8 @@ class Store:
     def examples_file(self, shard: int) -> Path:
         return self.folder / "examples" / f"{shard:06d}.jsonl"
 
-    # --- manifest ------------------------------------------------------------------------------------------------
+    # --- manifest
+    # ------------------------------------------------------------------------------------------------
 
     def manifest(self) -> dict[str, Any] | None:
         """As it is on disk; None if there is none.
@@ -87,7 +98,8 @@ class Store:
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
         write_whole(self.folder / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
 
-    # --- writing -------------------------------------------------------------------------------------------------
+    # --- writing
+    # -------------------------------------------------------------------------------------------------
 
     def write_shard(
         self, shard: int, layer: str, values: Tensor, index: Mapping[str, np.ndarray], record: dict[str, Any]
@@ -95,13 +107,20 @@ class Store:
         """Write one shard of one layer and return its record: that given, with rows, bytes and sha256."""
         files = self.files(layer, shard)
         content = save({"activations": values.contiguous()})
-        record = record | {"rows": len(values), "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        record = record | {
+            "rows": len(values),
+            "bytes": len(content),
+            "sha256": hashlib.sha256(content).hexdigest(),
+        }
         write_whole(files.activations, content)
         columns = {name: torch.from_numpy(np.ascontiguousarray(column)) for name, column in index.items()}
         total = torch.zeros(values.shape[1], dtype=torch.float64)
         for block in values.split(SUMMED_ROWS):
             total += block.float().sum(dim=0)
-        write_whole(files.origin, save(columns | {"sum": total}, metadata={"record": json.dumps(record, sort_keys=True)}))
+        write_whole(
+            files.origin,
+            save(columns | {"sum": total}, metadata={"record": json.dumps(record, sort_keys=True)}),
+        )
         return record
 
     def write_examples(self, shard: int, records: list[dict[str, Any]]) -> None:
@@ -115,7 +134,8 @@ class Store:
             if not (writer.isdigit() and _alive(int(writer))):
                 partial.unlink(missing_ok=True)
 
-    # --- reading -------------------------------------------------------------------------------------------------
+    # --- reading
+    # -------------------------------------------------------------------------------------------------
 
     def record(self, layer: str, shard: int) -> dict[str, Any] | None:
         """What is known of a shard; None unless it is whole: what is missing or damaged is written anew."""
@@ -124,7 +144,9 @@ class Store:
             return None
         try:
             with open_tensors(self.inside(files.origin)) as handle:
-                record = parse_json(files.origin, (handle.metadata() or {}).get("record", ""), "the index of a shard")
+                record = parse_json(
+                    files.origin, (handle.metadata() or {}).get("record", ""), "the index of a shard"
+                )
             conform(files.origin, record, RECORD)
         except (ValueError, OSError):
             return None
@@ -160,13 +182,18 @@ class Store:
         records = []
         for number, line in enumerate(lines, 1):
             where = f"{path}, line {number}"
-            # Names of files may be no Unicode at all: written as halves of surrogate pairs, read back as such.
+            # Names of files may be no Unicode at all: written as halves of surrogate pairs, read back as
+            # such.
             record = parse_json(where, _text(where, line), "the record of an example")
             conform(where, record, EXAMPLE)
             if "region" in record and not (
-                len(record["region"]) == 4 and min(record["region"][2:]) > 0 and len(record.get("size", ())) == 2
+                len(record["region"]) == 4
+                and min(record["region"][2:]) > 0
+                and len(record.get("size", ())) == 2
             ):
-                raise StoreError(f"{where}: region must be top, left, height and width of a picture of known size")
+                raise StoreError(
+                    f"{where}: region must be top, left, height and width of a picture of known size"
+                )
             records.append(record)
         return records
 
@@ -178,7 +205,11 @@ class Store:
         """
         try:
             inside = path.resolve().is_relative_to(self.folder.resolve())
-        except (OSError, ValueError, RuntimeError) as error:  # a name that no file can have, links in a circle
+        except (
+            OSError,
+            ValueError,
+            RuntimeError,
+        ) as error:  # a name that no file can have, links in a circle
             raise StoreError(f"{self.folder / MANIFEST}: names what can be no file ({error})") from error
         if not inside:
             raise StoreError(f"{path}: leaves the store's folder {self.folder}; it was not opened")
@@ -203,11 +234,15 @@ def parse_manifest(content: bytes, path: Path | str) -> dict[str, Any]:
         raise StoreError(f"{path}: format {found['format']}; this version reads format {FORMAT}")
     conform(path, found, UNFINISHED)
     if not 0 < found["plan"]["examples_per_shard"] <= LARGEST:
-        raise StoreError(f"{path}: plan.examples_per_shard is {found['plan']['examples_per_shard']}; expected at least 1")
+        raise StoreError(
+            f"{path}: plan.examples_per_shard is {found['plan']['examples_per_shard']}; expected at least 1"
+        )
     if found["complete"]:
         conform(path, found, {"layers": {str: LAYER}})
         for name, layer in found["layers"].items():
-            _check_layer(path, name, layer, math.ceil(found["plan"]["examples"] / found["plan"]["examples_per_shard"]))
+            _check_layer(
+                path, name, layer, math.ceil(found["plan"]["examples"] / found["plan"]["examples_per_shard"])
+            )
     return found
 
 
@@ -217,8 +252,12 @@ def _check_layer(path: Path | str, name: str, layer: dict[str, Any], shards: int
     if not 0 < layer["features"] <= LARGEST:
         raise StoreError(f"{path}: layers[{name!r}].features is {layer['features']}; expected at least 1")
     if len(records) != shards or any(record["shard"] != number for number, record in enumerate(records)):
-        raise StoreError(f"{path}: layer {name!r} lists {len(records)} shards; its plan has {shards}, in order")
-    if any(len(record["examples"]) != 2 or record["examples"][0] > record["examples"][1] for record in records):
+        raise StoreError(
+            f"{path}: layer {name!r} lists {len(records)} shards; its plan has {shards}, in order"
+        )
+    if any(
+        len(record["examples"]) != 2 or record["examples"][0] > record["examples"][1] for record in records
+    ):
         raise StoreError(f"{path}: layer {name!r} has a shard whose examples are no range")
     if (rows := sum(record["rows"] for record in records)) != layer["rows"]:
         raise StoreError(f"{path}: layer {name!r} has {layer['rows']} rows, but its shards have {rows}")
@@ -245,7 +284,11 @@ def _text(where: str, line: bytes) -> str:
 
 def sha256_of(path: Path) -> str:
     with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(stream)
+        return (
+            hashlib.file_digest(stream, "sha256").hexdigest()
+            if hasattr(hashlib, "file_digest")
+            else _digest(stream)
+        )
 
 
 def _digest(stream: Any) -> str:
@@ -261,7 +304,9 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
         OSError: the disk is full; the message says what is safe.
     """
-    if_full = "all shards before it are whole; make room and run the same command again, which goes on from there"
+    if_full = (
+        "all shards before it are whole; make room and run the same command again, which goes on from there"
+    )
     with whole_file(path, if_full) as partial:
         partial.write_bytes(content)
 

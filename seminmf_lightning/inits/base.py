@@ -17,12 +17,16 @@ class Init(ABC):
     """Makes the dictionary that training starts from."""
 
     @abstractmethod
-    def start(self, A: Tensor, concepts: int, generator: torch.Generator, *, positive: bool = False) -> Tensor:
-        """D (concepts, d) float64, nonnegative, no atom zero unless the rows are; with ``positive`` no entry is zero.
+    def start(
+        self, A: Tensor, concepts: int, generator: torch.Generator, *, positive: bool = False
+    ) -> Tensor:
+        """D (concepts, d) float64, nonnegative, no atom zero unless the rows are; with ``positive`` no entry
+        is zero.
 
         The same arguments give the same D on every process.
         """
 
     def refine(self, C: Tensor, concepts: int) -> Tensor | None:
-        """A start from the exact second moment, once the whole data has been seen; None where the method has none."""
+        """A start from the exact second moment, once the whole data has been seen; None where the method has
+        none."""
         return None

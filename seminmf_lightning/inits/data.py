@@ -1,6 +1,7 @@
 """Positive and negative parts of real rows: atoms that already look like the data.
 
-Codes are free in sign, so the negative part of a row is as good an atom as the positive part: it is used with z < 0.
+Codes are free in sign, so the negative part of a row is as good an atom as the positive part: it is used with
+z < 0.
 """
 
 from __future__ import annotations
@@ -19,9 +20,12 @@ JITTER = 0.1  # of an atom's length, added where a row serves again because rows
 
 @dataclass(frozen=True, kw_only=True)
 class Data(Init):
-    """Rows in random order, taking the positive and the negative part in turn; a part that is empty gives way."""
+    """Rows in random order, taking the positive and the negative part in turn; a part that is empty gives
+    way."""
 
-    def start(self, A: Tensor, concepts: int, generator: torch.Generator, *, positive: bool = False) -> Tensor:
+    def start(
+        self, A: Tensor, concepts: int, generator: torch.Generator, *, positive: bool = False
+    ) -> Tensor:
         order = torch.randperm(A.shape[0], generator=generator).to(A.device)
         order = order[(A != 0).any(dim=1)[order]]
         rows = A[order[: 2 * concepts + 1]].double()  # enough of them, even if every second part is empty

@@ -15,6 +15,8 @@ from seminmf_lightning.inits.base import Init
 class Random(Init):
     """Entries uniform in (0, 1], atoms scaled to length 1."""
 
-    def start(self, A: Tensor, concepts: int, generator: torch.Generator, *, positive: bool = False) -> Tensor:
+    def start(
+        self, A: Tensor, concepts: int, generator: torch.Generator, *, positive: bool = False
+    ) -> Tensor:
         D = 1 - torch.rand(concepts, A.shape[1], generator=generator, dtype=torch.float64)
         return unit_atoms(D).to(A.device)

@@ -1,8 +1,9 @@
 """A start from the truncated SVD, optimal wherever the best row space holds a positive vector.
 
-Gillis & Kumar, "Exact and heuristic algorithms for semi-nonnegative matrix factorization", SIAM J. Matrix Anal. Appl.
-36(4), 2015, Algorithms 2 and 3 (arXiv 1410.7220).  Their M = U V is our A^T = D^T Z^T transposed: V >= 0 is D.
-Deviation: only the second moment C is needed, because the right singular vectors of A are the eigenvectors of C.
+Gillis & Kumar, "Exact and heuristic algorithms for semi-nonnegative matrix factorization", SIAM J. Matrix
+Anal. Appl. 36(4), 2015, Algorithms 2 and 3 (arXiv 1410.7220).  Their M = U V is our A^T = D^T Z^T transposed:
+V >= 0 is D. Deviation: only the second moment C is needed, because the right singular vectors of A are the
+eigenvectors of C.
 
 The atoms of Algorithm 3 are nearly collinear: this optimum is exact but hard to read.
 """
@@ -25,12 +26,17 @@ LP_SECONDS = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class SVD(Init):
-    """Algorithm 3 (error of the best rank-k matrix) if it applies, else Algorithm 2 (at most that of rank k - 1)."""
+    """Algorithm 3 (error of the best rank-k matrix) if it applies, else Algorithm 2 (at most that of rank k -
+    1)."""
 
-    def start(self, A: Tensor, concepts: int, generator: torch.Generator, *, positive: bool = False) -> Tensor:
+    def start(
+        self, A: Tensor, concepts: int, generator: torch.Generator, *, positive: bool = False
+    ) -> Tensor:
         A = A.double()
         D = self.refine(A.T @ A, concepts)
-        missing = concepts - D.shape[0]  # the data has a lower rank than the dictionary: any further atom will do
+        missing = (
+            concepts - D.shape[0]
+        )  # the data has a lower rank than the dictionary: any further atom will do
         extra = 1 - torch.rand(missing, A.shape[1], generator=generator, dtype=torch.float64)
         return torch.cat([D, unit_atoms(extra).to(A.device)])
 
@@ -46,11 +52,14 @@ class SVD(Init):
 
 
 def positive_basis(V: Tensor) -> Tensor:
-    """Nonnegative D (r, d) with the row space of V (r, d) if that holds a positive vector, else of V[:r-1] at least."""
+    """Nonnegative D (r, d) with the row space of V (r, d) if that holds a positive vector, else of V[:r-1] at
+    least."""
     positive = positive_combination(V)
     if positive is not None:  # Algorithm 3: lift every row by just enough of the positive vector
         lifted = (V + (-V / positive).amax(dim=1, keepdim=True) * positive).clamp(min=0)
-        vanished = lifted.norm(dim=1, keepdim=True) <= VANISHED  # a row that is a multiple of the positive vector
+        vanished = (
+            lifted.norm(dim=1, keepdim=True) <= VANISHED
+        )  # a row that is a multiple of the positive vector
         return torch.where(vanished, positive, lifted)
     # Algorithm 2: x covers the negative part of each of the first r - 1 rows, signs chosen to make x small.
     head = V[:-1]
@@ -65,7 +74,8 @@ def positive_basis(V: Tensor) -> Tensor:
 
 
 def positive_combination(V: Tensor) -> Tensor | None:
-    """``V^T x > 0`` with the largest least entry over ``|x| <= 1``, by a linear programme; None if there is none."""
+    """``V^T x > 0`` with the largest least entry over ``|x| <= 1``, by a linear programme; None if there is
+    none."""
     from scipy.optimize import linprog
 
     rows, columns = V.shape

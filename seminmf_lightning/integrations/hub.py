@@ -1,7 +1,8 @@
-"""Dictionaries on the Hugging Face Hub: the estimator with ``save_pretrained``, ``from_pretrained`` and ``push_to_hub``.
+"""Dictionaries on the Hugging Face Hub: the estimator with ``save_pretrained``, ``from_pretrained`` and
+``push_to_hub``.
 
-In a file and a class of its own because the mixin is a base class: :class:`~seminmf_lightning.SemiNMF` itself would need
-huggingface_hub to be defined at all.
+In a file and a class of its own because the mixin is a base class: :class:`~seminmf_lightning.SemiNMF` itself
+would need huggingface_hub to be defined at all.
 """
 
 from __future__ import annotations
@@ -43,10 +44,11 @@ class HubSemiNMF(
         HubSemiNMF.load(run).push_to_hub("owner/name")
         model = HubSemiNMF.from_pretrained("owner/name")  # or a folder of save_pretrained
 
-    A folder of ``save_pretrained`` holds ``dictionary.safetensors``, ``config.json`` (the settings), ``metrics.json`` (the
-    figures, where any are known) and the card ``README.md``, which is left alone where somebody has edited it.  Settings are
-    those of :class:`~seminmf_lightning.learners.Recipe` alone: no path of the run's data goes along.  The card says what the
-    rows are if it is told: ``push_to_hub("owner/name", model_card_kwargs={"rows": "layer 3 of all-MiniLM-L6-v2"})``.
+    A folder of ``save_pretrained`` holds ``dictionary.safetensors``, ``config.json`` (the settings),
+    ``metrics.json`` (the figures, where any are known) and the card ``README.md``, which is left alone where
+    somebody has edited it.  Settings are those of :class:`~seminmf_lightning.learners.Recipe` alone: no path
+    of the run's data goes along.  The card says what the rows are if it is told: ``push_to_hub("owner/name",
+    model_card_kwargs={"rows": "layer 3 of all-MiniLM-L6-v2"})``.
 
     Attributes:
         figures: what the card states: those of the run that :meth:`load` was given, or yours,
@@ -84,9 +86,13 @@ class HubSemiNMF(
 
     def _save_pretrained(self, save_directory: Path) -> None:
         if (save_directory / "checkpoints").exists():
-            raise FileExistsError(f"{save_directory} is a run directory, whose dictionary would be replaced; choose another")
+            raise FileExistsError(
+                f"{save_directory} is a run directory, whose dictionary would be replaced; choose another"
+            )
         known = {name: defined(value) for name, value in (self.figures or {}).items()}
-        settings, figures = (json.dumps(found, indent=2, allow_nan=False) + "\n" for found in (self.settings, known))
+        settings, figures = (
+            json.dumps(found, indent=2, allow_nan=False) + "\n" for found in (self.settings, known)
+        )
         self.save(save_directory / FILE_NAME)
         (save_directory / CONFIG).write_text(settings, encoding="utf-8")
         if self.figures is None:
@@ -103,9 +109,12 @@ class HubSemiNMF(
         local_files_only: bool, token: str | bool | None, device: str | torch.device = "cpu",
         config: dict[str, Any] | None = None, **settings: Any,
     ) -> Self:  # fmt: skip
-        # The mixin passes on the settings it finds in config.json; dictionary.safetensors holds them too, and is what counts.
+        # The mixin passes on the settings it finds in config.json; dictionary.safetensors holds them too, and
+        # is what counts.
         known = config or {}
-        foreign = sorted(name for name, value in settings.items() if name not in known or known[name] != value)
+        foreign = sorted(
+            name for name, value in settings.items() if name not in known or known[name] != value
+        )
         if foreign:
             raise TypeError(
                 f"from_pretrained takes `device` and what huggingface_hub documents, not {', '.join(foreign)}: "

@@ -99,7 +99,8 @@ def model_card(
         encoder=settings["encoder"]["name"],
         mean="`mean` the mean of the rows" if centred else "`mean = 0`",
         figures=_table(figures) if figures else "None was measured.",
-        settings=json.dumps(dict(settings), indent=2),  # lines are indented or a brace, so that none can close the block
+        # lines are indented or a brace, so that none can close the block
+        settings=json.dumps(dict(settings), indent=2),
     )  # fmt: skip
     card.text = f"{card.text}\n{_mark(str(card))}\n"
     return card
@@ -116,8 +117,8 @@ def _mark(text: str) -> str:
 
 
 def literal(text: object) -> str:
-    """``text`` on one line and within a line, such that HTML and Markdown show it as it stands: no tag, emphasis, link,
-    formula or new cell of a table.  Names and numbers stay readable."""
+    """``text`` on one line and within a line, such that HTML and Markdown show it as it stands: no tag,
+    emphasis, link, formula or new cell of a table.  Names and numbers stay readable."""
     escaped = html.escape(" ".join(str(text).split()))
     return SPECIAL.sub(lambda found: f"&#{ord(found[0])};", escaped)
 

@@ -31,9 +31,10 @@ FLOATS = (np.float64, np.float32)
 class SemiNMFTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """``X ~ Z D`` with ``D >= 0`` and Z free in sign; :meth:`transform` gives Z.
 
-    The arguments are those of :class:`~seminmf_lightning.SemiNMF` and of its ``fit``, with the same meaning, and are checked
-    in :meth:`fit`.  The solver is ``hals`` unless said otherwise, because a grid over ``l1_penalty`` needs one that knows a
-    penalty.  Rows are in memory and dense: float32 stays float32, other numbers become float64.
+    The arguments are those of :class:`~seminmf_lightning.SemiNMF` and of its ``fit``, with the same meaning,
+    and are checked in :meth:`fit`.  The solver is ``hals`` unless said otherwise, because a grid over
+    ``l1_penalty`` needs one that knows a penalty.  Rows are in memory and dense: float32 stays float32, other
+    numbers become float64.
 
     Attributes:
         components_: D (k, d); ``X ~ scale * (Z D) + mean``, with the scale and mean of ``model_.normalizer``.
@@ -89,8 +90,8 @@ class SemiNMFTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         return self.model_.decode(check_array(X, dtype=FLOATS, input_name="X")).cpu().numpy()
 
     def score(self, X: Any, y: Any = None) -> float:
-        """R2 of the reconstruction of rows X (n, d), ``1 - ||X - X_hat||_F^2 / ||X - its feature means||_F^2``: what a grid
-        search maximises."""
+        """R2 of the reconstruction of rows X (n, d), ``1 - ||X - X_hat||_F^2 / ||X - its feature
+        means||_F^2``: what a grid search maximises."""
         check_is_fitted(self)
         return self.model_.evaluate(self._rows(X))["r2"]
 

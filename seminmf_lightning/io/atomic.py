@@ -20,7 +20,8 @@ class DiskFullError(OSError):
 
 @contextmanager
 def whole_file(path: str | os.PathLike[str], if_full: str) -> Iterator[Path]:
-    """Yield a name beside ``path`` to write to; it is flushed to the disk and moved over ``path``, or else nothing is left.
+    """Yield a name beside ``path`` to write to; it is flushed to the disk and moved over ``path``, or else
+    nothing is left.
 
     A kill at any moment leaves the old file or the new one.
 
@@ -53,7 +54,8 @@ def _sync_folder(folder: Path) -> None:
 
 @contextmanager
 def full_disk_explained(path: str | os.PathLike[str], if_full: str) -> Iterator[None]:
-    """Turn whatever a full disk raises into a DiskFullError with the path, the room there is, and ``if_full``: what to do."""
+    """Turn whatever a full disk raises into a DiskFullError with the path, the room there is, and
+    ``if_full``: what to do."""
     try:
         yield
     except DiskFullError:

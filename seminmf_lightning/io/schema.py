@@ -17,8 +17,8 @@ LARGEST_FLOAT = float_info.max
 def conform(path: object, found: Any, form: Any, at: str = "") -> None:
     """Raise Refused unless ``found`` has the form asked for.
 
-    A form is ``{"key": form}`` (``"key?"`` may be missing), ``{str: form}`` for any keys, ``[form]`` for any length, or a type:
-    ``int`` is a whole number from 0 up, ``float`` any finite number.
+    A form is ``{"key": form}`` (``"key?"`` may be missing), ``{str: form}`` for any keys, ``[form]`` for any
+    length, or a type: ``int`` is a whole number from 0 up, ``float`` any finite number.
     """
     where = f"{path}: {at}" if at else f"{path}"
     if isinstance(form, dict):
@@ -38,13 +38,18 @@ def conform(path: object, found: Any, form: Any, at: str = "") -> None:
         for number, value in enumerate(found):
             conform(path, value, form[0], f"{at}[{number}]")
     elif not _is(found, form):
-        accepted = {int: "a whole number from 0 up", float: "a finite number", str: "a text", bool: "true or false"}
+        accepted = {
+            int: "a whole number from 0 up",
+            float: "a finite number",
+            str: "a text",
+            bool: "true or false",
+        }
         raise Refused(f"{where}: expected {accepted.get(form, form.__name__)}, found {_short(found)}")
 
 
 def same_form(path: object, found: Any, like: Any, at: str) -> None:
-    """Raise Refused unless ``found`` could stand for ``like``: tensors of its shape and type, numbers and mappings where it
-    has them; where it has None, a number or None."""
+    """Raise Refused unless ``found`` could stand for ``like``: tensors of its shape and type, numbers and
+    mappings where it has them; where it has None, a number or None."""
     if isinstance(like, Tensor):
         if not isinstance(found, Tensor) or found.layout != torch.strided:
             raise Refused(f"{path}: {at}: expected a tensor, found {_short(found)}")
@@ -63,7 +68,13 @@ def same_form(path: object, found: Any, like: Any, at: str) -> None:
         if not isinstance(found, tuple | list) or not all(_is(value, float) for value in found):
             raise Refused(f"{path}: {at}: expected a list of numbers, found {_short(found)}")
     else:
-        accepted = (int, float, type(None)) if like is None else (int, float) if isinstance(like, float) else (type(like),)
+        accepted = (
+            (int, float, type(None))
+            if like is None
+            else (int, float)
+            if isinstance(like, float)
+            else (type(like),)
+        )
         if not isinstance(found, accepted) or isinstance(found, bool) is not isinstance(like, bool):
             raise Refused(f"{path}: {at}: expected a value like {like!r}, found {_short(found)}")
 

@@ -1,7 +1,8 @@
 """Files from elsewhere: what one says of itself is held against what it is before any of it is used.
 
-Nothing in a file is run, nothing is allocated because a file says so, and whatever is wrong with one, it is a ValueError that
-names it.  Memory-mapped files must not be cut short while they are read: no process can defend itself against that.
+Nothing in a file is run, nothing is allocated because a file says so, and whatever is wrong with one, it is a
+ValueError that names it.  Memory-mapped files must not be cut short while they are read: no process can
+defend itself against that.
 """
 
 from __future__ import annotations
@@ -32,12 +33,15 @@ class Refused(ValueError):  # noqa: N818  (says what is wrong with the file)
 
 @contextmanager
 def refusing(path: object, what: str) -> Iterator[None]:
-    """Turn whatever a parser makes of foreign bytes into ``Refused``; a file that is not there, or closed to us, says so."""
+    """Turn whatever a parser makes of foreign bytes into ``Refused``; a file that is not there, or closed to
+    us, says so."""
     try:
         yield
     except (FileNotFoundError, PermissionError, Refused):
         raise
-    except Exception as error:  # RecursionError, OverflowError, MemoryError, struct.error, ...: parsers raise what they like
+    except (
+        Exception
+    ) as error:  # RecursionError, OverflowError, MemoryError, struct.error, ...: parsers raise what they like
         found = textwrap.shorten(f"{type(error).__name__}: {error}", 300, placeholder=" ...")
         raise Refused(f"{path}: not {what} ({found})") from error
 
@@ -58,14 +62,16 @@ def file_size(path: Path) -> int:
 def open_npy(path: Path, kinds: str = "fiub") -> np.ndarray:
     """The array of a ``.npy`` file, memory-mapped copy-on-write (torch warns of memory it must not write to).
 
-    ``kinds`` are numpy's letters of the types accepted.  The file must end where its array does: a header that says less
-    than there is would lose rows in silence.
+    ``kinds`` are numpy's letters of the types accepted.  The file must end where its array does: a header
+    that says less than there is would lose rows in silence.
 
     Raises:
         FileNotFoundError, Refused: as for every reader here.
     """
     size = file_size(path)
-    with refusing(path, f"a whole .npy array ({size:,} bytes); it may be truncated, empty or of another format"):
+    with refusing(
+        path, f"a whole .npy array ({size:,} bytes); it may be truncated, empty or of another format"
+    ):
         with open(path, "rb") as stream:
             head = io.BytesIO(stream.read(NPY_HEAD))
         version = np.lib.format.read_magic(head)
@@ -86,9 +92,12 @@ def open_npy(path: Path, kinds: str = "fiub") -> np.ndarray:
 
 
 def open_safetensors(path: Path) -> safe_open:
-    """A ``.safetensors`` file, memory-mapped; the library holds the sizes in its header against its length."""
+    """A ``.safetensors`` file, memory-mapped; the library holds the sizes in its header against its
+    length."""
     size = file_size(path)
-    with refusing(path, f"a whole .safetensors file ({size:,} bytes); it may be truncated, empty or of another format"):
+    with refusing(
+        path, f"a whole .safetensors file ({size:,} bytes); it may be truncated, empty or of another format"
+    ):
         return safe_open(path, framework="pt")
 
 
@@ -100,7 +109,9 @@ def read_tensor(path: Path, handle: safe_open, name: str, accepted: Sequence[str
             raise Refused(f"{path}: no tensor {name!r}; it holds {', '.join(sorted(names)) or 'none'}")
         found = handle.get_slice(name).get_dtype()
         if found not in accepted:
-            raise Refused(f"{path}: tensor {name!r} has numbers of type {found}; accepted: {', '.join(accepted)}")
+            raise Refused(
+                f"{path}: tensor {name!r} has numbers of type {found}; accepted: {', '.join(accepted)}"
+            )
         return handle.get_tensor(name)
 
 

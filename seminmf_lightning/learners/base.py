@@ -1,7 +1,7 @@
 """What every learner is: sums over rows in, a better dictionary out.
 
-The estimator (one process, rows in memory) and the Lightning module (many processes, rows from disk) drive the same
-object:
+The estimator (one process, rows in memory) and the Lightning module (many processes, rows from disk) drive
+the same object:
 
     D = learner.start(sample)
     for A in batches:
@@ -45,7 +45,8 @@ class Recipe:
     l1_penalty: float = 0.0
     """Weight of ``||z||_1`` in the objective, in normalised units (rows of mean norm 1)."""
     target_l0: float | None = None
-    """Instead of a penalty: the mean nonzeros a row that the penalty is tuned to while training, on held-out rows."""
+    """Instead of a penalty: the mean nonzeros a row that the penalty is tuned to while training, on held-out
+    rows."""
     solver: Any = "hals"
     """A name, a mapping with a ``name``, or a :class:`Solver`; the recipe holds the :class:`Solver`."""
     init: Any = "data"
@@ -57,7 +58,8 @@ class Recipe:
     normalize: str = "scale"
     """``scale`` rows to a mean norm of 1, ``center`` and scale them, or ``none``."""
     tol: float = 1e-4
-    """Relative decrease of the objective below which training stops: over ten solver steps, or over a pass."""
+    """Relative decrease of the objective below which training stops: over ten solver steps, or over a
+    pass."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -84,14 +86,20 @@ class Recipe:
         object.__setattr__(self, "init", build(Init, self.init))
         object.__setattr__(self, "encoder", self._build_encoder())
         if self.penalised and not solver.supports_penalty:
-            asked = f"l1_penalty={self.l1_penalty:g}" if self.target_l0 is None else f"target_l0={self.target_l0:g}"
+            asked = (
+                f"l1_penalty={self.l1_penalty:g}"
+                if self.target_l0 is None
+                else f"target_l0={self.target_l0:g}"
+            )
             able = [name for name, kind in available(Solver).items() if kind.supports_penalty]
             raise ValueError(
                 f"solver={_name(solver)} cannot keep the atoms bounded, which {asked} needs "
                 f"(else D grows, Z shrinks and nothing gets sparse): use solver={' or solver='.join(able)}"
             )
         if self.penalised and not isinstance(self.encoder, Penalised):
-            raise ValueError(f"encoder={_name(self.encoder)} knows no penalty: use encoder=lasso or auto, or l1_penalty=0")
+            raise ValueError(
+                f"encoder={_name(self.encoder)} knows no penalty: use encoder=lasso or auto, or l1_penalty=0"
+            )
         if (self.penalised or self.encoder.sparse) and self.statistics == "second_moment":
             raise ValueError(
                 "statistics=second_moment is exact only for least-squares codes (l1_penalty=0); use statistics=codes or auto"
@@ -114,7 +122,8 @@ class Recipe:
 
     @property
     def bounded(self) -> bool:
-        """Whether atoms are kept in the unit ball: a penalty needs it, and codes counted one by one read better with it."""
+        """Whether atoms are kept in the unit ball: a penalty needs it, and codes counted one by one read
+        better with it."""
         return self.penalised or (self.encoder.sparse and self.solver.supports_penalty)
 
     def plain(self) -> dict[str, Any]:
@@ -142,7 +151,8 @@ class Learner(ABC):
     one_pass: ClassVar[bool]
     """Whether one pass over the data is all that is of use."""
     update_rows: ClassVar[int | None]
-    """Rows of all processes together between two updates of the dictionary, where the caller does not say otherwise."""
+    """Rows of all processes together between two updates of the dictionary, where the caller does not say
+    otherwise."""
     dictionary_dtype: ClassVar[torch.dtype]
 
     pending: Sums
@@ -177,13 +187,15 @@ class Learner(ABC):
     def start(self, sample: Tensor, held_out: Tensor | None = None, rows: int | None = None) -> Tensor:
         """Settle the normaliser on a sample of raw rows (m, d) and return the starting dictionary.
 
-        A penalty that is tuned is tuned on the raw rows ``held_out``, or on the sample where there are none.  ``rows`` is how
-        many a pass has, where that is known.
+        A penalty that is tuned is tuned on the raw rows ``held_out``, or on the sample where there are none.
+        ``rows`` is how many a pass has, where that is known.
         """
         self.attach_sample(sample, held_out=held_out, rows=rows)
         generator = torch.Generator().manual_seed(self.recipe.seed)
         positive = self.recipe.solver.needs_positive_start
-        D = self.recipe.init.start(self.normalizer.apply(sample), self.recipe.nb_concepts, generator, positive=positive)
+        D = self.recipe.init.start(
+            self.normalizer.apply(sample), self.recipe.nb_concepts, generator, positive=positive
+        )
         return self.begin(D.to(self.dictionary_dtype))
 
     def begin(self, D: Tensor) -> Tensor:
@@ -191,7 +203,12 @@ class Learner(ABC):
         return D
 
     def attach_sample(
-        self, sample: Tensor, normalizer: Normalizer | None = None, *, held_out: Tensor | None = None, rows: int | None = None
+        self,
+        sample: Tensor,
+        normalizer: Normalizer | None = None,
+        *,
+        held_out: Tensor | None = None,
+        rows: int | None = None,
     ) -> None:
         """Keep what is needed of the sample; after a resume, with the normaliser of the checkpoint."""
         self.normalizer = normalizer or Normalizer.fit(sample, self.recipe.normalize)
@@ -214,7 +231,11 @@ class Learner(ABC):
         better = self.recipe.solver.step(D, S, P, bounded=self.recipe.bounded)
         if not better.sum().isfinite():  # a fortieth of the time of `isfinite().all()`
             finite = S.isfinite().all() and P.isfinite().all()
-            cause = f"solver={_name(self.recipe.solver)} returned" if finite else "the statistics of the codes hold"
+            cause = (
+                f"solver={_name(self.recipe.solver)} returned"
+                if finite
+                else "the statistics of the codes hold"
+            )
             raise FloatingPointError(f"{cause} NaN or Inf")
         return better
 
@@ -236,7 +257,8 @@ class Learner(ABC):
 
     @abstractmethod
     def unexplained(self, D: Tensor) -> float:
-        """Training objective as a share of that of the zero dictionary, ``||A||_F^2 / 2``; 0 where that is 0."""
+        """Training objective as a share of that of the zero dictionary, ``||A||_F^2 / 2``; 0 where that is
+        0."""
 
     @abstractmethod
     def optimality_gap(self, D: Tensor) -> float | None:

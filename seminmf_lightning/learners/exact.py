@@ -1,7 +1,7 @@
 """l1_penalty = 0: the data enters through its second moment alone, so that one pass is exact.
 
-For given D the best codes are Z = A D^+, hence Z^T Z = X^T Q^T C Q X and Z^T A = X^T Q^T C with D^+ = Q X: every solver
-step is full-batch semi-NMF at a cost that does not depend on n.
+For given D the best codes are Z = A D^+, hence Z^T Z = X^T Q^T C Q X and Z^T A = X^T Q^T C with D^+ = Q X:
+every solver step is full-batch semi-NMF at a cost that does not depend on n.
 
 Legend:  C = A^T A (d, d)   D (k, d)   Q (d, r)   X (r, k)   S = Z^T Z (k, k)   P = Z^T A (k, d)
 """
@@ -25,7 +25,8 @@ STEPS_BETWEEN_CHECKS = 10
 PLAIN_SCALES = (1e-8, 1e8)
 """Scales at which squares of raw rows stay in the range of float32: no scaled copy of the rows is needed."""
 SPARE_BITS = 5
-"""By which sums may be larger than the sample lets expect before they depend on the order of rows, in the last digit."""
+"""By which sums may be larger than the sample lets expect before they depend on the order of rows, in the
+last digit."""
 
 
 class Reduced(NamedTuple):
@@ -46,8 +47,9 @@ class Reduced(NamedTuple):
 class FullBatch(Learner):
     """Exact semi-NMF on C.  While few rows have been seen, the sample's C stands in for that of the whole.
 
-    Lengths of atoms mean nothing here, so that they are 1; and entries are float32 numbers (held in float64), so that the
-    objective is that of the dictionary as it is written and used, however nearly collinear its atoms are.
+    Lengths of atoms mean nothing here, so that they are 1; and entries are float32 numbers (held in float64),
+    so that the objective is that of the dictionary as it is written and used, however nearly collinear its
+    atoms are.
     """
 
     order_matters: ClassVar[bool] = False
@@ -73,7 +75,12 @@ class FullBatch(Learner):
         return as_written(D)
 
     def attach_sample(
-        self, sample: Tensor, normalizer: Normalizer | None = None, *, held_out: Tensor | None = None, rows: int | None = None
+        self,
+        sample: Tensor,
+        normalizer: Normalizer | None = None,
+        *,
+        held_out: Tensor | None = None,
+        rows: int | None = None,
     ) -> None:
         super().attach_sample(sample, normalizer)
         self.preview = SecondMoment.empty(self.features, sample.device)
@@ -86,7 +93,8 @@ class FullBatch(Learner):
         self._forget()
 
     def _grid_of(self, rows: int | None) -> float:
-        """Of sums over ``rows`` rows like those of the sample, a few bits to spare; 0 where they are not known."""
+        """Of sums over ``rows`` rows like those of the sample, a few bits to spare; 0 where they are not
+        known."""
         squares = float(self.preview.gram.trace())
         if rows is None or not 0 < squares < math.inf:
             return 0.0
@@ -104,7 +112,9 @@ class FullBatch(Learner):
             A = self.normalizer.apply(A)
         try:
             self.pending.add_rows_(A, self._factor or 1.0, self._grid)
-        except FloatingPointError:  # a square beyond the range of A's type, unless the rows themselves are to blame
+        except (
+            FloatingPointError
+        ):  # a square beyond the range of A's type, unless the rows themselves are to blame
             self.pending.add_rows_(A.double(), self._factor or 1.0, self._grid)
 
     def absorb(self) -> None:
@@ -133,7 +143,8 @@ class FullBatch(Learner):
             D = revive(D, self.moment.gram)
         S, P = (before if D is before.D else self._compute(D)).statistics()
         after = self._compute(as_written(self.step(D, S, P)))
-        # Nearly collinear atoms magnify rounding, so a step counts only if the objective, taken anew, did not rise.
+        # Nearly collinear atoms magnify rounding, so a step counts only if the objective, taken anew, did not
+        # rise.
         self._reduced = after if after.error <= before.error else before
         self._note(self._reduced.error)
         return self._reduced.D
@@ -208,7 +219,8 @@ class FullBatch(Learner):
 def revive(D: Tensor, C: Tensor) -> Tensor:
     """Give atoms that add nothing a direction the dictionary misses, so that the objective can only fall.
 
-    The columns of the residual's second moment ``(I - Q Q^T) C (I - Q Q^T)`` with the largest diagonal, positive part.
+    The columns of the residual's second moment ``(I - Q Q^T) C (I - Q Q^T)`` with the largest diagonal,
+    positive part.
     """
     idle = idle_atoms(D).nonzero()[:, 0]
     if not len(idle):

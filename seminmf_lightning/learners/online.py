@@ -1,8 +1,8 @@
 """Codes first, then the dictionary from two sums over them.
 
-Mairal, Bach, Ponce & Sapiro, "Online learning for matrix factorization and sparse coding", JMLR 11, 2010, Algorithm 1,
-with the forgetting of section 3.4.3.  Deviations: sums are weighted by rows, not batches, so that the batch size does not
-change the optimum; D is nonnegative; atoms that stay silent are replaced.
+Mairal, Bach, Ponce & Sapiro, "Online learning for matrix factorization and sparse coding", JMLR 11, 2010,
+Algorithm 1, with the forgetting of section 3.4.3.  Deviations: sums are weighted by rows, not batches, so
+that the batch size does not change the optimum; D is nonnegative; atoms that stay silent are replaced.
 
 Legend:  A (n, d)   Z (n, k)   D (k, d)   S = Z^T Z (k, k)   P = Z^T A (k, d)
 """
@@ -24,9 +24,9 @@ from seminmf_lightning.learners.base import Learner, Recipe
 from seminmf_lightning.learners.penalty import PenaltyTuner
 
 FORGETTING = 5.0
-"""Exponent r of the weight (1 - n / N)^r that old sums get when n rows make N in all (Mairal, section 3.4.3).  Of 2, 5, 10
-and 30, on the residual stream of MiniLM, 5 and 10 had the lowest held-out objectives after a pass; 8 was better than 5 with
-updates every 512 rows, by 0.3 %, and worse every 256, by 0.5 %."""
+"""Exponent r of the weight (1 - n / N)^r that old sums get when n rows make N in all (Mairal, section 3.4.3).
+Of 2, 5, 10 and 30, on the residual stream of MiniLM, 5 and 10 had the lowest held-out objectives after a
+pass; 8 was better than 5 with updates every 512 rows, by 0.3 %, and worse every 256, by 0.5 %."""
 SAMPLE_ROWS = 2048
 """Rows of the sample on which silent atoms look for a new direction."""
 SETTLE_ROWS = 128
@@ -70,7 +70,11 @@ class Online(Learner):
     @property
     def encoder(self) -> Encoder:
         encoder = self.recipe.encoder
-        return encoder if self.tuner is None or not isinstance(encoder, Penalised) else encoder.with_penalty(self.penalty)
+        return (
+            encoder
+            if self.tuner is None or not isinstance(encoder, Penalised)
+            else encoder.with_penalty(self.penalty)
+        )
 
     def begin(self, D: Tensor) -> Tensor:
         """
@@ -88,7 +92,12 @@ class Online(Learner):
         return D
 
     def attach_sample(
-        self, sample: Tensor, normalizer: Normalizer | None = None, *, held_out: Tensor | None = None, rows: int | None = None
+        self,
+        sample: Tensor,
+        normalizer: Normalizer | None = None,
+        *,
+        held_out: Tensor | None = None,
+        rows: int | None = None,
     ) -> None:
         super().attach_sample(sample, normalizer)
         self.sample = self.normalizer.apply(sample[:SAMPLE_ROWS]).to(self.dictionary_dtype)
@@ -119,7 +128,10 @@ class Online(Learner):
         squared_error = float(self.pending.squared_error)
         self._error = squared_error / rows
         self._pass_rows += rows
-        objective, nothing = 0.5 * squared_error + self.penalty * float(self.pending.l1_norm), 0.5 * float(self.pending.squares)
+        objective, nothing = (
+            0.5 * squared_error + self.penalty * float(self.pending.l1_norm),
+            0.5 * float(self.pending.squares),
+        )
         self._unexplained = objective / nothing if nothing else 0.0
         self._pass_objective += objective
         nonzeros = float(self.pending.fired.sum())
@@ -188,7 +200,11 @@ class Online(Learner):
     def state_dict(self) -> dict[str, Any]:
         plain = {name: getattr(self, name) for name in PLAIN_STATE}
         plain["tuner"] = {} if self.tuner is None else self.tuner.state_dict()
-        return plain | {"total": self.total.tensors(), "pending": self.pending.tensors(), "silent": self._silent}
+        return plain | {
+            "total": self.total.tensors(),
+            "pending": self.pending.tensors(),
+            "silent": self._silent,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         for name in PLAIN_STATE:
@@ -210,7 +226,8 @@ class Online(Learner):
         return encoder.training(D, self.effort)
 
     def _revive(self, D: Tensor, dead: Tensor) -> Tensor:
-        """Point dead atoms at what badly reconstructed rows of the sample lack: the same choice on every process."""
+        """Point dead atoms at what badly reconstructed rows of the sample lack: the same choice on every
+        process."""
         if not len(dead):
             return D
         residual = self.sample - self._training_encode(D)(self.sample) @ D

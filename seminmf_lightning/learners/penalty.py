@@ -1,8 +1,9 @@
 """From a wanted number of nonzeros to the penalty that gives it.
 
-During a pass the penalty follows the nonzeros of the batches, ``log penalty += GAIN log(nonzeros / wanted)``; these are sums
-over all processes, so that every process has the same penalty.  When a pass ends it is set on held-out rows, with exact
-codes and the dictionary as it is; how far these differ from the training rows corrects what the next pass aims at.
+During a pass the penalty follows the nonzeros of the batches, ``log penalty += GAIN log(nonzeros / wanted)``;
+these are sums over all processes, so that every process has the same penalty.  When a pass ends it is set on
+held-out rows, with exact codes and the dictionary as it is; how far these differ from the training rows
+corrects what the next pass aims at.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ class PenaltyTuner:
         self.penalty = min(max(self.penalty * ratio**GAIN, LOWEST), HIGHEST)
 
     def settle(self, count: Callable[[float], float]) -> None:
-        """Search the penalty at which ``count(penalty)``, a falling function, is the target: secants in logarithms."""
+        """Search the penalty at which ``count(penalty)``, a falling function, is the target: secants in
+        logarithms."""
         found = count(self.penalty)
         if self.recent:
             self.bias = min(max(found / self.recent, 0.5), 2.0)

@@ -1,4 +1,5 @@
-"""What every metric here is: sums over rows in float64, so that the split into batches and processes does not show."""
+"""What every metric here is: sums over rows in float64, so that the split into batches and processes does not
+show."""
 
 from __future__ import annotations
 

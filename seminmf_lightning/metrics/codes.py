@@ -15,9 +15,9 @@ from seminmf_lightning.metrics.base import SummedMetric
 class Hoyer(SummedMetric):
     """``hoyer``: mean over rows of ``(sqrt(k) - ||z||_1 / ||z||_2) / (sqrt(k) - 1)``, no unit.
 
-    1 where a row has a single nonzero code, 0 where all its codes are of one size (Hoyer, "Non-negative matrix factorization
-    with sparseness constraints", JMLR 5, 2004, section 3.1).  Not defined for rows without a nonzero code, which are left
-    out, nor for k = 1: NaN.
+    1 where a row has a single nonzero code, 0 where all its codes are of one size (Hoyer, "Non-negative
+    matrix factorization with sparseness constraints", JMLR 5, 2004, section 3.1).  Not defined for rows
+    without a nonzero code, which are left out, nor for k = 1: NaN.
     """
 
     sparsity: Tensor
@@ -45,10 +45,10 @@ class ConceptUse(SummedMetric):
     """How much each concept is used: two lists of k shares.
 
     - ``density``: share of rows with ``|z_j| > 0``; signs cannot cancel.
-    - ``energy``: ``e_j / sum_l e_l`` with ``e_j = ||D_j||_2^2 sum_i z_ij^2``, the squared Frobenius norm of concept j's own
-      part ``z_j D_j`` of the reconstruction.  Parts overlap, so that ``sum_l e_l`` is not ``||Z D||_F^2`` unless atoms are
-      orthogonal; neither the units of the data nor how a norm is split between z and D matters.  Sums to 1; all 0 where
-      every part is.
+    - ``energy``: ``e_j / sum_l e_l`` with ``e_j = ||D_j||_2^2 sum_i z_ij^2``, the squared Frobenius norm of
+      concept j's own part ``z_j D_j`` of the reconstruction.  Parts overlap, so that ``sum_l e_l`` is not
+      ``||Z D||_F^2`` unless atoms are orthogonal; neither the units of the data nor how a norm is split
+      between z and D matters.  Sums to 1; all 0 where every part is.
 
     Args:
         D: (k, d).

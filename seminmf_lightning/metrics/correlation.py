@@ -15,17 +15,20 @@ from seminmf_lightning.metrics.base import SummedMetric
 MOST_CONCEPTS = 4096
 """Concepts whose correlations are all worked out: 128 MB of sums in float64."""
 CONSTANT = 1e-12
-"""A code whose variance is below this share of its mean square is constant as far as float64 sums can tell."""
+"""A code whose variance is below this share of its mean square is constant as far as float64 sums can
+tell."""
 
 
 class CodeCorrelation(SummedMetric):
-    """``code_correlation_max`` and ``code_correlation_mean``: of ``|r_jl|`` over the pairs j < l of concepts, no unit.
+    """``code_correlation_max`` and ``code_correlation_mean``: of ``|r_jl|`` over the pairs j < l of concepts,
+    no unit.
 
-    ``r_jl = (mean(z_j z_l) - mean(z_j) mean(z_l)) / (std(z_j) std(z_l))`` is Pearson's correlation over the rows, zero codes
-    included.  Pairs with a constant code (dead concepts above all) have none and are left out; NaN if no pair is left.
+    ``r_jl = (mean(z_j z_l) - mean(z_j) mean(z_l)) / (std(z_j) std(z_l))`` is Pearson's correlation over the
+    rows, zero codes included.  Pairs with a constant code (dead concepts above all) have none and are left
+    out; NaN if no pair is left.
 
-    Memory is k^2 numbers, so that above :data:`MOST_CONCEPTS` only as many concepts, evenly spread over the dictionary, are
-    looked at: the mean is then an estimate and the maximum a lower bound.
+    Memory is k^2 numbers, so that above :data:`MOST_CONCEPTS` only as many concepts, evenly spread over the
+    dictionary, are looked at: the mean is then an estimate and the maximum a lower bound.
     """
 
     chosen: Tensor
@@ -36,7 +39,9 @@ class CodeCorrelation(SummedMetric):
     def __init__(self, concepts: int) -> None:
         super().__init__()
         count = min(concepts, MOST_CONCEPTS)
-        self.register_buffer("chosen", torch.linspace(0, concepts - 1, count, dtype=torch.float64).round().long())
+        self.register_buffer(
+            "chosen", torch.linspace(0, concepts - 1, count, dtype=torch.float64).round().long()
+        )
         self.add_sums(total=(count,), gram=(count, count), rows=())
 
     def update(self, Z: Tensor) -> None:

@@ -14,10 +14,12 @@ from seminmf_lightning.metrics.base import SummedMetric
 
 
 class OptimalityGap(SummedMetric):
-    """``optimality_gap``: ``min_Z ||A - Z D||_F^2 / bound - 1`` on the rows added, no unit; a statement about l1_penalty = 0.
+    """``optimality_gap``: ``min_Z ||A - Z D||_F^2 / bound - 1`` on the rows added, no unit; a statement about
+    l1_penalty = 0.
 
-    The bound is the truncated-SVD error of the same rows, normalised as D's training rows were (Eckart & Young, 1936): no
-    dictionary of k atoms goes below it.  Both come from C alone, in float64; memory is d^2 numbers.
+    The bound is the truncated-SVD error of the same rows, normalised as D's training rows were (Eckart &
+    Young, 1936): no dictionary of k atoms goes below it.  Both come from C alone, in float64; memory is d^2
+    numbers.
 
     Args:
         D: (k, d).

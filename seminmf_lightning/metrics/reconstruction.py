@@ -37,7 +37,9 @@ def described(figures: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
 def _shown(value: Any) -> str:
     if value is None:
         return "-"
-    return f"{value:.6g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+    return (
+        f"{value:.6g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+    )
 
 
 def defined(value: Any) -> Any:
@@ -48,12 +50,13 @@ def defined(value: Any) -> Any:
 class ReconstructionMetrics(SummedMetric):
     """The five figures of a run.
 
-    - ``reconstruction_loss``: ``||A - A_hat||_F^2 / (n d)``, mean squared error an element, in squared units of A;
-      :func:`in_data_units` undoes the normaliser.
-    - ``objective``: ``(1/n) sum_i 1/2 ||a_i - z_i D||^2 + l1_penalty ||z_i||_1``, in normalised units as minimised.
-    - ``r2``: ``1 - ||A - A_hat||_F^2 / sum_j sum_i (a_ij - mean_j)^2``, the mean of each feature over the same rows;
-      predicting the feature means scores 0, however far from zero they are.  Of rows that do not vary: 1 if they are
-      reconstructed, else 0.
+    - ``reconstruction_loss``: ``||A - A_hat||_F^2 / (n d)``, mean squared error an element, in squared units
+      of A; :func:`in_data_units` undoes the normaliser.
+    - ``objective``: ``(1/n) sum_i 1/2 ||a_i - z_i D||^2 + l1_penalty ||z_i||_1``, in normalised units as
+      minimised.
+    - ``r2``: ``1 - ||A - A_hat||_F^2 / sum_j sum_i (a_ij - mean_j)^2``, the mean of each feature over the
+      same rows; predicting the feature means scores 0, however far from zero they are.  Of rows that do not
+      vary: 1 if they are reconstructed, else 0.
     - ``l0``: mean number of codes that are not zero, a count a row.
     - ``dead_fraction``: share of concepts whose code is exactly zero in every row.
 
@@ -99,14 +102,17 @@ class ReconstructionMetrics(SummedMetric):
 
 
 def in_data_units(figures: Mapping[str, float], scale: float) -> dict[str, float]:
-    """Figures of normalised rows, the reconstruction loss in squared data units: it is multiplied by ``scale^2``."""
+    """Figures of normalised rows, the reconstruction loss in squared data units: it is multiplied by
+    ``scale^2``."""
     return {**figures, "reconstruction_loss": figures["reconstruction_loss"] * scale * scale}
 
 
 class RelativeError(SummedMetric):
-    """``relative_l2``: ``||A - A_hat||_F / ||A||_F``, no unit, of rows in data units (a mean that was taken off is in A).
+    """``relative_l2``: ``||A - A_hat||_F / ||A||_F``, no unit, of rows in data units (a mean that was taken
+    off is in A).
 
-    0 is exact, 1 is as good as predicting zeros.  Where every row is zero: NaN if they are reconstructed, else infinite.
+    0 is exact, 1 is as good as predicting zeros.  Where every row is zero: NaN if they are reconstructed,
+    else infinite.
     """
 
     squared_error: Tensor

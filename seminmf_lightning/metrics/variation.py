@@ -1,8 +1,8 @@
 """How much rows vary about the mean of each feature, gathered in parts.
 
-The sum of squares less that of the mean would lose the variation of rows that have a large offset in common.  So parts are
-merged instead, by Chan, Golub & LeVeque, "Algorithms for computing the sample variance", Am. Stat. 37(3), 1983:
-``V = V_1 + V_2 + |m_1 - m_2|^2 n_1 n_2 / (n_1 + n_2)``.
+The sum of squares less that of the mean would lose the variation of rows that have a large offset in common.
+So parts are merged instead, by Chan, Golub & LeVeque, "Algorithms for computing the sample variance", Am.
+Stat. 37(3), 1983: ``V = V_1 + V_2 + |m_1 - m_2|^2 n_1 n_2 / (n_1 + n_2)``.
 
 A part is one vector (d + 2,) float64: n rows, variation V, and the mean m (d,) of each feature.
 """
@@ -43,7 +43,8 @@ def merged(parts: Tensor) -> Tensor:
 
 
 def variation(part: Tensor) -> tuple[float, float]:
-    """``sum_i ||a_i - m||^2``, 0 where it is no more than rounding, and ``sum_i ||a_i||^2``; infinite above float64."""
+    """``sum_i ||a_i - m||^2``, 0 where it is no more than rounding, and ``sum_i ||a_i||^2``; infinite above
+    float64."""
     n, within, mean = float(part[0]), float(part[1]), part[2:]
     of_mean = n * float(mean.square().sum())
     only_rounding = within <= ROUNDING**2 * of_mean < math.inf

@@ -16,17 +16,19 @@ from seminmf_lightning.core.checks import whole_number
 
 @dataclass(frozen=True, kw_only=True)
 class Solver(ABC):
-    """Minimises ``1/2 <D, S D> - <P, D>`` over ``D >= 0`` (and ``||D_j|| <= 1`` if bounded), never raising it.
+    """Minimises ``1/2 <D, S D> - <P, D>`` over ``D >= 0`` (and ``||D_j|| <= 1`` if bounded), never raising
+    it.
 
-    The fields below say when a training loop calls :meth:`step`; each solver adds the fields of its own method.
+    The fields below say when a training loop calls :meth:`step`; each solver adds the fields of its own
+    method.
     """
 
     steps_per_batch: int = 1
     """Solver steps after a batch."""
     update_every: int | None = None
     """Batches between updates; sums of the batches between are kept, none is lost.  None: an update every
-    512 rows, whatever the batch size; or where one pass over the data is exact 16 updates a pass, because there the steps
-    that count come after it."""
+    512 rows, whatever the batch size; or where one pass over the data is exact 16 updates a pass, because
+    there the steps that count come after it."""
     max_iter: int = 500
     """l1_penalty = 0: most solver steps on the complete second moment, after the pass over the data."""
 

@@ -1,9 +1,9 @@
 """Hierarchical alternating least squares: exact minimisation over one atom after the other.
 
-Cichocki & Phan, "Fast local algorithms for large scale nonnegative matrix and tensor factorizations", IEICE E92-A, 2009;
-for semi-NMF Gillis & Kumar, SIAM J. Matrix Anal. Appl. 36(4), 2015, section 2.2; with unit atoms it is the dictionary
-update of Mairal et al., JMLR 11, 2010, Algorithm 2.  Deviation: under a penalty, which makes codes sparse, neighbours whose
-codes hardly ever meet move together.
+Cichocki & Phan, "Fast local algorithms for large scale nonnegative matrix and tensor factorizations", IEICE
+E92-A, 2009; for semi-NMF Gillis & Kumar, SIAM J. Matrix Anal. Appl. 36(4), 2015, section 2.2; with unit atoms
+it is the dictionary update of Mairal et al., JMLR 11, 2010, Algorithm 2.  Deviation: under a penalty, which
+makes codes sparse, neighbours whose codes hardly ever meet move together.
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ from seminmf_lightning.solvers.base import Solver
 
 BLOCK = 16
 NEARLY_APART = 2.0
-"""Atoms of a block move together where ``sum_i |S_ji| <= NEARLY_APART S_jj`` over the block, which makes the step no
-shorter than half of the exact one.  Elsewhere, and wherever atoms are not bounded, they move one by one."""
+"""Atoms of a block move together where ``sum_i |S_ji| <= NEARLY_APART S_jj`` over the block, which makes the
+step no shorter than half of the exact one.  Elsewhere, and wherever atoms are not bounded, they move one by
+one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class HALS(Solver):
     """For j = 1..k: ``D_j <- proj(D_j + (P_j - S_j D) / S_jj)``, the exact minimiser over atom j.
 
-    Atoms that move together divide by ``sum_i |S_ji|`` over their block instead, which majorises the block (Gershgorin), so
-    that the objective cannot rise either.
+    Atoms that move together divide by ``sum_i |S_ji|`` over their block instead, which majorises the block
+    (Gershgorin), so that the objective cannot rise either.
     """
 
     sweeps: int = 1
@@ -45,10 +46,14 @@ class HALS(Solver):
         rows = torch.cat([S[i : i + BLOCK, i : i + BLOCK].abs().sum(dim=1) for i in range(0, len(S), BLOCK)])
         apart = ((rows <= NEARLY_APART * curvature) | (curvature <= floor)) & bounded
         # An atom without codes has no say: its step is zero.
-        one_by_one, together = (torch.where(curvature > floor, 1 / x.clamp(min=floor), 0.0) for x in (curvature, rows))
+        one_by_one, together = (
+            torch.where(curvature > floor, 1 / x.clamp(min=floor), 0.0) for x in (curvature, rows)
+        )
         for start, stop, lengths in _moves(apart.tolist(), together, one_by_one) * self.sweeps:
             descent = torch.addmm(P[start:stop], S[start:stop], D, alpha=-1)
-            D[start:stop] = project_atoms(torch.addcmul(D[start:stop], descent, lengths[start:stop, None]), bounded)
+            D[start:stop] = project_atoms(
+                torch.addcmul(D[start:stop], descent, lengths[start:stop, None]), bounded
+            )
         return D
 
 

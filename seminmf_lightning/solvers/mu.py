@@ -1,7 +1,8 @@
 """Multiplicative updates with the square-root rule.
 
-Ding, Li & Jordan, "Convex and Semi-Nonnegative Matrix Factorizations", TPAMI 32(1), 2010, eq. (7) with G = D^T, F = Z.
-Deviation: several updates of D for each refresh of the codes, because the codes are the dear part.
+Ding, Li & Jordan, "Convex and Semi-Nonnegative Matrix Factorizations", TPAMI 32(1), 2010, eq. (7) with G =
+D^T, F = Z. Deviation: several updates of D for each refresh of the codes, because the codes are the dear
+part.
 """
 
 from __future__ import annotations

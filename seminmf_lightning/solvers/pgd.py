@@ -1,9 +1,9 @@
 """Accelerated projected gradient, made of matrix products alone.
 
-Lin, "Projected gradient methods for nonnegative matrix factorization", Neural Computation 19, 2007; Nesterov momentum
-with restart as in O'Donoghue & Candes, "Adaptive restart for accelerated gradient schemes", 2015.  Deviation: each atom
-has its own step.  Constraints hold row by row, so that a diagonal preconditioner keeps the projection exact, and it makes
-the method blind to how often an atom is used.
+Lin, "Projected gradient methods for nonnegative matrix factorization", Neural Computation 19, 2007; Nesterov
+momentum with restart as in O'Donoghue & Candes, "Adaptive restart for accelerated gradient schemes", 2015.
+Deviation: each atom has its own step.  Constraints hold row by row, so that a diagonal preconditioner keeps
+the projection exact, and it makes the method blind to how often an atom is used.
 """
 
 from __future__ import annotations
@@ -20,12 +20,15 @@ from seminmf_lightning.solvers.base import Solver
 POWER_ITERATIONS = 20
 WORTH_IT = 0.02
 """Share of what the step has gained so far below which another gradient step is not worth its price."""
-SAFETY = 1.02  # power iteration approaches the largest eigenvalue from below; a rise doubles the constant anyhow
+SAFETY = (
+    1.02  # power iteration approaches the largest eigenvalue from below; a rise doubles the constant anyhow
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProjectedGradient(Solver):
-    """``D <- proj(Y - (S Y - P) / (L S_jj))``, ``L`` the largest eigenvalue of S scaled to a unit diagonal, Y with momentum."""
+    """``D <- proj(Y - (S Y - P) / (L S_jj))``, ``L`` the largest eigenvalue of S scaled to a unit diagonal, Y
+    with momentum."""
 
     inner_steps: int = 10
     """Most gradient steps a step, at fixed codes; momentum starts afresh with each."""

@@ -1,7 +1,8 @@
 """Checkpoints that are whole or absent.
 
-Written beside their target, flushed to disk, then moved over it: a kill at any moment leaves the old file or the new one.  The
-one that is replaced stays as ``<name>.previous.ckpt``, should the disk damage its successor.
+Written beside their target, flushed to disk, then moved over it: a kill at any moment leaves the old file or
+the new one.  The one that is replaced stays as ``<name>.previous.ckpt``, should the disk damage its
+successor.
 """
 
 from __future__ import annotations
@@ -23,9 +24,13 @@ from seminmf_lightning.training.checkpoints import read_checkpoint
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Lightning's checkpoint files on the local disk, replaced atomically, loaded without running code."""
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
+    ) -> None:
         target = Path(path)
-        for left in target.parent.glob(f"{target.name}.*.partial"):  # of a process that was killed while it wrote
+        for left in target.parent.glob(
+            f"{target.name}.*.partial"
+        ):  # of a process that was killed while it wrote
             left.unlink(missing_ok=True)
         kept = f"the previous checkpoint stays whole: make room and resume with ckpt_path={target}"
         with (
@@ -36,8 +41,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             file.flush()
             _keep(target)
 
-    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        """As :func:`read_checkpoint`: on the CPU, whatever is asked for, and never more than ``weights_only``."""
+    def load_checkpoint(
+        self, path: Any, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """As :func:`read_checkpoint`: on the CPU, whatever is asked for, and never more than
+        ``weights_only``."""
         return read_checkpoint(Path(path))
 
 
@@ -54,7 +62,8 @@ def newest_whole(folder: Path) -> Path | None:
 
 
 def _keep(target: Path) -> None:
-    """Give the checkpoint that is about to be replaced a second name; where there are no hard links it is not kept."""
+    """Give the checkpoint that is about to be replaced a second name; where there are no hard links it is not
+    kept."""
     again = target.with_name(f"{target.name}.{os.getpid()}.previous.partial")
     with suppress(OSError):
         os.link(target, again)

@@ -1,7 +1,8 @@
 """What the module asks of its data: ours, or any loader of rows.
 
-Batches are rows (n, d), or a tuple that begins with them.  Our data module adds row numbers, which errors then name, and the
-sizes of minibatches; where it is absent the module makes do with the first batches of the loader.
+Batches are rows (n, d), or a tuple that begins with them.  Our data module adds row numbers, which errors
+then name, and the sizes of minibatches; where it is absent the module makes do with the first batches of the
+loader.
 """
 
 from __future__ import annotations
@@ -80,7 +81,11 @@ class TrainerData:
         if numbers is not None and hasattr(self.module, "explain"):
             return self.module.explain(A, numbers)
         bad = (~A.isfinite()).any(dim=1).nonzero()[:, 0]
-        row = f"row {int(bad[0])} of the batch holds NaN or Inf" if len(bad) else "the numbers of the batch are too large"
+        row = (
+            f"row {int(bad[0])} of the batch holds NaN or Inf"
+            if len(bad)
+            else "the numbers of the batch are too large"
+        )
         return f"{row}; every number must be finite"
 
     def _first_rows(self) -> Iterator[Tensor]:
@@ -97,7 +102,9 @@ def unpack(batch: Any) -> tuple[Tensor, Tensor | None]:
     if isinstance(batch, list | tuple) and batch and isinstance(batch[0], Tensor):
         numbers = batch[1] if len(batch) > 1 and isinstance(batch[1], Tensor) else None
         return real_rows(batch[0]), numbers
-    raise TypeError(f"a batch must be a tensor (n, d) or a tuple that begins with one, got {type(batch).__name__}")
+    raise TypeError(
+        f"a batch must be a tensor (n, d) or a tuple that begins with one, got {type(batch).__name__}"
+    )
 
 
 def real_rows(A: Tensor) -> Tensor:

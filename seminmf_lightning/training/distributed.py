@@ -1,7 +1,7 @@
 """Many processes: the one place that talks to the others.
 
-A step needs sums from the data and nothing else, so that processes exchange sums, never dictionaries: each of them then
-takes the same step from the same numbers.
+A step needs sums from the data and nothing else, so that processes exchange sums, never dictionaries: each of
+them then takes the same step from the same numbers.
 """
 
 from __future__ import annotations
@@ -54,8 +54,9 @@ def gather_rows(A: Tensor) -> Tensor:
 class SolverOptimizer(torch.optim.Optimizer):
     """The learner as a torch optimizer, which is what makes strategies, checkpoints and step counts work.
 
-    ``step(closure)``: the closure adds this process's rows to ``learner.pending`` and returns whether it did (the same
-    answer on every process); the sums are all-reduced, absorbed, and the dictionary takes one solver step.
+    ``step(closure)``: the closure adds this process's rows to ``learner.pending`` and returns whether it did
+    (the same answer on every process); the sums are all-reduced, absorbed, and the dictionary takes one
+    solver step.
     """
 
     def __init__(self, dictionary: nn.Parameter, learner: Learner) -> None:

@@ -1,7 +1,7 @@
 """Training that goes wrong stops, says where and why, and names the checkpoint to go back to.
 
-What is looked at is the same on every process, sums over all of them and the dictionary that follows from these, so that all
-stop at the same step without a message.
+What is looked at is the same on every process, sums over all of them and the dictionary that follows from
+these, so that all stop at the same step without a message.
 
 Legend:  D (k, d) dictionary   S = Z^T Z or C = A^T A, the learner's Gram matrix of sums
 """
@@ -18,10 +18,11 @@ from torch import Tensor
 from seminmf_lightning.learners import Learner
 
 SLACK = 0.01
-"""Share by which the objective may be above that of the zero dictionary: codes of training are exact to 0.1 %."""
+"""Share by which the objective may be above that of the zero dictionary: codes of training are exact to 0.1
+%."""
 KEPT = 0.5
-"""Share of the best pass's explained part that a later pass must keep.  A whole pass is compared with a whole pass, because
-single batches differ and rows may come sorted."""
+"""Share of the best pass's explained part that a later pass must keep.  A whole pass is compared with a whole
+pass, because single batches differ and rows may come sorted."""
 NOTABLE = 0.05
 """Explained part of a best pass below which there is nothing to lose."""
 NORM_SLACK = 1e-4
@@ -57,7 +58,9 @@ class Guard:
             return None
         explained, self._looks = sum(self._looks) / len(self._looks), []
         if explained < KEPT * self._best_pass and self._best_pass > NOTABLE:
-            return f"this pass explained {explained:.3g} of the objective, an earlier one {self._best_pass:.3g}"
+            return (
+                f"this pass explained {explained:.3g} of the objective, an earlier one {self._best_pass:.3g}"
+            )
         self._best_pass = max(self._best_pass, explained)
         return None
 
@@ -66,7 +69,11 @@ class Guard:
     ) -> DivergenceError:
         """The error to raise."""
         loss = learner.mean_squared_error(D)
-        best = "none looked at before" if math.isinf(self.best_loss) else f"best {self.best_loss:.4g} at step {self.best_step}"
+        best = (
+            "none looked at before"
+            if math.isinf(self.best_loss)
+            else f"best {self.best_loss:.4g} at step {self.best_step}"
+        )
         way = (
             f"The newest checkpoint is from before: go on with ckpt_path={checkpoint}"
             if checkpoint is not None
@@ -102,7 +109,10 @@ def symptom(learner: Learner, D: Tensor) -> str | None:
 
 def describe(learner: Learner, D: Tensor) -> str:
     """The numbers a person asks for first."""
-    gram, known = learner.total.tensors()["gram"], f"{learner.rows_seen:,} rows seen, penalty {learner.penalty:.4g}"
+    gram, known = (
+        learner.total.tensors()["gram"],
+        f"{learner.rows_seen:,} rows seen, penalty {learner.penalty:.4g}",
+    )
     values = torch.linalg.eigvalsh(gram) if gram.isfinite().all() else gram.new_full((1,), torch.nan)
     condition = float(values[-1] / values[0].clamp(min=0))
     dead = int((~(D.abs().amax(dim=1) > 0)).sum())
@@ -111,6 +121,10 @@ def describe(learner: Learner, D: Tensor) -> str:
 
 def newest_checkpoint(trainer: Any) -> Path | None:
     """The newest file beside those that the trainer's checkpoint callbacks write."""
-    folders = {Path(callback.dirpath) for callback in trainer.checkpoint_callbacks if getattr(callback, "dirpath", None)}
+    folders = {
+        Path(callback.dirpath)
+        for callback in trainer.checkpoint_callbacks
+        if getattr(callback, "dirpath", None)
+    }
     files = [file for folder in folders for file in folder.glob("*.ckpt")]
     return max(files, key=lambda file: file.stat().st_mtime, default=None)

@@ -34,19 +34,21 @@ from seminmf_lightning.training.resume import features_of, refuse_unless_like, r
 STEPS_A_BATCH_AFTER_PASS = 10
 """Solver steps between two looks at convergence once the data has been seen."""
 UPDATES_A_PASS = 16
-"""Updates of D during a pass whose statistics are exact in the end: they show the loss fall, and cost a reduction each."""
+"""Updates of D during a pass whose statistics are exact in the end: they show the loss fall, and cost a
+reduction each."""
 
 
 class SemiNMFModule(lightning.LightningModule):
     """Semi-NMF ``A ~ Z D``, ``D >= 0``, on a stream of activation batches.
 
-    ``min over D >= 0 of (1/n) sum_i min_z 1/2 ||a_i - z D||^2 + l1_penalty ||z||_1``, and ``||D_j||_2 <= 1`` for every
-    atom when l1_penalty > 0; ``a`` is normalised by one scalar first.  The arguments are those of
-    :class:`~seminmf_lightning.learners.Recipe`; ``solver``, ``init`` and ``encoder`` are a name, or a mapping with a
-    ``name`` and the algorithm's own settings.
+    ``min over D >= 0 of (1/n) sum_i min_z 1/2 ||a_i - z D||^2 + l1_penalty ||z||_1``, and ``||D_j||_2 <= 1``
+    for every atom when l1_penalty > 0; ``a`` is normalised by one scalar first.  The arguments are those of
+    :class:`~seminmf_lightning.learners.Recipe`; ``solver``, ``init`` and ``encoder`` are a name, or a mapping
+    with a ``name`` and the algorithm's own settings.
 
     Batches are rows (n, d), or a tuple that begins with them; n may differ and may be 0.  With
-    :class:`~seminmf_lightning.ActivationDataModule` the second element holds row numbers, which errors then name.
+    :class:`~seminmf_lightning.ActivationDataModule` the second element holds row numbers, which errors then
+    name.
 
     Attributes:
         dictionary: D (k, d), float64 while the second moment is kept, else float32.
@@ -94,7 +96,8 @@ class SemiNMFModule(lightning.LightningModule):
         self._guard = Guard()
         self._batch = 0  # of this pass; the trainer's own count is one behind after a resume in mid-epoch
 
-    # --- what the data module asks -------------------------------------------------------------------------------
+    # --- what the data module asks
+    # -------------------------------------------------------------------------------
 
     @property
     def order_matters(self) -> bool:
@@ -118,7 +121,8 @@ class SemiNMFModule(lightning.LightningModule):
             return 0
         return -(-self.recipe.solver.max_iter // STEPS_A_BATCH_AFTER_PASS)
 
-    # --- using a dictionary --------------------------------------------------------------------------------------
+    # --- using a dictionary
+    # --------------------------------------------------------------------------------------
 
     @property
     def normalizer(self) -> Normalizer:
@@ -139,11 +143,13 @@ class SemiNMFModule(lightning.LightningModule):
         """Rows ``scale * (Z D) + mean`` (n, d) in data units."""
         return self.normalizer.undo(Z @ self.dictionary.to(Z))
 
-    # --- set-up --------------------------------------------------------------------------------------------------
+    # --- set-up
+    # --------------------------------------------------------------------------------------------------
 
     @classmethod
     def from_run(cls, run: str | os.PathLike[str], encoder: Mapping[str, Any] | None = None) -> SemiNMFModule:
-        """The dictionary of a finished run, ready for ``trainer.predict``; with another encoder if one is given.
+        """The dictionary of a finished run, ready for ``trainer.predict``; with another encoder if one is
+        given.
 
         Raises:
             FileNotFoundError, ValueError: there is no dictionary, or it cannot be read.
@@ -166,7 +172,9 @@ class SemiNMFModule(lightning.LightningModule):
 
     def setup(self, stage: str) -> None:
         if str(self.trainer.precision).startswith("16"):
-            raise ValueError(f"trainer.precision={self.trainer.precision} would overflow; use 32-true or bf16-mixed")
+            raise ValueError(
+                f"trainer.precision={self.trainer.precision} would overflow; use 32-true or bf16-mixed"
+            )
         self._allocate(self._data.features)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -178,7 +186,9 @@ class SemiNMFModule(lightning.LightningModule):
         sample = self._data.sample(self.recipe.nb_concepts).to(device)
         rows = self._data.training_rows
         if rows is not None and self.recipe.nb_concepts > rows:
-            raise ValueError(f"nb_concepts={self.recipe.nb_concepts} is more than the {rows} training rows; lower it")
+            raise ValueError(
+                f"nb_concepts={self.recipe.nb_concepts} is more than the {rows} training rows; lower it"
+            )
         if self._learner_state is not None:
             learner.attach_sample(sample, self.normalizer, held_out=self._held_out(sample), rows=rows)
             learner.load_state_dict(self._learner_state)
@@ -196,7 +206,8 @@ class SemiNMFModule(lightning.LightningModule):
             f"{'an unknown number of' if rows is None else f'{rows:,}'} training rows"
         )
 
-    # --- training ------------------------------------------------------------------------------------------------
+    # --- training
+    # ------------------------------------------------------------------------------------------------
 
     def on_train_start(self) -> None:
         learner = self._made_learner()
@@ -245,11 +256,21 @@ class SemiNMFModule(lightning.LightningModule):
         if finished or (at_end and learner.one_pass):
             self.trainer.should_stop = True
         due = self.global_step - self._watch.step >= getattr(self.trainer, "log_every_n_steps", 50)
-        rare = learner.one_pass and updated and update_every > 1 and solver.update_every is None and batch_idx < data_batches
+        rare = (
+            learner.one_pass
+            and updated
+            and update_every > 1
+            and solver.update_every is None
+            and batch_idx < data_batches
+        )
         if due or rare or at_end or finished:
-            if found := self._guard.look(learner, self.dictionary.detach(), self.global_step, end_of_pass=at_end):
+            if found := self._guard.look(
+                learner, self.dictionary.detach(), self.global_step, end_of_pass=at_end
+            ):
                 raise self._diverged(found)
-            figures = self._watch.take(self.dictionary.detach(), self.global_step, certify=batch_idx + 1 >= data_batches)
+            figures = self._watch.take(
+                self.dictionary.detach(), self.global_step, certify=batch_idx + 1 >= data_batches
+            )
             self._log(figures)
             for tag, name in PROGRESS.items():
                 if tag in figures:
@@ -271,7 +292,9 @@ class SemiNMFModule(lightning.LightningModule):
     def _diverged(self, found: str) -> DivergenceError:
         place = f"pass {self.current_epoch + 1}, {f'batch {self._batch}' if self._batch else 'at its end'}"
         checkpoint, D = newest_checkpoint(self.trainer), self.dictionary.detach()
-        return self._guard.report(found, self._made_learner(), D, step=self.global_step, place=place, checkpoint=checkpoint)
+        return self._guard.report(
+            found, self._made_learner(), D, step=self.global_step, place=place, checkpoint=checkpoint
+        )
 
     def _observe(self, batch: Any) -> bool:
         A, numbers = unpack(batch)
@@ -281,7 +304,8 @@ class SemiNMFModule(lightning.LightningModule):
             raise ValueError(self._data.explain(A, numbers)) from error
         return True
 
-    # --- validation ----------------------------------------------------------------------------------------------
+    # --- validation
+    # ----------------------------------------------------------------------------------------------
 
     def on_validation_epoch_start(self) -> None:
         assert self.metrics is not None
@@ -309,7 +333,8 @@ class SemiNMFModule(lightning.LightningModule):
             self._log(tagged)
 
     def optimality_gap(self) -> float | None:
-        """``loss / bound - 1`` on the training rows seen; None where there is no certificate (l1_penalty > 0)."""
+        """``loss / bound - 1`` on the training rows seen; None where there is no certificate (l1_penalty >
+        0)."""
         return self._made_learner().optimality_gap(self.dictionary.detach())
 
     def plain_recipe(self) -> dict[str, Any]:
@@ -321,7 +346,8 @@ class SemiNMFModule(lightning.LightningModule):
         """Training rows of all processes so far, a row once for each time it came by."""
         return self._made_learner().rows_seen
 
-    # --- prediction ----------------------------------------------------------------------------------------------
+    # --- prediction
+    # ----------------------------------------------------------------------------------------------
 
     def on_predict_epoch_start(self) -> None:
         self.on_validation_epoch_start()
@@ -338,7 +364,8 @@ class SemiNMFModule(lightning.LightningModule):
         assert self.metrics is not None
         return in_data_units(self.metrics.compute(), float(self.scale))
 
-    # --- checkpoints ---------------------------------------------------------------------------------------------
+    # --- checkpoints
+    # ---------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if found := self._guard.check(self._made_learner(), self.dictionary.detach(), self.global_step):
@@ -363,10 +390,13 @@ class SemiNMFModule(lightning.LightningModule):
         """The module as it was, on ``map_location``, with other ``settings`` where some are given.
 
         Raises:
-            FileNotFoundError, ValueError: it is not there, or not a checkpoint of this class; nothing in it is run.
+            FileNotFoundError, ValueError: it is not there, or not a checkpoint of this class; nothing in it
+                is run.
         """
         if not weights_only:
-            raise ValueError("weights_only=False would run what is in the file: a checkpoint of ours never needs it")
+            raise ValueError(
+                "weights_only=False would run what is in the file: a checkpoint of ours never needs it"
+            )
         checkpoint = read_checkpoint(Path(checkpoint_path))
         known = checkpoint["hyper_parameters"]
         with refusing(checkpoint_path, "a checkpoint of SemiNMFModule"):
@@ -383,7 +413,8 @@ class SemiNMFModule(lightning.LightningModule):
         self._batch = checkpoint.get("batch", 0)
         self._learner_state = checkpoint.get("learner")
 
-    # --- small things --------------------------------------------------------------------------------------------
+    # --- small things
+    # --------------------------------------------------------------------------------------------
 
     def _made_learner(self) -> Learner:
         if self.learner is None:
@@ -398,7 +429,9 @@ class SemiNMFModule(lightning.LightningModule):
             raise ValueError(f"the dictionary has {self.learner.features} features, the data has {features}")
         self.learner = make_learner(self.recipe, features)
         shape = (self.recipe.nb_concepts, features)
-        self.dictionary = nn.Parameter(torch.zeros(shape, dtype=self.learner.dictionary_dtype, device=self.device))
+        self.dictionary = nn.Parameter(
+            torch.zeros(shape, dtype=self.learner.dictionary_dtype, device=self.device)
+        )
         self.mean = torch.zeros(features, dtype=torch.float64, device=self.device)
         self.metrics = ReconstructionMetrics(*shape, self.recipe.l1_penalty).to(self.device)
 

@@ -1,7 +1,8 @@
 """A checkpoint every so many seconds, and when a signal says that time is up.
 
-A signal handler only takes note.  After each batch the processes agree in one message on whether any of them has a checkpoint
-due or a signal noted, then all save, and all leave, at the same batch: a handler that talks to the others itself can hang.
+A signal handler only takes note.  After each batch the processes agree in one message on whether any of them
+has a checkpoint due or a signal noted, then all save, and all leave, at the same batch: a handler that talks
+to the others itself can hang.
 """
 
 from __future__ import annotations
@@ -28,16 +29,17 @@ DUE = 1
 class Preempted(SystemExit):
     """A signal ended the run after its checkpoint was written.
 
-    The status is that of a shell, 128 + the signal's number; 0 for SIGUSR1, which schedulers send ahead of the end, and for
-    processes other than the first, whose launcher would kill the rest.
+    The status is that of a shell, 128 + the signal's number; 0 for SIGUSR1, which schedulers send ahead of
+    the end, and for processes other than the first, whose launcher would kill the rest.
     """
 
 
 class TimedCheckpoint(lightning.Callback):
-    """Save ``path`` within a batch whenever ``seconds`` have passed, and on SIGTERM, SIGUSR1 or Ctrl-C, which end the run.
+    """Save ``path`` within a batch whenever ``seconds`` have passed, and on SIGTERM, SIGUSR1 or Ctrl-C, which
+    end the run.
 
-    ModelCheckpoint's own ``train_time_interval`` saves nothing under manual optimisation (Lightning 2.6).  A second Ctrl-C
-    stops at once.
+    ModelCheckpoint's own ``train_time_interval`` saves nothing under manual optimisation (Lightning 2.6).  A
+    second Ctrl-C stops at once.
 
     Args:
         path: the checkpoint.
@@ -46,7 +48,11 @@ class TimedCheckpoint(lightning.Callback):
     """
 
     def __init__(self, path: str, seconds: float = 30.0, requeue: bool = False) -> None:
-        self.path, self.seconds, self.requeue = path, real_number("seconds", seconds, 0, exclusive=True), requeue
+        self.path, self.seconds, self.requeue = (
+            path,
+            real_number("seconds", seconds, 0, exclusive=True),
+            requeue,
+        )
         self._last, self._noted = 0.0, 0
         self._before: dict[int, Any] = {}
 
@@ -57,7 +63,12 @@ class TimedCheckpoint(lightning.Callback):
             self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
 
     def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         self._look(trainer)
 
@@ -69,10 +80,12 @@ class TimedCheckpoint(lightning.Callback):
             self._look(trainer)
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """After training there is nothing to save: a signal ends the process, and its status says so.  (Lightning's handler
-        would end it with status 0, as if all were done.)"""
+        """After training there is nothing to save: a signal ends the process, and its status says so.
+        (Lightning's handler would end it with status 0, as if all were done.)"""
         if trainer.state.fn == TrainerFn.VALIDATING and threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGTERM, signal.SIGUSR1)}
+            self._before = {
+                number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGTERM, signal.SIGUSR1)
+            }
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if trainer.state.fn == TrainerFn.VALIDATING:
@@ -81,7 +94,9 @@ class TimedCheckpoint(lightning.Callback):
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._restore()
 
-    def on_exception(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
+    ) -> None:
         self._restore()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
@@ -104,11 +119,15 @@ class TimedCheckpoint(lightning.Callback):
 
     def _leave(self, trainer: lightning.Trainer, number: signal.Signals) -> None:
         job = os.environ.get("SLURM_JOB_ID")
-        rank_zero_info(f"{number.name}: saved {self.path} at step {trainer.global_step}; the run goes on from it when resumed")
+        rank_zero_info(
+            f"{number.name}: saved {self.path} at step {trainer.global_step}; the run goes on from it when resumed"
+        )
         if self.requeue and number == signal.SIGUSR1 and job and trainer.is_global_zero:
             done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
             if done.returncode:
-                rank_zero_warn(f"scontrol requeue {job} failed: {done.stderr.strip()}; submit the job again, it goes on")
+                rank_zero_warn(
+                    f"scontrol requeue {job} failed: {done.stderr.strip()}; submit the job again, it goes on"
+                )
         self._restore()
         raise Preempted(0 if number == signal.SIGUSR1 or not trainer.is_global_zero else 128 + number)
 

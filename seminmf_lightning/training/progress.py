@@ -9,7 +9,11 @@ from torch import Tensor
 
 from seminmf_lightning.learners import Learner
 
-PROGRESS = {"train/reconstruction_loss": "loss", "train/optimality_gap": "gap", "train/rows_per_second": "rows/s"}
+PROGRESS = {
+    "train/reconstruction_loss": "loss",
+    "train/optimality_gap": "gap",
+    "train/rows_per_second": "rows/s",
+}
 """What the progress bar shows, and how it calls it."""
 
 
@@ -25,7 +29,8 @@ class TrainingFigures:
         self._taken, self._rows = time.monotonic(), learner.rows_seen
 
     def take(self, D: Tensor, step: int, *, certify: bool) -> dict[str, float]:
-        """The figures of D (k, d) after ``step`` updates; the gap to the bound, which takes a while, if ``certify``."""
+        """The figures of D (k, d) after ``step`` updates; the gap to the bound, which takes a while, if
+        ``certify``."""
         learner, self.step = self.learner, step
         figures = {"train/reconstruction_loss": learner.mean_squared_error(D)}
         if certify and (gap := learner.optimality_gap(D)) is not None:
@@ -38,4 +43,6 @@ class TrainingFigures:
             figures["train/l1_penalty"] = learner.penalty
         if learner.replaced is not None:
             figures["train/replaced_atoms"] = float(learner.replaced)
-        return {tag: value for tag, value in figures.items() if not math.isnan(value)}  # no loss before the first batch
+        return {
+            tag: value for tag, value in figures.items() if not math.isnan(value)
+        }  # no loss before the first batch

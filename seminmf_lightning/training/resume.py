@@ -1,4 +1,5 @@
-"""What a checkpoint of the module holds beside its parameters, and whether one fits the run that is to go on from it."""
+"""What a checkpoint of the module holds beside its parameters, and whether one fits the run that is to go on
+from it."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from seminmf_lightning.training.distributed import all_reduce_, world_size
 
 
 def state_of_all(learner: Learner) -> dict[str, Any]:
-    """The learner's state with the rows that all processes have pending, so that any number of them can go on from it."""
+    """The learner's state with the rows that all processes have pending, so that any number of them can go on
+    from it."""
     state = learner.state_dict()
     if world_size() > 1:
         pending = type(learner.pending)(**{name: t.clone() for name, t in learner.pending.tensors().items()})
@@ -24,7 +26,8 @@ def state_of_all(learner: Learner) -> dict[str, Any]:
 
 
 def reopen_pass(checkpoint: dict[str, Any]) -> None:
-    """Let a pass that ``max_steps`` or ``max_time`` ended go on when the run is resumed: the trainer counts it as done."""
+    """Let a pass that ``max_steps`` or ``max_time`` ended go on when the run is resumed: the trainer counts
+    it as done."""
     for counts in checkpoint["loops"]["fit_loop"]["epoch_progress"].values():
         counts["processed"] = counts["completed"] = counts["ready"] - 1
 
@@ -40,7 +43,11 @@ def features_of(checkpoint: Mapping[str, Any], concepts: int, features: int) -> 
         ValueError: it holds no dictionary, or one of another shape.
     """
     file = _name(checkpoint)
-    conform(file, checkpoint, {"state_dict": {"dictionary": Tensor, "scale": Tensor, "mean": Tensor}, "batch?": int})
+    conform(
+        file,
+        checkpoint,
+        {"state_dict": {"dictionary": Tensor, "scale": Tensor, "mean": Tensor}, "batch?": int},
+    )
     found = tuple(checkpoint["state_dict"]["dictionary"].shape)
     if len(found) != 2:
         raise Refused(f"{file}: the dictionary has shape {found}; expected (concepts, features)")
@@ -53,8 +60,11 @@ def features_of(checkpoint: Mapping[str, Any], concepts: int, features: int) -> 
     return found[1]
 
 
-def refuse_unless_like(checkpoint: Mapping[str, Any], parameters: Mapping[str, Any], learner: Learner) -> None:
-    """Raise Refused unless keys, types and shapes are those of the module's ``parameters`` and of its learner's state."""
+def refuse_unless_like(
+    checkpoint: Mapping[str, Any], parameters: Mapping[str, Any], learner: Learner
+) -> None:
+    """Raise Refused unless keys, types and shapes are those of the module's ``parameters`` and of its
+    learner's state."""
     file, state, wanted = _name(checkpoint), checkpoint.get("learner"), learner.state_dict()
     same_form(file, checkpoint["state_dict"], parameters, "state_dict")
     same_form(file, checkpoint.get("effort", ()), (), "effort")

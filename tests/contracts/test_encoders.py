@@ -72,9 +72,16 @@ def test_lasso_agrees_with_scikit_learn_and_its_certificate_holds(k: int, d: int
         assert np.allclose(Z[row].numpy(), reference.coef_, atol=1e-3)
 
 
-@given(st.integers(0, 1000), st.sampled_from([(4, 9), (9, 9), (30, 9)]), st.floats(0.01, 0.5), st.sampled_from(DEFECTS))
+@given(
+    st.integers(0, 1000),
+    st.sampled_from([(4, 9), (9, 9), (30, 9)]),
+    st.floats(0.01, 0.5),
+    st.sampled_from(DEFECTS),
+)
 @settings(max_examples=40, deadline=None)
-def test_lasso_codes_satisfy_the_optimality_conditions(seed: int, shape: tuple[int, int], penalty: float, defect: str) -> None:
+def test_lasso_codes_satisfy_the_optimality_conditions(
+    seed: int, shape: tuple[int, int], penalty: float, defect: str
+) -> None:
     A, D = rows_and_atoms(seed, *shape)
     spoil(D, defect)
     Z = Lasso(l1_penalty=penalty, precise_gap=1e-7, max_iter=5000).precise(D)(A)
@@ -83,7 +90,10 @@ def test_lasso_codes_satisfy_the_optimality_conditions(seed: int, shape: tuple[i
     correlation = (A - Z @ D) @ D.T  # penalty * sign(z) where z is not zero, at most the penalty elsewhere
     slack = (2 * gap.clamp(min=0)).sqrt()[:, None] + 1e-9  # of the residual, and atoms are unit
     assert (correlation.abs() <= penalty + slack).all()
-    assert ((correlation - penalty * Z.sign()).abs()[Z.abs() > 1e-6] <= (slack.expand_as(Z) + 1e-5)[Z.abs() > 1e-6]).all()
+    assert (
+        (correlation - penalty * Z.sign()).abs()[Z.abs() > 1e-6]
+        <= (slack.expand_as(Z) + 1e-5)[Z.abs() > 1e-6]
+    ).all()
 
 
 @given(st.integers(0, 1000), st.sampled_from([(4, 9), (9, 9), (30, 9)]), st.sampled_from(DEFECTS))
@@ -103,7 +113,9 @@ def test_omp_agrees_with_scikit_learn(seed: int, shape: tuple[int, int], nonzero
     A, D = rows_and_atoms(seed, *shape)
     Z = OMP(nonzeros=nonzeros).precise(D)(A)
     assert np.allclose(
-        Z.numpy(), orthogonal_mp(D.T.numpy(), A.T.numpy(), n_nonzero_coefs=nonzeros).T.reshape(Z.shape), atol=1e-6
+        Z.numpy(),
+        orthogonal_mp(D.T.numpy(), A.T.numpy(), n_nonzero_coefs=nonzeros).T.reshape(Z.shape),
+        atol=1e-6,
     )
 
 
@@ -120,7 +132,9 @@ def test_omp_survives_zero_and_repeated_atoms(defect: str) -> None:
         OMP(nonzeros=9).precise(D)
 
 
-@pytest.mark.parametrize("encoder", [Lasso(l1_penalty=0.1), OMP(nonzeros=3), LeastSquares()], ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize(
+    "encoder", [Lasso(l1_penalty=0.1), OMP(nonzeros=3), LeastSquares()], ids=lambda e: type(e).__name__
+)
 def test_codes_of_a_row_do_not_depend_on_its_batch(encoder: Encoder) -> None:
     A, D = (x.float() for x in rows_and_atoms(6, 40, 16))
     effort = encoder.settle(D, A)

@@ -77,7 +77,8 @@ def test_mu_refuses_bounded_atoms_and_arguments_are_checked() -> None:
 
 
 def test_mu_keeps_zeros_where_nothing_stands_against_growth() -> None:
-    """Denominator 0, numerator not: codes of an atom whose entry is zero, and of one sign with every row there."""
+    """Denominator 0, numerator not: codes of an atom whose entry is zero, and of one sign with every row
+    there."""
     S, P = torch.tensor([[1.0, 0.0], [0.0, 1.0]]).double(), torch.full((2, 2), 100.0).double()
     D = build(Solver, "mu").step(torch.tensor([[0.0, 1.0], [1.0, 1.0]]).double(), S, P, bounded=False)
     assert D.isfinite().all()

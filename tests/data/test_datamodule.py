@@ -34,7 +34,9 @@ def source(request: pytest.FixtureRequest, tmp_path: Path, signed: torch.Tensor)
         for index, part in enumerate(signed.split(170)):
             np.save(tmp_path / f"{index}.npy", part.numpy())
         if request.param == "object store":
-            return ObjectStoreRows(f"file://{tmp_path}/*.npy", cache_dir=str(tmp_path / "cache"), chunk_mb=0.01)
+            return ObjectStoreRows(
+                f"file://{tmp_path}/*.npy", cache_dir=str(tmp_path / "cache"), chunk_mb=0.01
+            )
         return NpyRows(str(tmp_path / "*.npy"))
     if request.param == "safetensors":
         for index, part in enumerate(signed.split(170)):
@@ -43,7 +45,9 @@ def source(request: pytest.FixtureRequest, tmp_path: Path, signed: torch.Tensor)
     if request.param == "store":
         np.save(tmp_path / "x.npy", signed.numpy())
         recipe = HarvestRecipe(
-            {"name": "callable", "target": "torch.nn:Sequential"}, {"name": "tensors", "path": str(tmp_path / "x.npy")}, "0"
+            {"name": "callable", "target": "torch.nn:Sequential"},
+            {"name": "tensors", "path": str(tmp_path / "x.npy")},
+            "0",
         )
         recipe.loaded.network.append(torch.nn.Identity())
         harvester = recipe.harvester(torch.device("cpu"))
@@ -62,7 +66,9 @@ def test_rows_are_the_rows(source: Source, signed: torch.Tensor) -> None:
     assert "row" in source.where(599)
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int16", "uint8", "uint16", "int64", ">f4"])
+@pytest.mark.parametrize(
+    "dtype", ["float16", "float32", "float64", "int16", "uint8", "uint16", "int64", ">f4"]
+)
 def test_number_types(tmp_path: Path, dtype: str) -> None:
     array = np.arange(20).reshape(5, 4).astype(dtype)
     np.save(tmp_path / "a.npy", array)
@@ -96,10 +102,15 @@ def test_held_out_rows_are_disjoint_and_complete(n: int, fraction: float, seed: 
 
 
 @given(st.integers(1, 90), st.integers(1, 40), st.integers(1, 4), st.booleans())
-def test_every_process_count_sees_the_same_global_batches(n: int, size: int, world: int, shuffle: bool) -> None:
+def test_every_process_count_sees_the_same_global_batches(
+    n: int, size: int, world: int, shuffle: bool
+) -> None:
     source = TensorRows(torch.arange(float(n))[:, None])
     one = list(BatchStream(source, RowSet.all(n), size, shuffle=shuffle, seed=1))
-    ranks = [list(BatchStream(source, RowSet.all(n), size, shuffle=shuffle, seed=1, rank=r, world=world)) for r in range(world)]
+    ranks = [
+        list(BatchStream(source, RowSet.all(n), size, shuffle=shuffle, seed=1, rank=r, world=world))
+        for r in range(world)
+    ]
     assert len({len(batches) for batches in ranks}) == 1
     for whole, parts in zip(one, zip(*ranks, strict=True), strict=True):
         assert torch.equal(whole[0], torch.cat([part[0] for part in parts]))

@@ -1,4 +1,5 @@
-"""Rows from an S3 server on loopback, from a local folder by the same source, and from a store that misbehaves."""
+"""Rows from an S3 server on loopback, from a local folder by the same source, and from a store that
+misbehaves."""
 
 from __future__ import annotations
 
@@ -30,7 +31,10 @@ from seminmf_lightning.data.source import Chunking, Wanted
 from seminmf_lightning.data.splits import RowSet, scattered_stretches
 
 pytest.importorskip("s3fs")
-SMALL = {"chunk_mb": 0.005, "shuffle_mb": 0.02}  # 54 rows of the fixture `signed` in a chunk, four chunks in a window
+SMALL = {
+    "chunk_mb": 0.005,
+    "shuffle_mb": 0.02,
+}  # 54 rows of the fixture `signed` in a chunk, four chunks in a window
 
 
 @pytest.fixture(scope="module")
@@ -56,18 +60,25 @@ def fill(s3: S3, rows: torch.Tensor, size: int = 170) -> None:
         s3.put(f"acts/{index}.safetensors", save({"activations": part.clone()}))
 
 
-def remote(s3: S3, cache: Path, path: Any = "s3://rows/acts/*.safetensors", **options: Any) -> ObjectStoreRows:
-    return ObjectStoreRows(path, storage={"endpoint_url": s3.endpoint}, cache_dir=str(cache), **SMALL | options)
+def remote(
+    s3: S3, cache: Path, path: Any = "s3://rows/acts/*.safetensors", **options: Any
+) -> ObjectStoreRows:
+    return ObjectStoreRows(
+        path, storage={"endpoint_url": s3.endpoint}, cache_dir=str(cache), **SMALL | options
+    )
 
 
 @pytest.fixture(params=["s3", "s3 npy", "local", "file", "memory", "one chunk"])
 def source(request: pytest.FixtureRequest, s3: S3, tmp_path: Path, signed: torch.Tensor) -> Source:
     if request.param in ("s3", "one chunk"):
         fill(s3, signed)
-        return remote(s3, tmp_path / "cache", **({} if request.param == "s3" else {"chunk_mb": 8, "shuffle_mb": 8}))
+        return remote(
+            s3, tmp_path / "cache", **({} if request.param == "s3" else {"chunk_mb": 8, "shuffle_mb": 8})
+        )
     for index, part in enumerate(signed.split(170)):
         np.save(
-            tmp_path / f"{index}.npy", part.numpy().astype(">f4" if index else "<f4") if request.param == "memory" else part
+            tmp_path / f"{index}.npy",
+            part.numpy().astype(">f4" if index else "<f4") if request.param == "memory" else part,
         )
     if request.param == "s3 npy":
         for index in range(4):
@@ -79,14 +90,20 @@ def source(request: pytest.FixtureRequest, s3: S3, tmp_path: Path, signed: torch
         for index in range(4):
             np.save(tmp_path / f"{index}.npy", signed.split(170)[index].numpy().astype(">f4"))
             fsspec.filesystem("memory").pipe(f"/acts/{index}.npy", (tmp_path / f"{index}.npy").read_bytes())
-    path = {"local": str(tmp_path), "file": f"file://{tmp_path}/*.npy", "memory": "memory://acts/*.npy"}[request.param]
+    path = {"local": str(tmp_path), "file": f"file://{tmp_path}/*.npy", "memory": "memory://acts/*.npy"}[
+        request.param
+    ]
     return ObjectStoreRows(path, cache_dir=str(tmp_path / "cache"), **SMALL)
 
 
-def streams(source: Source, world: int, *, shuffle: bool, rows: RowSet | None = None, **options: Any) -> list[BatchStream]:
+def streams(
+    source: Source, world: int, *, shuffle: bool, rows: RowSet | None = None, **options: Any
+) -> list[BatchStream]:
     rows = rows or RowSet.all(len(source))
     return [
-        BatchStream(source, rows, 64, shuffle=shuffle, seed=1, rank=rank, world=world, any_order=True, **options)
+        BatchStream(
+            source, rows, 64, shuffle=shuffle, seed=1, rank=rank, world=world, any_order=True, **options
+        )
         for rank in range(world)
     ]
 
@@ -99,7 +116,8 @@ def size_of(cache: Path) -> int:
     return total
 
 
-# --- order -----------------------------------------------------------------------------------------------------------
+# --- order
+# -----------------------------------------------------------------------------------------------------------
 
 
 class Chunked(TensorRows):
@@ -130,7 +148,16 @@ class Chunked(TensorRows):
     st.integers(1, 40), st.integers(1, 40), st.integers(0, 3), st.booleans(),
 )  # fmt: skip
 def test_every_process_count_sees_the_same_windowed_batches(
-    n: int, size: int, world: int, shuffle: bool, chunk: int, window: int, minibatch: int, block: int, epoch: int, gaps: bool
+    n: int,
+    size: int,
+    world: int,
+    shuffle: bool,
+    chunk: int,
+    window: int,
+    minibatch: int,
+    block: int,
+    epoch: int,
+    gaps: bool,
 ) -> None:
     rows = RowSet.where(np.arange(n) % 7 != 3) if gaps and n > 4 else RowSet.all(n)
 
@@ -174,7 +201,8 @@ def test_stretches_of_a_sample_are_disjoint(n: int, count: int, longest: int) ->
     assert len(found) == n if count >= n else count / 2 <= len(found) <= count + 64
 
 
-# --- what is fetched ---------------------------------------------------------------------------------------------------
+# --- what is fetched
+# ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shuffle", [False, True])
@@ -195,7 +223,9 @@ def test_a_process_fetches_its_part_alone(s3: S3, tmp_path: Path, shuffle: bool)
     assert sorted(torch.cat(seen).tolist()) == list(range(4000))
 
 
-def test_a_second_pass_and_a_second_run_come_from_the_cache(s3: S3, tmp_path: Path, signed: torch.Tensor) -> None:
+def test_a_second_pass_and_a_second_run_come_from_the_cache(
+    s3: S3, tmp_path: Path, signed: torch.Tensor
+) -> None:
     fill(s3, signed)
     source = remote(s3, tmp_path / "cache")
     (stream,) = streams(source, 1, shuffle=True)
@@ -228,7 +258,12 @@ def test_a_damaged_chunk_is_fetched_again(tmp_path: Path) -> None:
         return bytearray(content)
 
     path = tmp_path / "a.chunk"
-    for damage in (None, lambda: os.truncate(path, 50), lambda: path.write_bytes(bytes(104)), lambda: flip(path, 7)):
+    for damage in (
+        None,
+        lambda: os.truncate(path, 50),
+        lambda: path.write_bytes(bytes(104)),
+        lambda: flip(path, 7),
+    ):
         if damage:
             damage()
         for _ in range(2):
@@ -309,7 +344,9 @@ def test_a_sample_takes_few_requests(s3: S3, tmp_path: Path) -> None:
 def test_groups_and_harvests(s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows, group = torch.randn(300, 8), torch.arange(300) // 10
     for index, part in enumerate((slice(0, 120), slice(120, 300))):
-        s3.put(f"acts/{index}.safetensors", save({"activations": rows[part].half(), "group": group[part].int()}))
+        s3.put(
+            f"acts/{index}.safetensors", save({"activations": rows[part].half(), "group": group[part].int()})
+        )
     source = remote(s3, tmp_path / "cache")
     groups = source.open_groups()
     assert groups is not None
@@ -320,7 +357,9 @@ def test_groups_and_harvests(s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyP
     stream = io.BytesIO()
     np.save(stream, group.numpy())
     s3.put("groups.npy", stream.getvalue())
-    assert np.array_equal(remote(s3, tmp_path / "cache", groups="s3://rows/groups.npy").open_groups(), group.numpy())
+    assert np.array_equal(
+        remote(s3, tmp_path / "cache", groups="s3://rows/groups.npy").open_groups(), group.numpy()
+    )
 
     store = small_store(tmp_path)
     for file in store.rglob("*"):
@@ -347,7 +386,8 @@ def test_groups_and_harvests(s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyP
         remote(s3, tmp_path / "cache", verify=True).verify_share(0, 1)
 
 
-# --- what goes wrong ---------------------------------------------------------------------------------------------------
+# --- what goes wrong
+# ---------------------------------------------------------------------------------------------------
 
 
 def test_one_failed_request_in_twenty_changes_nothing(s3: S3, tmp_path: Path) -> None:
@@ -364,7 +404,9 @@ def test_one_failed_request_in_twenty_changes_nothing(s3: S3, tmp_path: Path) ->
     assert "acts/" in told[0]
 
 
-def test_a_store_that_is_down_is_an_error_that_names_the_object(s3: S3, tmp_path: Path, signed: torch.Tensor) -> None:
+def test_a_store_that_is_down_is_an_error_that_names_the_object(
+    s3: S3, tmp_path: Path, signed: torch.Tensor
+) -> None:
     fill(s3, signed)
     source = remote(s3, tmp_path / "cache", retries=3)
     assert len(source) == 600
@@ -378,7 +420,10 @@ def test_a_store_that_is_down_is_an_error_that_names_the_object(s3: S3, tmp_path
     assert "s3://rows/acts/" in str(error.value)
     assert "bytes" in str(error.value)
     gone = ObjectStoreRows(
-        "s3://rows/acts", storage={"endpoint_url": "http://127.0.0.1:9"}, cache_dir=str(tmp_path / "cache"), retries=2
+        "s3://rows/acts",
+        storage={"endpoint_url": "http://127.0.0.1:9"},
+        cache_dir=str(tmp_path / "cache"),
+        retries=2,
     )
     with (
         pytest.warns(UserWarning, match="trying again"),
@@ -413,7 +458,10 @@ def test_a_short_answer_counts_as_a_failure(
 
 def test_what_is_refused_or_missing_fails_at_once(s3: S3, tmp_path: Path, signed: torch.Tensor) -> None:
     fill(s3, signed)
-    with s3.failing(1.0, 403), pytest.raises(PermissionError, match=r"acts/\d\.safetensors.*AWS_ACCESS_KEY_ID"):
+    with (
+        s3.failing(1.0, 403),
+        pytest.raises(PermissionError, match=r"acts/\d\.safetensors.*AWS_ACCESS_KEY_ID"),
+    ):
         len(remote(s3, tmp_path / "cache"))
     assert s3.failed <= 8
     with pytest.raises(FileNotFoundError, match="none"):
@@ -474,7 +522,9 @@ def test_headers_are_held_against_the_size_of_the_file() -> None:
     ):  # fmt: skip
         with pytest.raises(ValueError, match=words):
             layout(content)
-    many = {f"tensor{index:05d}": torch.ones(2, 3).bfloat16() for index in range(2000)}  # a header of more than one request
+    many = {
+        f"tensor{index:05d}": torch.ones(2, 3).bfloat16() for index in range(2000)
+    }  # a header of more than one request
     found = layouts(save(many))
     assert len(found) == 2000
     assert found["tensor00007"].bfloat16
@@ -525,7 +575,8 @@ def test_arguments_are_checked(tmp_path: Path, s3: S3) -> None:
     assert ActivationDataModule(f"file://{tmp_path}/a.npy").features == 3
 
 
-# --- training ----------------------------------------------------------------------------------------------------------
+# --- training
+# ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -567,7 +618,9 @@ def trained(tmp_path: Path, name: str, *overrides: str) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("penalty", [0, 0.05])
-def test_training_from_s3_is_training_from_a_folder(s3: S3, shards: Path, tmp_path: Path, penalty: float) -> None:
+def test_training_from_s3_is_training_from_a_folder(
+    s3: S3, shards: Path, tmp_path: Path, penalty: float
+) -> None:
     upload(s3, shards)
     s3_options = [*common(penalty, "s3://rows/acts"), f"data.storage.endpoint_url={s3.endpoint}"]
     local = trained(tmp_path, "local", *common(penalty, str(shards)), f"data.cache_dir={tmp_path}/cache0")
@@ -581,7 +634,9 @@ def test_training_from_s3_is_training_from_a_folder(s3: S3, shards: Path, tmp_pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("penalty", [0.05, 0])
-def test_two_processes_share_the_objects(script: Any, s3: S3, shards: Path, tmp_path: Path, penalty: float) -> None:
+def test_two_processes_share_the_objects(
+    script: Any, s3: S3, shards: Path, tmp_path: Path, penalty: float
+) -> None:
     upload(s3, shards)
     options = [*common(penalty, "s3://rows/acts"), f"data.storage.endpoint_url={s3.endpoint}"]
     one = trained(tmp_path, "one", *options, f"data.cache_dir={tmp_path}/cache1")
@@ -596,7 +651,9 @@ def test_two_processes_share_the_objects(script: Any, s3: S3, shards: Path, tmp_
     headers = [get for get in s3.gets if get.start == 0]
     fetched = s3.bytes - sum(get.stop for get in headers)
     assert len(headers) == 2 * 4
-    assert 20_000 * 64 < fetched < (20_000 + 2 * 1100) * 64  # every row once in two passes, the sample by both processes
+    assert (
+        20_000 * 64 < fetched < (20_000 + 2 * 1100) * 64
+    )  # every row once in two passes, the sample by both processes
 
 
 def test_all_rows_are_seen_as_by_other_sources(s3: S3, shards: Path, tmp_path: Path) -> None:
@@ -611,17 +668,23 @@ def test_all_rows_are_seen_as_by_other_sources(s3: S3, shards: Path, tmp_path: P
 @pytest.mark.slow
 @pytest.mark.parametrize("penalty", [0, 0.1])
 def test_two_million_rows(s3: S3, tmp_path: Path, capsys: pytest.CaptureFixture[str], penalty: float) -> None:
-    """200,000 rows of 384 in float16, or 2,000,000 with SEMINMF_FULL=1: S3 equals the local folder, and what it costs."""
+    """200,000 rows of 384 in float16, or 2,000,000 with SEMINMF_FULL=1: S3 equals the local folder, and what
+    it costs."""
     rows = 2_000_000 if os.environ.get("SEMINMF_FULL") else 200_000
     mixing = torch.randn(32, 384, generator=torch.Generator().manual_seed(0))
     (tmp_path / "acts").mkdir()
     for index in range(10):
         generator = torch.Generator().manual_seed(index + 1)
-        part = torch.randn(rows // 10, 32, generator=generator) @ mixing + torch.randn(rows // 10, 384, generator=generator)
+        part = torch.randn(rows // 10, 32, generator=generator) @ mixing + torch.randn(
+            rows // 10, 384, generator=generator
+        )
         save_file({"activations": part.half()}, tmp_path / "acts" / f"{index}.safetensors")
     upload(s3, tmp_path / "acts")
     figures, found = {}, {}
-    folder, bucket = f"data.path={tmp_path}/acts", ("data.path=s3://rows/acts", f"data.storage.endpoint_url={s3.endpoint}")
+    folder, bucket = (
+        f"data.path={tmp_path}/acts",
+        ("data.path=s3://rows/acts", f"data.storage.endpoint_url={s3.endpoint}"),
+    )
     for name, options in (
         ("mapped", ("data=safetensors", folder)), ("local", ("data=object_store", folder)),
         ("s3", ("data=object_store", *bucket)), ("failing", ("data=object_store", *bucket)),
@@ -631,7 +694,13 @@ def test_two_million_rows(s3: S3, tmp_path: Path, capsys: pytest.CaptureFixture[
         began = time.monotonic()
         with s3.failing(0.05 if name == "failing" else 0.0), warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
-            more = ("nb_concepts=64", f"l1_penalty={penalty}", "trainer.max_epochs=1", "logger=none", "~callbacks.progress")
+            more = (
+                "nb_concepts=64",
+                f"l1_penalty={penalty}",
+                "trainer.max_epochs=1",
+                "logger=none",
+                "~callbacks.progress",
+            )
             found[name] = trained(tmp_path, name, *options, *cache, *more)
         figures[name] = json.loads((tmp_path / name / "metrics.json").read_text()) | {
             "seconds": round(time.monotonic() - began, 1), "gets": len(s3.gets), "failed": s3.failed, "bytes": s3.bytes,
@@ -647,7 +716,11 @@ def test_two_million_rows(s3: S3, tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def test_a_refused_secret_is_in_no_file_of_the_run(script: Any, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    options = ("data=object_store", "data.path=s3://rows/acts", "+data.storage.client_kwargs.aws_secret_access_key=hush")
+    options = (
+        "data=object_store",
+        "data.path=s3://rows/acts",
+        "+data.storage.client_kwargs.aws_secret_access_key=hush",
+    )
     done = script("train", *options, f"hydra.run.dir={run}", check=False)
     assert "data.storage.client_kwargs.aws_secret_access_key looks like a secret" in done.stderr
     assert not any(b"hush" in path.read_bytes() for path in run.rglob("*") if path.is_file())

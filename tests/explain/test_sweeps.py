@@ -1,4 +1,5 @@
-"""Sweeps: what is read of run directories in any state, the frontier, stability, the script, and the search."""
+"""Sweeps: what is read of run directories in any state, the frontier, stability, the script, and the
+search."""
 
 from __future__ import annotations
 
@@ -21,10 +22,19 @@ from seminmf_lightning.core.normalize import Normalizer
 from seminmf_lightning.dictionary_file import save_dictionary
 from seminmf_lightning.explain.sweeps import Run, best, find_runs, frontier, read_run, stability, varying
 
-FIGURES = {"reconstruction_loss": 0.1, "r2": 0.8, "l0": 12.0, "dead_fraction": 0.0, "optimality_gap": None, "seconds": 3.0}
+FIGURES = {
+    "reconstruction_loss": 0.1,
+    "r2": 0.8,
+    "l0": 12.0,
+    "dead_fraction": 0.0,
+    "optimality_gap": None,
+    "seconds": 3.0,
+}
 
 
-def write_run(path: Path, *overrides: str, metrics: str | None = None, D: torch.Tensor | None = None, **config: object) -> Path:
+def write_run(
+    path: Path, *overrides: str, metrics: str | None = None, D: torch.Tensor | None = None, **config: object
+) -> Path:
     (path / ".hydra").mkdir(parents=True)
     (path / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(list(overrides)))
     if config:
@@ -92,8 +102,25 @@ def test_runs_are_found_in_directories_and_globs(sweep: Path, monkeypatch: pytes
 
 
 def test_keys_that_vary_take_their_defaults_from_the_config(tmp_path: Path) -> None:
-    write_run(tmp_path / "0", "l1_penalty=0.10", "solver=pgd", l1_penalty=0.1, seed=0, run_dir="a", solver={"steps": 1})
-    write_run(tmp_path / "1", "seed=3", "+data.limit=5", "solver=pgd", l1_penalty=0.1, seed=3, data={"limit": 5}, run_dir="b")
+    write_run(
+        tmp_path / "0",
+        "l1_penalty=0.10",
+        "solver=pgd",
+        l1_penalty=0.1,
+        seed=0,
+        run_dir="a",
+        solver={"steps": 1},
+    )
+    write_run(
+        tmp_path / "1",
+        "seed=3",
+        "+data.limit=5",
+        "solver=pgd",
+        l1_penalty=0.1,
+        seed=3,
+        data={"limit": 5},
+        run_dir="b",
+    )
     write_run(tmp_path / "2", "~callbacks.progress", "run_dir=c", "solver=hals", l1_penalty=0.1, seed=0)
     runs = [read_run(tmp_path / str(number)) for number in range(3)]
     assert varying(runs) == ["solver", "seed", "data.limit", "callbacks.progress"]
@@ -107,7 +134,8 @@ def finished(number: int, l0: float, r2: float) -> Run:
 
 
 points = st.tuples(
-    st.sampled_from([0.0, 1.0, 2.5, 4.0]) | st.floats(0, 64), st.sampled_from([-1.0, 0.0, 0.5]) | st.floats(-2, 1)
+    st.sampled_from([0.0, 1.0, 2.5, 4.0]) | st.floats(0, 64),
+    st.sampled_from([-1.0, 0.0, 0.5]) | st.floats(-2, 1),
 )
 
 
@@ -117,7 +145,10 @@ def test_frontier_and_best_are_the_naive_ones(drawn: list[tuple[float, float]], 
     unbeaten = [
         run
         for run in runs
-        if not any(other.l0 <= run.l0 and other.r2 >= run.r2 and (other.l0 < run.l0 or other.r2 > run.r2) for other in runs)
+        if not any(
+            other.l0 <= run.l0 and other.r2 >= run.r2 and (other.l0 < run.l0 or other.r2 > run.r2)
+            for other in runs
+        )
     ]
     found = frontier([*runs, Run(Path("failed"), "failed")])
     assert {run.path for run in found} == {run.path for run in unbeaten}
@@ -132,7 +163,11 @@ def test_frontier_and_best_are_the_naive_ones(drawn: list[tuple[float, float]], 
 
 def seeds(folder: Path, *dictionaries: torch.Tensor, **config: object) -> list[Run]:
     return [
-        read_run(write_run(folder / str(seed), f"seed={seed}", metrics=json.dumps(FIGURES), D=D, seed=seed, **config))
+        read_run(
+            write_run(
+                folder / str(seed), f"seed={seed}", metrics=json.dumps(FIGURES), D=D, seed=seed, **config
+            )
+        )
         for seed, D in enumerate(dictionaries)
     ]
 
@@ -159,7 +194,10 @@ def test_stability_of_identical_permuted_and_disjoint_dictionaries(tmp_path: Pat
 
 def test_stability_is_of_runs_that_differ_in_nothing_else(tmp_path: Path) -> None:
     I = torch.eye(4, 6)  # noqa: E741
-    sparse, loose = seeds(tmp_path / "a", I, I, l1_penalty=0.2), seeds(tmp_path / "b", I.roll(1, dims=0), l1_penalty=0.1)
+    sparse, loose = (
+        seeds(tmp_path / "a", I, I, l1_penalty=0.2),
+        seeds(tmp_path / "b", I.roll(1, dims=0), l1_penalty=0.1),
+    )
     again = seeds(tmp_path / "c", I.roll(1, dims=0), l1_penalty=0.1)  # the same seed twice says nothing
     assert set(stability([*sparse, *loose, *again])) == {run.path for run in sparse}
     (sparse[0].path / "dictionary.safetensors").write_bytes(b"torn")
@@ -176,7 +214,15 @@ def test_the_script_shows_broken_runs_and_needs_no_plotly(
     monkeypatch.setattr(compare, "find_spec", lambda name: None)
     compare.main()
     shown = capsys.readouterr().out
-    for words in ("no rows", "can go on", "no checkpoint", "r2 is nan", "no finished run with l0 <= 5", "fewest", "[report]"):
+    for words in (
+        "no rows",
+        "can go on",
+        "no checkpoint",
+        "r2 is nan",
+        "no finished run with l0 <= 5",
+        "fewest",
+        "[report]",
+    ):
         assert words in shown
     records = json.loads((sweep / "compare.json").read_text())
     assert len(records) == 10
@@ -189,7 +235,9 @@ def test_the_script_shows_broken_runs_and_needs_no_plotly(
 
 @pytest.mark.parametrize("keys", [1, 4])
 @pytest.mark.parametrize("width", [50, 60, 72, 100, 200])
-def test_the_table_is_readable_at_any_width(sweep: Path, width: int, keys: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_is_readable_at_any_width(
+    sweep: Path, width: int, keys: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     from seminmf_lightning.cli import compare
 
     runs = [read_run(path) for path in find_runs([sweep])]
@@ -205,7 +253,16 @@ def test_the_table_is_readable_at_any_width(sweep: Path, width: int, keys: int, 
     assert max(map(len, shown.splitlines())) <= width
     head, *lines = [line.split() for line in shown.splitlines() if line.strip(" ─")]
     assert {"run", "r2", "l0", "status"} <= set(head)
-    assert set(head) | set(gone) == {"run", *names, "r2", "l0", "loss", "dead", "seconds", "status"}  # no run has a gap
+    assert set(head) | set(gone) == {
+        "run",
+        *names,
+        "r2",
+        "l0",
+        "loss",
+        "dead",
+        "seconds",
+        "status",
+    }  # no run has a gap
     assert [line[-1] for line in lines] == [run.status for run in runs]
     told = compare.remarks(records, columns, gone)
     assert all(any(run.reason in line for line in told) for run in runs)
@@ -218,9 +275,16 @@ def test_names_are_shown_as_they_are_in_the_plot(tmp_path: Path) -> None:
 
     nasty = '<b onclick=x>&"'
     for number in range(2):
-        write_run(tmp_path / f"{number}<i>", "x=1", metrics=json.dumps(FIGURES), data={"path": f"{nasty}{number}"})
-        (tmp_path / f"{number}<i>" / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump([f"data.path={nasty}{number}"]))
-    compare.plot(tmp_path / "compare.html", compare.describe([read_run(path) for path in find_runs([tmp_path])], tmp_path))
+        write_run(
+            tmp_path / f"{number}<i>", "x=1", metrics=json.dumps(FIGURES), data={"path": f"{nasty}{number}"}
+        )
+        (tmp_path / f"{number}<i>" / ".hydra" / "overrides.yaml").write_text(
+            yaml.safe_dump([f"data.path={nasty}{number}"])
+        )
+    compare.plot(
+        tmp_path / "compare.html",
+        compare.describe([read_run(path) for path in find_runs([tmp_path])], tmp_path),
+    )
     page = (tmp_path / "compare.html").read_text()
     assert "<i>" not in page.split("plotly-graph-div")[-1] and nasty not in page
     assert 'name="viewport"' in page and "<title>r2 against l0</title>" in page
@@ -268,7 +332,9 @@ def test_search_finds_a_frontier(script, npy: Path, tmp_path: Path) -> None:
     runs = [read_run(path) for path in find_runs([search])]
     assert [run.status for run in runs] == ["finished"] * 3
     assert varying(runs) == ["l1_penalty", "nb_concepts"]
-    assert all(4 <= run.settings["nb_concepts"] <= 16 and 0.01 <= run.settings["l1_penalty"] <= 0.3 for run in runs)
+    assert all(
+        4 <= run.settings["nb_concepts"] <= 16 and 0.01 <= run.settings["l1_penalty"] <= 0.3 for run in runs
+    )
     solutions = yaml.safe_load((search / "optimization_results.yaml").read_text())["solutions"]
     measured = [[run.figures["reconstruction_loss"], run.l0] for run in runs]
     assert solutions
@@ -281,7 +347,9 @@ def test_an_unknown_optimized_metric_is_refused_before_training(npy: Path, tmp_p
     overrides = ["data=npy", f"data.path={npy}", "optimized_metric=[r2,loss]", f"run_dir={tmp_path}/run"]
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
         cfg = compose("train", overrides=overrides)
-    with pytest.raises(ValueError, match=r"optimized_metric must be one of reconstruction_loss, .* got 'loss'"):
+    with pytest.raises(
+        ValueError, match=r"optimized_metric must be one of reconstruction_loss, .* got 'loss'"
+    ):
         train.train(cfg)
 
 
@@ -309,7 +377,8 @@ def test_a_failure_is_kept_until_the_run_is_resumed(tmp_path: Path) -> None:
 def test_a_finished_run_that_goes_on(
     tmp_path: Path, outcome: type[BaseException] | None, changed: bool, left: set[str]
 ) -> None:
-    """It stays as it was where the attempt fails at once; else what it said is put aside until there is news."""
+    """It stays as it was where the attempt fails at once; else what it said is put aside until there is
+    news."""
     from seminmf_lightning.cli.run_directory import finished_run_kept
 
     run = write_run(tmp_path / "run", "seed=1", metrics='{"old": 1}', D=torch.eye(2))

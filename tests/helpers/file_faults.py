@@ -1,4 +1,5 @@
-"""What goes wrong with files while a run reads or writes them, as a callback that makes it happen between two batches."""
+"""What goes wrong with files while a run reads or writes them, as a callback that makes it happen between two
+batches."""
 
 from __future__ import annotations
 
@@ -51,7 +52,8 @@ class Break(lightning.Callback):
 
 
 class Signal(lightning.Callback):
-    """Sends this process a signal, once: in the first batch of training, or of the validation that follows training."""
+    """Sends this process a signal, once: in the first batch of training, or of the validation that follows
+    training."""
 
     def __init__(self, number: int, when: str) -> None:
         self.number, self.when = number, when

@@ -15,12 +15,16 @@ CPU = torch.device("cpu")
 
 def text_recipe(model: Path, corpus: Path, **options: Any) -> HarvestRecipe:
     settings = {"layers": "encoder.layer.1", "batch_size": 4} | options
-    return HarvestRecipe({"name": "transformers", "path": str(model)}, {"name": "text", "path": str(corpus)}, **settings)
+    return HarvestRecipe(
+        {"name": "transformers", "path": str(model)}, {"name": "text", "path": str(corpus)}, **settings
+    )
 
 
 def image_recipe(folder: Path, target: str = "tiny_networks:convolutions", **options: Any) -> HarvestRecipe:
     settings = {"layers": "relu@1", "batch_size": 3} | options
-    return HarvestRecipe({"name": "callable", "target": target}, {"name": "images", "path": str(folder)}, **settings)
+    return HarvestRecipe(
+        {"name": "callable", "target": target}, {"name": "images", "path": str(folder)}, **settings
+    )
 
 
 def job(recipe: HarvestRecipe, folder: Path, **options: Any) -> HarvestJob:
@@ -39,6 +43,8 @@ def small_store(folder: Path) -> Path:
         "relu@1",
     )
     harvester = recipe.harvester(torch.device("cpu"))
-    job = HarvestJob(harvester, Store(folder / "store"), recipe.settings(harvester.layers), tell=lambda text: None)
+    job = HarvestJob(
+        harvester, Store(folder / "store"), recipe.settings(harvester.layers), tell=lambda text: None
+    )
     assert job.run() is not None
     return folder / "store"

@@ -1,9 +1,10 @@
 """Malformed files by the thousand:  python tests/fuzzing.py --files 100000
 
-Whole files of every kind that the project reads are changed at random, in ways that know their structure, and read.  Of each
-one of two things must come: what an independent reader finds in the same bytes, or an error that is a ValueError (or says that
-the file is not there) and names the file.  Anything else is a failure, kept with its seed: another error, another result, more
-than five seconds, more than 512 MB (2 GB for a picture and its copy), the end of the process.
+Whole files of every kind that the project reads are changed at random, in ways that know their structure, and
+read.  Of each one of two things must come: what an independent reader finds in the same bytes, or an error
+that is a ValueError (or says that the file is not there) and names the file.  Anything else is a failure,
+kept with its seed: another error, another result, more than five seconds, more than 512 MB (2 GB for a
+picture and its copy), the end of the process.
 """
 
 from __future__ import annotations
@@ -54,8 +55,9 @@ NUMPY_TYPES = {"F32": "<f4", "F64": "<f8", "F16": "<f2", "I64": "<i8", "I32": "<
 
 
 class Kind(NamedTuple):
-    """A kind of file: how often it is tried, where it lies, whole ones, and a reader that returns True where all of it was
-    read, False where all that is wrong was named; it raises AssertionError where the two readers differ."""
+    """A kind of file: how often it is tried, where it lies, whole ones, and a reader that returns True where
+    all of it was read, False where all that is wrong was named; it raises AssertionError where the two
+    readers differ."""
 
     share: float
     name: str
@@ -64,7 +66,8 @@ class Kind(NamedTuple):
     megabytes: int = 512  # that both readers may take together
 
 
-# --- changes ---------------------------------------------------------------------------------------------------------
+# --- changes
+# ---------------------------------------------------------------------------------------------------------
 
 LENGTHS = (
     0,
@@ -86,7 +89,21 @@ LENGTHS = (
     2**63,
     2**64 - 1,
 )
-TEXTS = (b"-1", b"0", b"1", b"3", b"1e9", b"1e400", b"NaN", b"99999999999999999999", b"9" * 400, b"null", b"true", b'""', b"()")
+TEXTS = (
+    b"-1",
+    b"0",
+    b"1",
+    b"3",
+    b"1e9",
+    b"1e400",
+    b"NaN",
+    b"99999999999999999999",
+    b"9" * 400,
+    b"null",
+    b"true",
+    b'""',
+    b"()",
+)
 VALUES: tuple[Any, ...] = (
     None, True, -1, 0, 1, 2, 3, 2**31, 2**62, 2**63, 2**64, 10**30, 0.5, -0.0, 1e308, float("nan"), float("inf"), "", "x",
     "../../x", "/etc/passwd", "\ud800", "F32", "I64", "F8_E4M3", "BF16", "C64", [], [0], [-1], [2**62, 2**62], {},
@@ -123,7 +140,11 @@ def without(content: bytes, others: list[bytes], chance: random.Random) -> bytes
 
 def blank(content: bytes, others: list[bytes], chance: random.Random) -> bytes:
     start, length = chance.randint(0, len(content)), chance.randint(1, 32)
-    return content[:start] + chance.choice((b"\0", b"\xff", b" ", b"[", b"(")) * length + content[start + length :]
+    return (
+        content[:start]
+        + chance.choice((b"\0", b"\xff", b" ", b"[", b"(")) * length
+        + content[start + length :]
+    )
 
 
 def spliced(content: bytes, others: list[bytes], chance: random.Random) -> bytes:
@@ -161,7 +182,11 @@ def other_json(content: bytes, chance: random.Random) -> bytes:
     """One value, key or item of a JSON text is another, or gone."""
     found = json.loads(content)
     node, place = found, None
-    places = [(node, key) for node in _containers(found) for key in (node if isinstance(node, dict) else range(len(node)))]
+    places = [
+        (node, key)
+        for node in _containers(found)
+        for key in (node if isinstance(node, dict) else range(len(node)))
+    ]
     if not places:
         return content
     node, place = chance.choice(places)
@@ -220,7 +245,13 @@ def change_npy(content: bytes, others: list[bytes], chance: random.Random) -> by
             header = header.replace(old, new)
     else:
         header = change(header, [header], chance)
-    return content[:6] + bytes((chance.choice((1, 1, 1, 2, 3)), 0)) + struct.pack("<H", len(header) % 65_536) + header + rest
+    return (
+        content[:6]
+        + bytes((chance.choice((1, 1, 1, 2, 3)), 0))
+        + struct.pack("<H", len(header) % 65_536)
+        + header
+        + rest
+    )
 
 
 NPY_EDITS = (
@@ -261,11 +292,13 @@ def change_lines(content: bytes, others: list[bytes], chance: random.Random) -> 
     return b"".join(lines) if chance.random() < 0.8 else change(content, others, chance)
 
 
-# --- independent readers ---------------------------------------------------------------------------------------------
+# --- independent readers
+# ---------------------------------------------------------------------------------------------
 
 
 def plain_safetensors(content: bytes) -> tuple[dict[str, tuple[list[int], str, bytes]], dict[str, str]]:
-    """Shape, type and bytes of each tensor, and the metadata, by ``struct`` and ``json`` alone; of equal keys the last."""
+    """Shape, type and bytes of each tensor, and the metadata, by ``struct`` and ``json`` alone; of equal keys
+    the last."""
     size = struct.unpack("<Q", content[:8])[0]
     header = json.loads(content[8 : 8 + size])
     metadata = header.pop("__metadata__", None) or {}
@@ -273,7 +306,9 @@ def plain_safetensors(content: bytes) -> tuple[dict[str, tuple[list[int], str, b
     for name, found in header.items():
         start, stop = found["data_offsets"]
         tensors[name] = (found["shape"], found["dtype"], content[8 + size :][start:stop])
-    assert sum(len(data) for *_, data in tensors.values()) == len(content) - 8 - size, "bytes of the file were dropped"
+    assert sum(len(data) for *_, data in tensors.values()) == len(content) - 8 - size, (
+        "bytes of the file were dropped"
+    )
     return tensors, metadata
 
 
@@ -294,20 +329,27 @@ def same(found: Any, plain: Any) -> bool:
             and torch.equal(found.nan_to_num(), plain.nan_to_num())
         )
     if isinstance(found, dict):
-        return isinstance(plain, dict) and found.keys() == plain.keys() and all(same(found[key], plain[key]) for key in found)
+        return (
+            isinstance(plain, dict)
+            and found.keys() == plain.keys()
+            and all(same(found[key], plain[key]) for key in found)
+        )
     if isinstance(found, list | tuple):
         return len(found) == len(plain) and all(map(same, found, plain))
     return found == plain or (found != found and plain != plain)
 
 
-# --- kinds -----------------------------------------------------------------------------------------------------------
+# --- kinds
+# -----------------------------------------------------------------------------------------------------------
 
 
 def read_npy(path: Path, content: bytes) -> bool:
     (shard,) = NpyRows(str(path)).shards
     plain = np.load(io.BytesIO(content), allow_pickle=False)
     assert shard.rows.shape == plain.shape and np.array_equal(shard.rows.numpy(), plain, equal_nan=True)
-    assert len(content) >= plain.nbytes and content.endswith(plain.tobytes("A" if plain.flags.c_contiguous else "F"))
+    assert len(content) >= plain.nbytes and content.endswith(
+        plain.tobytes("A" if plain.flags.c_contiguous else "F")
+    )
     return True
 
 
@@ -336,10 +378,15 @@ def read_dictionary(path: Path, content: bytes) -> bool:
     model = SemiNMF.load(path)
     tensors, metadata = plain_safetensors(content)
     same_tensor(model.get_dictionary(), tensors["D"])
-    same_tensor(torch.tensor(model.normalizer.scale, dtype=torch.float64).reshape(tensors["scale"][0]), tensors["scale"])
+    same_tensor(
+        torch.tensor(model.normalizer.scale, dtype=torch.float64).reshape(tensors["scale"][0]),
+        tensors["scale"],
+    )
     assert (model.get_dictionary() >= 0).all() and len(model.get_dictionary()) == model.recipe.nb_concepts
     config = json.loads(metadata["config"])
-    assert all(model.settings[name] == config[name] for name in ("l1_penalty", "seed", "tol") if name in config)
+    assert all(
+        model.settings[name] == config[name] for name in ("l1_penalty", "seed", "tol") if name in config
+    )
     return True
 
 
@@ -351,7 +398,9 @@ def read_checkpoint(path: Path, content: bytes) -> bool:
         # torch's other reader leaves the memory of some tensors as it was: bytes of the archive settle it.
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             stored = {archive.read(part) for part in archive.namelist() if "/data/" in part}
-        tensors = [value for node in _containers(found) for value in node.values() if isinstance(value, torch.Tensor)]
+        tensors = [
+            value for node in _containers(found) for value in node.values() if isinstance(value, torch.Tensor)
+        ]
         assert tensors and all(tensor.numpy().tobytes() in stored for tensor in tensors)
     return True
 
@@ -372,10 +421,16 @@ def read_store(path: Path, content: bytes) -> bool:
         plain_rows.append(np.frombuffer(data, NUMPY_TYPES[kind]).reshape(shape))
         shape, kind, data = plain_safetensors((folder / record["index"]).read_bytes())[0]["example"]
         plain_groups.append(np.frombuffer(data, NUMPY_TYPES[kind]))
-        text = (folder / "examples" / f"{record['shard']:06d}.jsonl").read_bytes().decode("utf-8", "surrogatepass")
+        text = (
+            (folder / "examples" / f"{record['shard']:06d}.jsonl")
+            .read_bytes()
+            .decode("utf-8", "surrogatepass")
+        )
         for number, line in enumerate(text.split("\n")[:-1]):
             names[record["examples"][0] + number] = json.loads(line)["name"]
-    assert len(rows) == layer["rows"] and np.array_equal(rows.numpy(), np.concatenate(plain_rows).astype("f4"), equal_nan=True)
+    assert len(rows) == layer["rows"] and np.array_equal(
+        rows.numpy(), np.concatenate(plain_rows).astype("f4"), equal_nan=True
+    )
     assert np.array_equal(groups, np.concatenate(plain_groups))
     assert all(origin.name == names[origin.example] for origin in origins)
     return True
@@ -414,11 +469,17 @@ def read_a_run(path: Path, content: bytes) -> bool:
     folder = next(parent for parent in path.parents if parent.name == "run")
     found = read_run(folder)
     if found.status != "finished":
-        if path.name in found.reason or ".hydra" in found.reason or re.search(r"\w+ is (missing|\S+)", found.reason):
+        if (
+            path.name in found.reason
+            or ".hydra" in found.reason
+            or re.search(r"\w+ is (missing|\S+)", found.reason)
+        ):
             return False
         raise AssertionError(f"status {found.status}, reason {found.reason!r}")
     plain = json.loads((folder / "metrics.json").read_bytes())
-    assert all(math.isclose(plain[name], found.figures[name] or 0.0) for name in ("r2", "l0", "reconstruction_loss"))
+    assert all(
+        math.isclose(plain[name], found.figures[name] or 0.0) for name in ("r2", "l0", "reconstruction_loss")
+    )
     return True
 
 
@@ -444,7 +505,10 @@ def kinds(folder: Path) -> dict[str, Kind]:
     made = folder / "made"
     made.mkdir(parents=True)
     A = torch.from_numpy(chance.normal(size=(60, 6)).astype("f4"))
-    for name, model in (("a", SemiNMF(4, "hals")), ("b", SemiNMF(4, "pgd", l1_penalty=0.1, normalize="center"))):
+    for name, model in (
+        ("a", SemiNMF(4, "hals")),
+        ("b", SemiNMF(4, "pgd", l1_penalty=0.1, normalize="center")),
+    ):
         model.fit(A, max_iter=3)
         model.save(made / f"{name}.safetensors")
         checkpoint(made / f"{name}.ckpt", A, 0.1 if name == "b" else 0.0)
@@ -496,12 +560,16 @@ def checkpoint(path: Path, A: torch.Tensor, penalty: float) -> None:
 def store_of(folder: Path, A: torch.Tensor) -> None:
     np.save(folder.parent / "x.npy", A.numpy())
     recipe = HarvestRecipe(
-        {"name": "callable", "target": "torch.nn:Sequential"}, {"name": "tensors", "path": str(folder.parent / "x.npy")}, "0"
+        {"name": "callable", "target": "torch.nn:Sequential"},
+        {"name": "tensors", "path": str(folder.parent / "x.npy")},
+        "0",
     )
     recipe.loaded.network.append(torch.nn.Identity())
     harvester = recipe.harvester(torch.device("cpu"))
     settings = recipe.settings(harvester.layers)
-    HarvestJob(harvester, Store(folder), settings, dtype="float32", shard_mb=0.0008, tell=lambda text: None).run()
+    HarvestJob(
+        harvester, Store(folder), settings, dtype="float32", shard_mb=0.0008, tell=lambda text: None
+    ).run()
 
 
 def pictures() -> Iterator[bytes]:
@@ -514,7 +582,8 @@ def pictures() -> Iterator[bytes]:
         yield stream.getvalue()
 
 
-# --- the run ---------------------------------------------------------------------------------------------------------
+# --- the run
+# ---------------------------------------------------------------------------------------------------------
 
 
 def malformed(name: str, kind: Kind, seed: int) -> bytes:
@@ -569,8 +638,11 @@ def _too_long(*_: object) -> None:
     raise TooLong(f"more than {SECONDS:g} seconds")
 
 
-def fuzz(files: int, seed: int = 0, processes: int = 2, keep: Path | None = None) -> tuple[Counter[tuple[str, str]], list[str]]:
-    """Try ``files`` malformed files; return how many of each kind had each verdict, and the failures in words.
+def fuzz(
+    files: int, seed: int = 0, processes: int = 2, keep: Path | None = None
+) -> tuple[Counter[tuple[str, str]], list[str]]:
+    """Try ``files`` malformed files; return how many of each kind had each verdict, and the failures in
+    words.
 
     The files of failures are written to ``keep``.
     """
@@ -583,7 +655,10 @@ def fuzz(files: int, seed: int = 0, processes: int = 2, keep: Path | None = None
         chance = random.Random(seed)
         names = chance.choices(list(known), [kind.share for kind in known.values()], k=files)
         plan = [(name, seed * 10**9 + number) for number, name in enumerate(names)]
-        workers = [Worker(folder, known, plan[start::processes], folder / f"verdicts.{start}") for start in range(processes)]
+        workers = [
+            Worker(folder, known, plan[start::processes], folder / f"verdicts.{start}")
+            for start in range(processes)
+        ]
         while not all([worker.done() for worker in workers]):
             time.sleep(0.05)
         for name, number, found in (line for worker in workers for line in worker.lines()):
@@ -592,7 +667,9 @@ def fuzz(files: int, seed: int = 0, processes: int = 2, keep: Path | None = None
                 failures.append(f"{name} {number}: {found}")
                 if keep is not None:
                     keep.mkdir(parents=True, exist_ok=True)
-                    (keep / f"{name}-{number}{Path(known[name].name).suffix}").write_bytes(malformed(name, known[name], number))
+                    (keep / f"{name}-{number}{Path(known[name].name).suffix}").write_bytes(
+                        malformed(name, known[name], number)
+                    )
     return counts, failures
 
 
@@ -602,7 +679,9 @@ VERDICTS = ("loaded right", "refused clearly")
 class Worker:
     """A process that reads files, started anew behind one that ended it or does not come back."""
 
-    def __init__(self, folder: Path, known: dict[str, Kind], plan: list[tuple[str, int]], verdicts: Path) -> None:
+    def __init__(
+        self, folder: Path, known: dict[str, Kind], plan: list[tuple[str, int]], verdicts: Path
+    ) -> None:
         self.folder, self.known, self.plan, self.verdicts = folder, known, plan, verdicts
         verdicts.touch()
         self._start()
@@ -632,7 +711,9 @@ class Worker:
     def _start(self) -> None:
         self.size, self.since = -1, time.monotonic()
         left = self.plan[len(self.lines()) :]
-        context = multiprocessing.get_context("fork")  # the whole files are at hand, and nothing is imported twice
+        context = multiprocessing.get_context(
+            "fork"
+        )  # the whole files are at hand, and nothing is imported twice
         self.process = context.Process(target=work, args=(self.folder, self.known, left, self.verdicts))
         self.process.start()
 
@@ -651,7 +732,9 @@ def table(counts: Counter[tuple[str, str]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--files", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)

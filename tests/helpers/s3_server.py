@@ -23,7 +23,8 @@ class Get(NamedTuple):
 
 
 class S3:
-    """moto's server with one bucket.  ``share`` of the GETs of objects fail with 500, at random but always the same ones."""
+    """moto's server with one bucket.  ``share`` of the GETs of objects fail with 500, at random but always
+    the same ones."""
 
     def __init__(self) -> None:
         self.server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)

@@ -44,11 +44,15 @@ def gpt(folder: Path) -> Path:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import GPT2Config, GPT2Model, PreTrainedTokenizerFast
 
-    tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(["?", *WORDS])}, unk_token="?"))
+    tokenizer = Tokenizer(
+        models.WordLevel({word: number for number, word in enumerate(["?", *WORDS])}, unk_token="?")
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=32).save_pretrained(folder)
     torch.manual_seed(0)
-    GPT2Model(GPT2Config(vocab_size=len(WORDS) + 1, n_embd=16, n_layer=2, n_head=2, n_positions=32)).save_pretrained(folder)
+    GPT2Model(
+        GPT2Config(vocab_size=len(WORDS) + 1, n_embd=16, n_layer=2, n_head=2, n_positions=32)
+    ).save_pretrained(folder)
     return folder
 
 

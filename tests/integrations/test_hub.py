@@ -1,4 +1,5 @@
-"""Dictionaries as folders for the Hugging Face Hub, and run directories.  No network: the Hub is a folder here."""
+"""Dictionaries as folders for the Hugging Face Hub, and run directories.  No network: the Hub is a folder
+here."""
 
 from __future__ import annotations
 
@@ -21,7 +22,13 @@ from seminmf_lightning.integrations.hub import HubSemiNMF
 from seminmf_lightning.integrations.model_card import literal
 from seminmf_lightning.metrics import MEANINGS
 
-FIGURES = {"reconstruction_loss": 0.03125, "r2": 0.75, "l0": 3.5, "dead_fraction": 0.125, "optimality_gap": None}
+FIGURES = {
+    "reconstruction_loss": 0.03125,
+    "r2": 0.75,
+    "l0": 3.5,
+    "dead_fraction": 0.125,
+    "optimality_gap": None,
+}
 KINDS = [
     {"solver": "hals"}, {"solver": "hals", "normalize": "center"}, {"solver": "pgd", "l1_penalty": 0.1},
     {"solver": "hals", "target_l0": 3.0}, {"solver": "hals", "encoder": {"name": "omp", "nonzeros": 3}},
@@ -33,7 +40,11 @@ def test_a_folder_gives_equal_codes(kind: dict, signed: torch.Tensor, tmp_path: 
     model = HubSemiNMF(8, **kind)
     Z, D = model.fit(signed, max_iter=5)
     model.save_pretrained(tmp_path / "m")
-    assert {file.name for file in (tmp_path / "m").iterdir()} == {"dictionary.safetensors", "config.json", "README.md"}
+    assert {file.name for file in (tmp_path / "m").iterdir()} == {
+        "dictionary.safetensors",
+        "config.json",
+        "README.md",
+    }
     config = json.loads((tmp_path / "m" / "config.json").read_text())
     assert config["nb_concepts"] == 8
     again = HubSemiNMF.from_pretrained(tmp_path / "m")
@@ -48,7 +59,9 @@ def test_a_folder_gives_equal_codes(kind: dict, signed: torch.Tensor, tmp_path: 
     assert ("||D_j||_2 <= 1" in card) == model.recipe.bounded
 
 
-def test_a_folder_saved_again_has_a_new_card_unless_somebody_edited_it(signed: torch.Tensor, tmp_path: Path) -> None:
+def test_a_folder_saved_again_has_a_new_card_unless_somebody_edited_it(
+    signed: torch.Tensor, tmp_path: Path
+) -> None:
     model, card = HubSemiNMF(8, solver="hals"), tmp_path / "m" / "README.md"
     model.fit(signed, max_iter=5)
     model.save_pretrained(tmp_path / "m")
@@ -62,10 +75,16 @@ def test_a_folder_saved_again_has_a_new_card_unless_somebody_edited_it(signed: t
     card.unlink()
     model.figures = {"r2": float("nan"), "l0": float("inf"), "objective": 1.0}
     model.save_pretrained(tmp_path / "m")
-    assert json.loads((tmp_path / "m" / "metrics.json").read_text()) == {"r2": None, "l0": None, "objective": 1.0}
+    assert json.loads((tmp_path / "m" / "metrics.json").read_text()) == {
+        "r2": None,
+        "l0": None,
+        "objective": 1.0,
+    }
     assert HubSemiNMF.from_pretrained(tmp_path / "m").figures == {"r2": None, "l0": None, "objective": 1.0}
     model.figures = {"r2": object()}
-    before = {file.name: file.read_bytes() for file in (tmp_path / "m").iterdir() if file.name != "config.json"}  # the mixin's
+    before = {
+        file.name: file.read_bytes() for file in (tmp_path / "m").iterdir() if file.name != "config.json"
+    }  # the mixin's
     with pytest.raises(TypeError, match="not JSON serializable"):
         model.save_pretrained(tmp_path / "m")
     assert before.items() <= {file.name: file.read_bytes() for file in (tmp_path / "m").iterdir()}.items()
@@ -81,7 +100,13 @@ def test_the_card_states_figures_shapes_and_equation(signed: torch.Tensor, tmp_p
     assert "semi-nmf" in card.data.tags
     for text in ("activations: layer 3", "(8, 24)", "min_z", "HubSemiNMF.from_pretrained", "l1_penalty = 0`"):
         assert text in card.text
-    shown = {"reconstruction_loss": "0.03125", "r2": "0.75", "l0": "3.5", "dead_fraction": "0.125", "optimality_gap": "-"}
+    shown = {
+        "reconstruction_loss": "0.03125",
+        "r2": "0.75",
+        "l0": "3.5",
+        "dead_fraction": "0.125",
+        "optimality_gap": "-",
+    }
     for name, value in shown.items():
         assert f"| {name} | {value} | {MEANINGS[name]} |" in card.text
     again = HubSemiNMF.from_pretrained(tmp_path / "m")
@@ -95,7 +120,9 @@ def test_the_card_states_figures_shapes_and_equation(signed: torch.Tensor, tmp_p
 
 
 def test_special_characters_have_no_effect(signed: torch.Tensor, tmp_path: Path) -> None:
-    markdown_it = pytest.importorskip("markdown_it", reason="markdown-it-py, which rich brings, renders the card here")
+    markdown_it = pytest.importorskip(
+        "markdown_it", reason="markdown-it-py, which rich brings, renders the card here"
+    )
     nasty = '<script>alert("1")</script> **b** _e_ __s__ `c` | x\n\n# h [l](http://a.b) {{ 7 * 7 }} $x$ ~~d~~ www.a.b'
     model = HubSemiNMF(2, solver="hals")
     model.fit(signed, max_iter=1)
@@ -104,12 +131,16 @@ def test_special_characters_have_no_effect(signed: torch.Tensor, tmp_path: Path)
     model.save_pretrained(tmp_path / "m", model_card_kwargs={"rows": nasty})
     text = ModelCard.load(tmp_path / "m" / "README.md").text
     assert "<script" not in text.partition("## Settings")[0]
-    tokens = markdown_it.MarkdownIt("gfm-like", {"linkify": False}).enable(["table", "strikethrough"]).parse(text)
+    tokens = (
+        markdown_it.MarkdownIt("gfm-like", {"linkify": False}).enable(["table", "strikethrough"]).parse(text)
+    )
     inline = [child.type for token in tokens for child in token.children or ()]
     assert set(inline) <= {"text", "softbreak", "code_inline"}  # no tag, link, emphasis
     assert sum(token.type == "fence" for token in tokens) == 2
     assert [token.tag for token in tokens].count("h1") == 2  # opened and closed
-    shown = ["".join(child.content for child in token.children or ()) for token in tokens if token.type == "inline"]
+    shown = [
+        "".join(child.content for child in token.children or ()) for token in tokens if token.type == "inline"
+    ]
     flat = " ".join(nasty.split())
     assert shown.count(flat) == 2  # name and value, each in a cell of its own, as they stand
     assert f"activations: {flat}" in shown
@@ -128,7 +159,8 @@ def test_evaluate_agrees_with_a_naive_reference(signed: torch.Tensor) -> None:
         "r2": 1 - float(error.sum() / (A - A.mean(0)).double().square().sum()),
         "l0": float((Z != 0).double().sum(1).mean()),
         "dead_fraction": float((Z == 0).all(0).double().mean()),
-        "objective": float(0.5 * error.sum() / model.normalizer.scale**2 + 0.1 * Z.double().abs().sum()) / 100,
+        "objective": float(0.5 * error.sum() / model.normalizer.scale**2 + 0.1 * Z.double().abs().sum())
+        / 100,
     }
     assert model.evaluate(A) == pytest.approx(naive, rel=1e-4)
     loader = torch.utils.data.DataLoader(A, batch_size=33)
@@ -138,7 +170,9 @@ def test_evaluate_agrees_with_a_naive_reference(signed: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [("solver=hals",), ("l1_penalty=0.1",), ("target_l0=4",), ("encoder=omp", "encoder.nonzeros=3")], ids=str
+    "options",
+    [("solver=hals",), ("l1_penalty=0.1",), ("target_l0=4",), ("encoder=omp", "encoder.nonzeros=3")],
+    ids=str,
 )
 def test_a_run_directory_becomes_a_model(
     options: tuple[str, ...], npy: Path, signed: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -152,7 +186,14 @@ def test_a_run_directory_becomes_a_model(
 
     run = tmp_path / "run"
     monkeypatch.setenv("SEMINMF_RUN_ID", "test")
-    overrides = ["data=npy", f"data.path={npy}", "nb_concepts=8", "logger=none", "trainer.max_epochs=3", *options]
+    overrides = [
+        "data=npy",
+        f"data.path={npy}",
+        "nb_concepts=8",
+        "logger=none",
+        "trainer.max_epochs=3",
+        *options,
+    ]
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
         cfg = compose("train", overrides=[*overrides, f"run_dir={run}", "normalize=center", "trainer=cpu"])
     train.train(cfg)
@@ -165,7 +206,9 @@ def test_a_run_directory_becomes_a_model(
         model = SemiNMF.load(source)
         assert model.encoder == module.recipe.encoder
         assert model.recipe.l1_penalty == module.recipe.l1_penalty
-        assert torch.allclose(model.encode(signed), codes, atol=1e-4)  # module: float64 dictionary, where l1_penalty=0
+        assert torch.allclose(
+            model.encode(signed), codes, atol=1e-4
+        )  # module: float64 dictionary, where l1_penalty=0
         assert torch.allclose(model.decode(model.encode(signed)), module.decode(codes), atol=1e-4)
     if plain(cfg)["target_l0"]:
         assert model.recipe.l1_penalty > 0
@@ -173,18 +216,24 @@ def test_a_run_directory_becomes_a_model(
     model = HubSemiNMF.load(run)
     assert model.figures == figures
     model.save_pretrained(tmp_path / "m")
-    assert str(tmp_path) not in "".join(path.read_bytes().decode("latin-1") for path in (tmp_path / "m").iterdir())
+    assert str(tmp_path) not in "".join(
+        path.read_bytes().decode("latin-1") for path in (tmp_path / "m").iterdir()
+    )
     again = HubSemiNMF.from_pretrained(tmp_path / "m")
     assert again.figures == figures
     assert torch.equal(again.encode(signed), model.encode(signed))
     assert f"| r2 | {figures['r2']:.6g} |" in (tmp_path / "m" / "README.md").read_text()
-    assert torch.equal(SemiNMF.load(tmp_path / "m").encode(signed), model.encode(signed))  # in its turn as good as a run
+    assert torch.equal(
+        SemiNMF.load(tmp_path / "m").encode(signed), model.encode(signed)
+    )  # in its turn as good as a run
 
     with pytest.raises(FileExistsError, match="run directory"):
         model.save_pretrained(run)
 
 
-def test_the_hub_receives_and_gives_a_folder(signed: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hub_receives_and_gives_a_folder(
+    signed: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     remote = tmp_path / "remote"
 
     def upload_folder(self: HfApi, *, folder_path: Path, **options: Any) -> str:
@@ -196,7 +245,9 @@ def test_the_hub_receives_and_gives_a_folder(signed: torch.Tensor, tmp_path: Pat
         shutil.copytree(remote, tmp_path / "cache", ignore=lambda _, names: set(names) - set(allow_patterns))
         return str(tmp_path / "cache")
 
-    monkeypatch.setattr(HfApi, "create_repo", lambda self, repo_id, **options: type("Repo", (), {"repo_id": repo_id}))
+    monkeypatch.setattr(
+        HfApi, "create_repo", lambda self, repo_id, **options: type("Repo", (), {"repo_id": repo_id})
+    )
     monkeypatch.setattr(HfApi, "upload_folder", upload_folder)
     monkeypatch.setattr(hub_mixin, "hf_hub_download", lambda *, filename, **options: str(remote / filename))
     monkeypatch.setattr(hub, "snapshot_download", snapshot)
@@ -204,7 +255,12 @@ def test_the_hub_receives_and_gives_a_folder(signed: torch.Tensor, tmp_path: Pat
     Z, _ = model.fit(signed, max_iter=2)
     model.figures = model.evaluate(signed)
     model.push_to_hub("me/concepts", model_card_kwargs={"rows": "signed rows"})
-    assert {file.name for file in remote.iterdir()} == {"dictionary.safetensors", "config.json", "metrics.json", "README.md"}
+    assert {file.name for file in remote.iterdir()} == {
+        "dictionary.safetensors",
+        "config.json",
+        "metrics.json",
+        "README.md",
+    }
     again = HubSemiNMF.from_pretrained("me/concepts", revision="v1")
     assert torch.equal(again.encode(signed), Z)
     assert again.figures == model.figures
@@ -214,7 +270,9 @@ def test_mistakes_are_explained(signed: torch.Tensor, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="fit"):
         HubSemiNMF(2).save_pretrained(tmp_path / "nothing")
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
-    with pytest.raises(FileNotFoundError, match=r"run: no dictionary here, found checkpoints; .*dictionary\.safetensors"):
+    with pytest.raises(
+        FileNotFoundError, match=r"run: no dictionary here, found checkpoints; .*dictionary\.safetensors"
+    ):
         HubSemiNMF.load(tmp_path / "run")
     (tmp_path / "run" / "checkpoints" / "last.ckpt").touch()
     with pytest.raises(FileNotFoundError, match=r"finish the run with ckpt_path=.*last\.ckpt"):

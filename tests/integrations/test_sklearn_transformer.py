@@ -33,7 +33,9 @@ CHECKED = [
 ]  # fmt: skip
 
 
-@pytest.mark.filterwarnings("ignore:nb_concepts=2 is not less than:UserWarning")  # some checks have rows of one feature
+@pytest.mark.filterwarnings(
+    "ignore:nb_concepts=2 is not less than:UserWarning"
+)  # some checks have rows of one feature
 @parametrize_with_checks(CHECKED, expected_failed_checks=lambda estimator: EXPECTED_FAILURES)
 def test_scikit_learns_own_checks(estimator: SemiNMFTransformer, check) -> None:
     check(estimator)
@@ -58,7 +60,9 @@ def test_it_is_the_estimator(settings: dict, rows: np.ndarray) -> None:
     mean = 0 if normalizer.mean is None else normalizer.mean.numpy()
     back = transformer.inverse_transform(Z)
     assert np.allclose(back, normalizer.scale * (Z @ transformer.components_) + mean, atol=1e-4)
-    assert transformer.score(rows) == pytest.approx(r2_score(rows, back, multioutput="variance_weighted"), abs=1e-5)
+    assert transformer.score(rows) == pytest.approx(
+        r2_score(rows, back, multioutput="variance_weighted"), abs=1e-5
+    )
     again = pickle.loads(pickle.dumps(transformer))
     assert np.array_equal(again.transform(rows), Z)
 
@@ -68,7 +72,11 @@ def test_names_and_output_containers(rows: np.ndarray) -> None:
     frame = pandas.DataFrame(rows, columns=[f"unit{j}" for j in range(24)], index=np.arange(600) + 7)
     transformer = SemiNMFTransformer(3, max_iter=5).set_output(transform="pandas").fit(frame)
     codes = transformer.transform(frame)
-    assert list(codes.columns) == list(transformer.get_feature_names_out()) == [f"seminmftransformer{j}" for j in range(3)]
+    assert (
+        list(codes.columns)
+        == list(transformer.get_feature_names_out())
+        == [f"seminmftransformer{j}" for j in range(3)]
+    )
     assert codes.index.equals(frame.index)
     assert list(transformer.feature_names_in_) == list(frame.columns)
     assert np.allclose(transformer.inverse_transform(codes), transformer.inverse_transform(codes.to_numpy()))
@@ -81,13 +89,17 @@ def test_pipeline_and_grid_search(rows: np.ndarray) -> None:
     grid = GridSearchCV(pipeline, {"seminmftransformer__l1_penalty": [0.0, 0.1]}, cv=2).fit(rows, rows[:, 0])
     assert grid.best_score_ > 0
 
-    grid = GridSearchCV(SemiNMFTransformer(max_iter=10), {"nb_concepts": [1, 4], "encoder": ["auto"]}, cv=3).fit(rows)
+    grid = GridSearchCV(
+        SemiNMFTransformer(max_iter=10), {"nb_concepts": [1, 4], "encoder": ["auto"]}, cv=3
+    ).fit(rows)
     assert grid.best_params_["nb_concepts"] == 4  # the score is R2, which more concepts raise
     first, second = grid.cv_results_["mean_test_score"]
     assert first < second < 1
     assert grid.transform(rows).shape == (600, 4)
 
-    columns = ColumnTransformer([("concepts", SemiNMFTransformer(3, max_iter=5), slice(0, 12))], remainder="passthrough")
+    columns = ColumnTransformer(
+        [("concepts", SemiNMFTransformer(3, max_iter=5), slice(0, 12))], remainder="passthrough"
+    )
     assert columns.fit_transform(rows).shape == (600, 3 + 12)
 
 
@@ -125,7 +137,9 @@ def test_without_the_extra_the_message_has_the_command(monkeypatch: pytest.Monke
         importlib.import_module("seminmf_lightning.integrations.sklearn")
 
 
-@pytest.mark.parametrize("setting", ["l1_penalty", "target_l0", "tol", "seed", "nb_concepts", "max_iter", "nonzeros"])
+@pytest.mark.parametrize(
+    "setting", ["l1_penalty", "target_l0", "tol", "seed", "nb_concepts", "max_iter", "nonzeros"]
+)
 @pytest.mark.parametrize("kind", [np.float32, np.float64, np.int32, np.int64])
 def test_numpys_numbers_are_numbers(setting: str, kind: type, rows: np.ndarray, tmp_path) -> None:
     if setting in ("seed", "nb_concepts", "max_iter", "nonzeros") and issubclass(kind, np.floating):
@@ -133,7 +147,9 @@ def test_numpys_numbers_are_numbers(setting: str, kind: type, rows: np.ndarray, 
     number = kind(0.125 if setting in ("l1_penalty", "tol") and issubclass(kind, np.floating) else 1)
 
     def fitted(value: object) -> SemiNMFTransformer:
-        options = {"encoder": {"name": "omp", "nonzeros": value}} if setting == "nonzeros" else {setting: value}
+        options = (
+            {"encoder": {"name": "omp", "nonzeros": value}} if setting == "nonzeros" else {setting: value}
+        )
         return SemiNMFTransformer(**({"nb_concepts": 4, "max_iter": 3} | options)).fit(rows)
 
     found, expected = fitted(number), fitted(number.item())
@@ -147,6 +163,8 @@ def test_numpys_numbers_are_numbers(setting: str, kind: type, rows: np.ndarray, 
 
 def test_a_search_over_arrays(rows: np.ndarray) -> None:
     search = GridSearchCV(
-        SemiNMFTransformer(max_iter=3), {"l1_penalty": np.logspace(-2, -1, 2), "nb_concepts": np.arange(3, 5)}, cv=2
+        SemiNMFTransformer(max_iter=3),
+        {"l1_penalty": np.logspace(-2, -1, 2), "nb_concepts": np.arange(3, 5)},
+        cv=2,
     )
     assert np.isfinite(search.fit(rows).cv_results_["mean_test_score"]).all()

@@ -64,7 +64,9 @@ def wrong(path: Path, content: bytes) -> bool:
     [(crash, "ended the process"), (hang, "more than"), (fail, "SafetensorError"), (unnamed, "somewhere"), (greedy, "MB"),
      (wrong, "fewer rows")],
 )  # fmt: skip
-def test_the_search_sees_what_it_looks_for(reader: Any, words: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_search_sees_what_it_looks_for(
+    reader: Any, words: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     def one(folder: Path) -> dict[str, Kind]:
         for name in ("store", "run"):
             (folder / name).mkdir()

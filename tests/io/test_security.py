@@ -68,23 +68,30 @@ def harvested(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("harvested")
     np.save(folder / "x.npy", np.random.default_rng(0).normal(size=(60, 5)).astype(np.float32))
     recipe = HarvestRecipe(
-        {"name": "callable", "target": "torch.nn:Sequential"}, {"name": "tensors", "path": str(folder / "x.npy")}, "0"
+        {"name": "callable", "target": "torch.nn:Sequential"},
+        {"name": "tensors", "path": str(folder / "x.npy")},
+        "0",
     )
     recipe.loaded.network.append(torch.nn.Identity())
     harvester = recipe.harvester(torch.device("cpu"))
     store = Store(folder / "store")
-    job = HarvestJob(harvester, store, recipe.settings(harvester.layers), dtype="float32", shard_mb=0.0005, tell=print)
+    job = HarvestJob(
+        harvester, store, recipe.settings(harvester.layers), dtype="float32", shard_mb=0.0005, tell=print
+    )
     assert job.run() is not None
     return folder / "store"
 
 
-# --- the source ------------------------------------------------------------------------------------------------------
+# --- the source
+# ------------------------------------------------------------------------------------------------------
 
 
 def forbidden(call: ast.Call) -> str | None:
     """Why a call may not be in the source."""
     name, options = ast.unparse(call.func), {word.arg: ast.unparse(word.value) for word in call.keywords}
-    if name in ("eval", "exec", "compile", "__import__") or re.fullmatch(r"(pickle|dill|marshal|shelve|joblib)\.\w+", name):
+    if name in ("eval", "exec", "compile", "__import__") or re.fullmatch(
+        r"(pickle|dill|marshal|shelve|joblib)\.\w+", name
+    ):
         return name
     if name in ("os.system", "os.popen") or options.get("shell") == "True":
         return "a shell"
@@ -101,7 +108,9 @@ def forbidden(call: ast.Call) -> str | None:
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_nothing_runs_what_it_reads(path: Path) -> None:
-    calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+    calls = [
+        node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)
+    ]
     assert [(call.lineno, why) for call in calls if (why := forbidden(call))] == []
 
 
@@ -135,7 +144,8 @@ def test_every_dependency_has_a_bound_and_a_reason() -> None:
     assert [name for name, remark in found if not remark] == []
 
 
-# --- checkpoints -----------------------------------------------------------------------------------------------------
+# --- checkpoints
+# -----------------------------------------------------------------------------------------------------
 
 
 def legacy(content: Any) -> bytes:
@@ -172,12 +182,16 @@ def malicious(kind: str, marker: Path, trained: Path) -> bytes:
     return repickled(whole, pickle.dumps(payload, protocol=2))
 
 
-@pytest.mark.parametrize("kind", ["a bare pickle", "legacy", "an archive", "a value of a checkpoint", "another data.pkl"])
+@pytest.mark.parametrize(
+    "kind", ["a bare pickle", "legacy", "an archive", "a value of a checkpoint", "another data.pkl"]
+)
 def test_a_malicious_checkpoint_is_refused_and_never_runs(kind: str, trained: Path, tmp_path: Path) -> None:
     marker, path = tmp_path / "ran", tmp_path / "evil.ckpt"
     path.write_bytes(malicious(kind, marker, trained))
     for read in (read_checkpoint, SemiNMFModule.load_from_checkpoint):
-        with pytest.raises(ValueError, match=r"evil\.ckpt: (refused: .*system.*nothing in it was run|not a checkpoint)"):
+        with pytest.raises(
+            ValueError, match=r"evil\.ckpt: (refused: .*system.*nothing in it was run|not a checkpoint)"
+        ):
             read(path)
     assert not marker.exists()
     with pytest.raises(ValueError, match=r"evil\.ckpt: not a file of weights"):
@@ -216,7 +230,9 @@ def test_checkpoints_that_are_deep_or_endless_or_larger_than_they_are(trained: P
     whole, path = (trained / "last.ckpt").read_bytes(), tmp_path / "odd.ckpt"
     with zipfile.ZipFile(io.BytesIO(whole)) as archive:
         pickled = archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))
-    huge = pickled.replace(b"K\x04K\x06\x86", b"J\x00\x00\x00\x7fK\x06\x86", 1)  # D is 2 billion x 6, so it says
+    huge = pickled.replace(
+        b"K\x04K\x06\x86", b"J\x00\x00\x00\x7fK\x06\x86", 1
+    )  # D is 2 billion x 6, so it says
     assert huge != pickled
     bomb = io.BytesIO()
     with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -232,7 +248,9 @@ def test_checkpoints_that_are_deep_or_endless_or_larger_than_they_are(trained: P
 
 def test_a_checkpoint_cannot_name_files_outside_its_run(trained: Path, tmp_path: Path) -> None:
     checkpoint = torch.load(trained / "last.ckpt", weights_only=True)
-    checkpoint["callbacks"] = {"ModelCheckpoint": {"best_k_models": {"/run/checkpoints/../../etc/passwd": torch.zeros(())}}}
+    checkpoint["callbacks"] = {
+        "ModelCheckpoint": {"best_k_models": {"/run/checkpoints/../../etc/passwd": torch.zeros(())}}
+    }
     torch.save(checkpoint, tmp_path / "evil.ckpt")
     with pytest.raises(ValueError, match=r"evil\.ckpt: refused: .*leaves the run's folder"):
         read_checkpoint(tmp_path / "evil.ckpt")
@@ -240,16 +258,20 @@ def test_a_checkpoint_cannot_name_files_outside_its_run(trained: Path, tmp_path:
 
 CHANGES: dict[str, Any] = {
     r"written with other statistics": lambda c: c["learner"].pop("total"),
-    r"learner\.total\.gram is torch.float64 \(3, 3\); this run needs torch.float64 \(4, 4\)": lambda c: c["learner"][
-        "total"
-    ].update(gram=torch.zeros(3, 3, dtype=torch.float64)),
+    r"learner\.total\.gram is torch.float64 \(3, 3\); this run needs torch.float64 \(4, 4\)": lambda c: c[
+        "learner"
+    ]["total"].update(gram=torch.zeros(3, 3, dtype=torch.float64)),
     r"learner\.silent is torch.float32": lambda c: c["learner"].update(silent=c["learner"]["silent"].float()),
     r"learner\.total\.rows holds NaN": lambda c: c["learner"]["total"].update(
         rows=torch.tensor(float("nan"), dtype=torch.float64)
     ),
-    r"learner\.rows_seen: expected a value like 0, found 'many'": lambda c: c["learner"].update(rows_seen="many"),
+    r"learner\.rows_seen: expected a value like 0, found 'many'": lambda c: c["learner"].update(
+        rows_seen="many"
+    ),
     r"no 'dictionary'": lambda c: c["state_dict"].pop("dictionary"),
-    r"state_dict\.mean is torch.float64 \(3,\)": lambda c: c["state_dict"].update(mean=torch.zeros(3, dtype=torch.float64)),
+    r"state_dict\.mean is torch.float64 \(3,\)": lambda c: c["state_dict"].update(
+        mean=torch.zeros(3, dtype=torch.float64)
+    ),
     r"shape \(4,\)": lambda c: c["state_dict"].update(dictionary=torch.zeros(4)),
     r"no 'learner'": lambda c: c.pop("learner"),
     r"no 'loops'": lambda c: c.pop("loops"),
@@ -269,7 +291,8 @@ def test_a_checkpoint_of_another_form_is_refused_by_name(words: str, trained: Pa
         SemiNMFModule.load_from_checkpoint(tmp_path / "other.ckpt")
 
 
-# --- dictionaries ----------------------------------------------------------------------------------------------------
+# --- dictionaries
+# ----------------------------------------------------------------------------------------------------
 
 
 def with_config(trained: Path, path: Path, config: Any, **tensors: torch.Tensor) -> Path:
@@ -288,7 +311,9 @@ def with_config(trained: Path, path: Path, config: Any, **tensors: torch.Tensor)
         ('{"encoder": 7}', "settings"), ('{"l1_penalty": "0"}', "l1_penalty"), ('{"seed": ' + "9" * 5000 + "}", "not JSON"),
     ],
 )  # fmt: skip
-def test_a_dictionary_with_odd_settings_is_refused(config: str, words: str, trained: Path, tmp_path: Path) -> None:
+def test_a_dictionary_with_odd_settings_is_refused(
+    config: str, words: str, trained: Path, tmp_path: Path
+) -> None:
     path = with_config(trained, tmp_path / "odd.safetensors", config)
     for load in (SemiNMF.load, SemiNMFModule.from_run):
         with pytest.raises(ValueError, match=rf"odd\.safetensors: .*{words}"):
@@ -305,7 +330,9 @@ def test_a_dictionary_with_odd_settings_is_refused(config: str, words: str, trai
         ({"mean": torch.full((6,), torch.nan)}, "mean"), ({"mean": torch.zeros(5)}, "belong together"),
     ],
 )  # fmt: skip
-def test_a_dictionary_with_odd_numbers_is_refused(tensors: Any, words: str, trained: Path, tmp_path: Path) -> None:
+def test_a_dictionary_with_odd_numbers_is_refused(
+    tensors: Any, words: str, trained: Path, tmp_path: Path
+) -> None:
     path = with_config(trained, tmp_path / "odd.safetensors", '{"nb_concepts": 4}', **tensors)
     with pytest.raises(ValueError, match=rf"odd\.safetensors: .*{words}"):
         SemiNMF.load(path)
@@ -334,24 +361,37 @@ def test_a_dictionary_from_elsewhere_cannot_name_code(node: Any, trained: Path, 
 
 
 def test_the_data_of_a_run_of_ours_is_found(trained: Path, tmp_path: Path) -> None:
-    node = {"_target_": "seminmf_lightning.data.NpyRows", "path": "x.npy", "val_fraction": 0.1, "groups": None}
-    path = with_config(trained, tmp_path / "dictionary.safetensors", json.dumps({"nb_concepts": 4, "data": node}))
+    node = {
+        "_target_": "seminmf_lightning.data.NpyRows",
+        "path": "x.npy",
+        "val_fraction": 0.1,
+        "groups": None,
+    }
+    path = with_config(
+        trained, tmp_path / "dictionary.safetensors", json.dumps({"nb_concepts": 4, "data": node})
+    )
     assert data_of_run(path) == node
 
 
 def test_a_report_runs_nothing_that_a_dictionary_names(script: Any, trained: Path, tmp_path: Path) -> None:
     marker = tmp_path / "ran"
-    node = {"_target_": "seminmf_lightning.data.NpyRows", "path": {"_target_": "os.system", "command": f"touch {marker}"}}
+    node = {
+        "_target_": "seminmf_lightning.data.NpyRows",
+        "path": {"_target_": "os.system", "command": f"touch {marker}"},
+    }
     with_config(trained, tmp_path / "dictionary.safetensors", json.dumps({"nb_concepts": 4, "data": node}))
     done = script("report", f"run={tmp_path}", check=False)
     assert done.returncode and "which is not read" in done.stderr and not marker.exists()
 
 
-# --- stores ----------------------------------------------------------------------------------------------------------
+# --- stores
+# ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("key", ["file", "index"])
-@pytest.mark.parametrize("escape", ["../../etc/passwd", "/etc/passwd", "0/../../outside.safetensors", "link/0.safetensors"])
+@pytest.mark.parametrize(
+    "escape", ["../../etc/passwd", "/etc/passwd", "0/../../outside.safetensors", "link/0.safetensors"]
+)
 def test_a_manifest_cannot_leave_its_folder(key: str, escape: str, harvested: Path, tmp_path: Path) -> None:
     store, outside = tmp_path / "store", tmp_path / "outside"
     shutil.copytree(harvested, store)
@@ -367,7 +407,9 @@ def test_a_manifest_cannot_leave_its_folder(key: str, escape: str, harvested: Pa
         source.open() if key == "file" else source.open_groups()
 
 
-@pytest.mark.parametrize("file", ["0/000000.safetensors", "0/index/000000.safetensors", "examples/000000.jsonl"])
+@pytest.mark.parametrize(
+    "file", ["0/000000.safetensors", "0/index/000000.safetensors", "examples/000000.jsonl"]
+)
 def test_links_out_of_a_store_are_not_followed(file: str, harvested: Path, tmp_path: Path) -> None:
     store, outside = tmp_path / "store", tmp_path / "outside"
     shutil.copytree(harvested, store)
@@ -417,7 +459,8 @@ def test_a_plan_without_end_does_not_hang(harvested: Path, tmp_path: Path) -> No
         HarvestedRows(str(tmp_path), partial=True).open()
 
 
-# --- rows and examples -----------------------------------------------------------------------------------------------
+# --- rows and examples
+# -----------------------------------------------------------------------------------------------
 
 
 def test_a_header_that_says_less_or_more_than_there_is(tmp_path: Path) -> None:
@@ -466,7 +509,9 @@ def test_groups_are_checked_and_kept_apart(tmp_path: Path) -> None:
 def test_a_picture_is_what_its_formats_are(tmp_path: Path) -> None:
     from PIL import Image
 
-    (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n")  # Pillow would start Ghostscript
+    (tmp_path / "a.png").write_bytes(
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n"
+    )  # Pillow would start Ghostscript
     Image.new("1", (9000, 9000)).save(tmp_path / "b.png")
     inputs = ImageFiles(str(tmp_path))
     with pytest.raises(ValueError, match=r"a\.png: not a whole picture"):
@@ -475,7 +520,8 @@ def test_a_picture_is_what_its_formats_are(tmp_path: Path) -> None:
         inputs.read(1)
 
 
-# --- runs ------------------------------------------------------------------------------------------------------------
+# --- runs
+# ------------------------------------------------------------------------------------------------------------
 
 
 def test_runs_cannot_stop_the_comparison(tmp_path: Path) -> None:
@@ -499,7 +545,8 @@ def test_runs_cannot_stop_the_comparison(tmp_path: Path) -> None:
         assert found.status == "failed" and ".hydra" in found.reason
 
 
-# --- the audit -------------------------------------------------------------------------------------------------------
+# --- the audit
+# -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -513,7 +560,11 @@ def test_runs_cannot_stop_the_comparison(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_the_audit_tells_unreached_from_clean(report: Any, status: int, words: str, tmp_path: Path) -> None:
     tool = tmp_path / "pip-audit"  # one that writes this report, in place of the one that asks the service
-    writing = "exit 3" if report is None else f"while [ $# -gt 1 ]; do shift; done; cat > \"$1\" <<'E'\n{json.dumps(report)}\nE"
+    writing = (
+        "exit 3"
+        if report is None
+        else f"while [ $# -gt 1 ]; do shift; done; cat > \"$1\" <<'E'\n{json.dumps(report)}\nE"
+    )
     tool.write_text(f"#!/bin/sh\n{writing}\n")
     tool.chmod(0o755)
     done = subprocess.run(

@@ -63,7 +63,9 @@ def test_the_sum_over_rows_depends_neither_on_their_order_nor_on_who_adds_them(
         learner.absorb()
     found, expected = (learner.total.tensors()["gram"] for learner in (first, whole))
     assert torch.equal(found, expected)
-    assert torch.allclose(found, whole.normalizer.apply(A.double()).T @ whole.normalizer.apply(A.double()), rtol=1e-12)
+    assert torch.allclose(
+        found, whole.normalizer.apply(A.double()).T @ whole.normalizer.apply(A.double()), rtol=1e-12
+    )
 
 
 @pytest.mark.parametrize("init", list(available(Init)))
@@ -91,7 +93,9 @@ def test_svd_start_is_optimal_on_nonnegative_data_and_stays_so(signed: torch.Ten
 
 
 @pytest.mark.parametrize("penalty", [0.0, 0.1])
-@pytest.mark.parametrize("case", ["zero rows", "zero columns", "twice", "tiny", "huge", "outlier", "wide", "constant"])
+@pytest.mark.parametrize(
+    "case", ["zero rows", "zero columns", "twice", "tiny", "huge", "outlier", "wide", "constant"]
+)
 def test_odd_data_simply_works(signed: torch.Tensor, case: str, penalty: float) -> None:
     A, k = signed.clone(), 8
     if case == "zero rows":
@@ -154,7 +158,9 @@ def test_dead_atoms_are_pointed_elsewhere(signed: torch.Tensor) -> None:
 
 
 @given(st.floats(0.5, 60), st.floats(1e-3, 10), st.floats(0.3, 3), st.floats(20, 500))
-def test_the_penalty_of_a_wanted_number_of_nonzeros_is_found(target: float, middle: float, power: float, most: float) -> None:
+def test_the_penalty_of_a_wanted_number_of_nonzeros_is_found(
+    target: float, middle: float, power: float, most: float
+) -> None:
     def count(penalty: float) -> float:
         return most / (1 + (penalty / middle) ** power)
 
@@ -177,7 +183,11 @@ def test_target_l0_is_met_on_held_out_rows(signed: torch.Tensor) -> None:
         D = learner.end_pass(D)
     Z = learner.encoder.precise(D)(learner.normalizer.apply(signed[500:]))
     assert float((Z != 0).sum(dim=1).float().mean()) == pytest.approx(4, rel=0.05)
-    assert learner.plain_recipe()["l1_penalty"] == learner.plain_recipe()["encoder"]["l1_penalty"] == learner.penalty
+    assert (
+        learner.plain_recipe()["l1_penalty"]
+        == learner.plain_recipe()["encoder"]["l1_penalty"]
+        == learner.penalty
+    )
 
 
 @pytest.mark.parametrize(
@@ -252,7 +262,9 @@ def test_a_loader_of_anything_that_begins_with_rows_will_do(recipe: dict, signed
 @given(st.integers(0, 30), st.integers(1, 40), st.floats(0, 1), st.integers(0, 99))
 def test_products_from_nonzeros_are_the_dense_ones(rows: int, concepts: int, share: float, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
-    Z = torch.randn(rows, concepts, generator=generator) * (torch.rand(rows, concepts, generator=generator) < share)
+    Z = torch.randn(rows, concepts, generator=generator) * (
+        torch.rand(rows, concepts, generator=generator) < share
+    )
     A, D = torch.randn(rows, 7, generator=generator), torch.rand(concepts, 7, generator=generator)
     sparse, dense = CodeStatistics.empty(concepts, 7), CodeStatistics.empty(concepts, 7)
     for sums, work in ((sparse, 0), (dense, 10**9)):

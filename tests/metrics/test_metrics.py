@@ -1,4 +1,5 @@
-"""Figures against naive float64 references, over any split into batches, in one process and two, and the script around them."""
+"""Figures against naive float64 references, over any split into batches, in one process and two, and the
+script around them."""
 
 from __future__ import annotations
 
@@ -22,20 +23,30 @@ from torch import Tensor
 
 from seminmf_lightning import SemiNMF
 from seminmf_lightning.core.normalize import Normalizer
-from seminmf_lightning.core.similarity import collinearity, cosines, hungarian_distance, match_atoms, matched_share
+from seminmf_lightning.core.similarity import (
+    collinearity,
+    cosines,
+    hungarian_distance,
+    match_atoms,
+    matched_share,
+)
 from seminmf_lightning.dictionary_file import save_dictionary
 from seminmf_lightning.metrics import ReconstructionMetrics, correlation, dictionary_metrics, variation
 
 TWO = ("trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu")
 
 
-def reference(A: np.ndarray, A_hat: np.ndarray, Z: np.ndarray, D: np.ndarray) -> dict[str, float | list[float]]:
+def reference(
+    A: np.ndarray, A_hat: np.ndarray, Z: np.ndarray, D: np.ndarray
+) -> dict[str, float | list[float]]:
     """The definitions, two passes each, in float64."""
     A, A_hat, Z, D = (np.asarray(x, dtype=np.float64) for x in (A, A_hat, Z, D))
     n, k = Z.shape
     residual, total = np.square(A - A_hat).sum(), np.square(A - A.mean(axis=0)).sum()
     hoyer = [
-        (math.sqrt(k) - np.abs(z).sum() / math.sqrt(np.square(z).sum())) / (math.sqrt(k) - 1) for z in Z if k > 1 and z.any()
+        (math.sqrt(k) - np.abs(z).sum() / math.sqrt(np.square(z).sum())) / (math.sqrt(k) - 1)
+        for z in Z
+        if k > 1 and z.any()
     ]
     parts = np.array([np.square(np.outer(Z[:, j], D[j])).sum() for j in range(k)])
     found = []
@@ -61,7 +72,9 @@ def reference(A: np.ndarray, A_hat: np.ndarray, Z: np.ndarray, D: np.ndarray) ->
     }
 
 
-def measured(A: Tensor, A_hat: Tensor, Z: Tensor, D: Tensor, sizes: list[int]) -> dict[str, float | list[float]]:
+def measured(
+    A: Tensor, A_hat: Tensor, Z: Tensor, D: Tensor, sizes: list[int]
+) -> dict[str, float | list[float]]:
     """The streamed figures, in batches of these sizes, then the rest."""
     of_run = ReconstructionMetrics(*D.shape, l1_penalty=0.0)
     metrics = dictionary_metrics(D, certify=True)
@@ -75,7 +88,9 @@ def measured(A: Tensor, A_hat: Tensor, Z: Tensor, D: Tensor, sizes: list[int]) -
 def problem(rows: int, concepts: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     """A (n, 9), sparse signed Z (n, k), nonnegative D (k, 9)."""
     generator = torch.Generator().manual_seed(seed)
-    Z = torch.randn(rows, concepts, generator=generator) * (torch.rand(rows, concepts, generator=generator) < 0.4)
+    Z = torch.randn(rows, concepts, generator=generator) * (
+        torch.rand(rows, concepts, generator=generator) < 0.4
+    )
     D = torch.rand(concepts, 9, generator=generator)
     return Z @ D + 0.3 * torch.randn(rows, 9, generator=generator), Z, D
 
@@ -156,7 +171,8 @@ def test_predicting_the_feature_means_scores_zero_and_codes_that_cancel_live() -
 
 
 def r2_of(A: Tensor, A_hat: Tensor, parts: list[int]) -> float:
-    """Over batches of these sizes, as many metrics as processes (two), brought together as torchmetrics does."""
+    """Over batches of these sizes, as many metrics as processes (two), brought together as torchmetrics
+    does."""
     metrics = [ReconstructionMetrics(1, A.shape[1], l1_penalty=0.1) for _ in range(2)]
     for number, (rows, reconstructed) in enumerate(zip(A.split(parts), A_hat.split(parts), strict=True)):
         metrics[number % 2].update(rows, reconstructed, torch.ones(len(rows), 1))
@@ -181,7 +197,9 @@ def test_one_row_far_from_the_others_does_not_hide_them() -> None:
     rest[1:] = 0
     assert r2_of(A[1:], rest[1:], [199, 200]) == pytest.approx(0.0, abs=0.01)
     assert r2_of(A, A, [1, 399]) == 1.0
-    part = variation.merged(torch.stack([variation.of_rows(A[:1]), variation.of_rows(A[1:200]), variation.of_rows(A[200:])]))
+    part = variation.merged(
+        torch.stack([variation.of_rows(A[:1]), variation.of_rows(A[1:200]), variation.of_rows(A[200:])])
+    )
     whole = float((A - A.mean(dim=0)).square().sum())
     assert variation.variation(part)[0] == pytest.approx(whole, rel=1e-12)
 
@@ -219,7 +237,8 @@ def test_gap_is_of_rows_as_the_dictionary_sees_them(signed: Tensor) -> None:
     assert found.compute()["optimality_gap"] == pytest.approx(gap, rel=1e-6)
 
 
-# --- dictionaries alone ----------------------------------------------------------------------------------------------
+# --- dictionaries alone
+# ----------------------------------------------------------------------------------------------
 
 
 def test_collinearity_is_that_of_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,7 +285,10 @@ def test_of_dictionaries_of_two_sizes_the_smaller_is_matched() -> None:
 def test_matching_is_the_best_there_is(first: int, second: int, seed: int) -> None:
     D1, D2 = problem(1, first, seed)[2], problem(1, second, seed + 100)[2]
     cost = np.array(
-        [[1 - a @ b / (np.linalg.norm(a) * np.linalg.norm(b)) for b in D2.double().numpy()] for a in D1.double().numpy()]
+        [
+            [1 - a @ b / (np.linalg.norm(a) * np.linalg.norm(b)) for b in D2.double().numpy()]
+            for a in D1.double().numpy()
+        ]
     )
     assert hungarian_distance(D1, D2) == pytest.approx(cost[linear_sum_assignment(cost)].mean(), abs=1e-12)
 
@@ -280,7 +302,8 @@ def test_dictionaries_that_cannot_be_compared_are_refused() -> None:
         matched_share(torch.ones(2, 3), torch.ones(2, 3), cosine="high")  # type: ignore[arg-type]
 
 
-# --- the script ------------------------------------------------------------------------------------------------------
+# --- the script
+# ------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -298,7 +321,11 @@ def trained(rows: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     run = tmp_path_factory.mktemp("runs") / "run"
     data = ["data=npy", f"data.path={rows}", "data.val_fraction=0.2"]
-    train.train(composed("train", *data, "nb_concepts=8", "seed=3", "normalize=center", f"run_dir={run}", "logger=none"))
+    train.train(
+        composed(
+            "train", *data, "nb_concepts=8", "seed=3", "normalize=center", f"run_dir={run}", "logger=none"
+        )
+    )
     return run
 
 
@@ -317,7 +344,9 @@ def evaluated(run: Path, rows: Path, *overrides: str) -> dict[str, Any]:
     """The file that the script writes, which holds what it returns."""
     from seminmf_lightning.cli import evaluate
 
-    figures = evaluate.evaluate(composed("evaluate", f"run={run}", "data=npy", f"data.path={rows}", *overrides))
+    figures = evaluate.evaluate(
+        composed("evaluate", f"run={run}", "data=npy", f"data.path={rows}", *overrides)
+    )
     assert json.loads((run / "evaluation.json").read_text()) == figures
     return figures
 
@@ -349,7 +378,15 @@ def test_evaluation_of_a_run(run: Path, rows: Path, capsys: pytest.CaptureFixtur
 @pytest.mark.slow
 def test_two_processes_evaluate_as_one(script, run: Path, rows: Path) -> None:
     one = evaluated(run, rows)
-    script("evaluate", f"run={run}", "data=npy", f"data.path={rows}", "overwrite=true", "data.batch_size=599", *TWO)
+    script(
+        "evaluate",
+        f"run={run}",
+        "data=npy",
+        f"data.path={rows}",
+        "overwrite=true",
+        "data.batch_size=599",
+        *TWO,
+    )
     two = json.loads((run / "evaluation.json").read_text())
     assert list(one) == list(two)
     for name in set(one) - {"run", "against", "split", "seconds"}:
@@ -396,7 +433,9 @@ def test_codes_of_another_encoder_have_no_gap(run: Path, rows: Path) -> None:
         ((), "evaluation.json exists.*overwrite=true"),
     ],
 )
-def test_mistakes_are_explained(run: Path, rows: Path, tmp_path: Path, options: tuple[str, ...], words: str) -> None:
+def test_mistakes_are_explained(
+    run: Path, rows: Path, tmp_path: Path, options: tuple[str, ...], words: str
+) -> None:
     np.save(tmp_path / "wide.npy", np.ones((5, 7), dtype=np.float32))
     save_dictionary(tmp_path / "narrow.safetensors", torch.ones(2, 5), Normalizer(), {}, ())
     if not options:

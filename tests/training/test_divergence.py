@@ -47,7 +47,16 @@ def test_divergence_stops_training_and_spares_the_checkpoint(
     with pytest.raises(DivergenceError, match=words) as raised:
         trainer(tmp_path, Spoil(how, batch=3)).fit(module, data)
     message = str(raised.value)
-    for part in ("diverged at step", "pass 1, batch 4", "Loss", "best", "largest |D|", "dead atoms", "condition", "rows seen"):
+    for part in (
+        "diverged at step",
+        "pass 1, batch 4",
+        "Loss",
+        "best",
+        "largest |D|",
+        "dead atoms",
+        "condition",
+        "rows seen",
+    ):
         assert part in message
     last = tmp_path / "last.ckpt"
     assert f"ckpt_path={last}" in message
@@ -61,10 +70,14 @@ def test_divergence_stops_training_and_spares_the_checkpoint(
     assert torch.equal(again.dictionary, whole.dictionary)
 
 
-def test_a_pass_that_is_much_worse_than_one_before_stops_training(signed: torch.Tensor, tmp_path: Path) -> None:
+def test_a_pass_that_is_much_worse_than_one_before_stops_training(
+    signed: torch.Tensor, tmp_path: Path
+) -> None:
     module = SemiNMFModule(8, solver="hals", l1_penalty=0.1, tol=0)
     with pytest.raises(DivergenceError, match="this pass explained"):
-        trainer(tmp_path, Spoil("vanishing", batch=0, epoch=2)).fit(module, ActivationDataModule(signed, batch_size=100))
+        trainer(tmp_path, Spoil("vanishing", batch=0, epoch=2)).fit(
+            module, ActivationDataModule(signed, batch_size=100)
+        )
 
 
 def test_a_bad_state_is_never_saved(signed: torch.Tensor, tmp_path: Path) -> None:
@@ -90,15 +103,21 @@ def test_all_processes_stop_together(script, npy: Path, tmp_path: Path, how: str
     )  # fmt: skip
     assert done.returncode != 0
     assert f"ckpt_path={run}/checkpoints/last.ckpt" in (run / "error.txt").read_text()
-    assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]["dictionary"].isfinite().all()
+    assert (
+        torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]["dictionary"]
+        .isfinite()
+        .all()
+    )
 
 
-# --- numbers at the ends of their range ---------------------------------------------------------------------------
+# --- numbers at the ends of their range
+# ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("penalty", [0.0, 0.1])
 @pytest.mark.parametrize(
-    ("dtype", "largest"), [(torch.float16, 65_504.0), (torch.bfloat16, 1e38), (torch.float32, 1e20), (torch.float32, 1e-20)]
+    ("dtype", "largest"),
+    [(torch.float16, 65_504.0), (torch.bfloat16, 1e38), (torch.float32, 1e20), (torch.float32, 1e-20)],
 )
 def test_rows_whose_squares_leave_the_range_of_their_type(
     dtype: torch.dtype, largest: float, penalty: float, signed: torch.Tensor, tmp_path: Path
@@ -118,7 +137,9 @@ def test_rows_whose_squares_leave_the_range_of_their_type(
 
 
 @pytest.mark.parametrize("penalty", [0.0, 0.1])
-def test_an_infinite_number_in_a_file_of_float16_is_named(penalty: float, signed: torch.Tensor, tmp_path: Path) -> None:
+def test_an_infinite_number_in_a_file_of_float16_is_named(
+    penalty: float, signed: torch.Tensor, tmp_path: Path
+) -> None:
     rows = signed.numpy() * 1e3
     rows[77, 2] = 1e5
     with np.errstate(over="ignore"):
@@ -128,7 +149,9 @@ def test_an_infinite_number_in_a_file_of_float16_is_named(penalty: float, signed
         trainer(tmp_path / "run").fit(SemiNMFModule(8, solver="hals", l1_penalty=penalty), data)
 
 
-def test_mixed_precision_trains_as_full_precision_does_and_float16_is_refused(signed: torch.Tensor, tmp_path: Path) -> None:
+def test_mixed_precision_trains_as_full_precision_does_and_float16_is_refused(
+    signed: torch.Tensor, tmp_path: Path
+) -> None:
     dictionaries = []
     for precision in ("32-true", "bf16-mixed"):
         module = SemiNMFModule(8, solver="hals", l1_penalty=0.1)
@@ -137,7 +160,8 @@ def test_mixed_precision_trains_as_full_precision_does_and_float16_is_refused(si
     assert torch.equal(*dictionaries)
 
 
-# --- the same twice -----------------------------------------------------------------------------------------------
+# --- the same twice
+# -----------------------------------------------------------------------------------------------
 
 CASES: list[dict[str, Any]] = [
     {"solver": "hals"},
@@ -153,7 +177,9 @@ def trained(rows: torch.Tensor, folder: Path, case: dict[str, Any], threads: int
     torch.set_num_threads(threads)
     try:
         module = SemiNMFModule(**{"nb_concepts": 12} | case)
-        trainer(folder, deterministic=True, max_epochs=2).fit(module, ActivationDataModule(rows, batch_size=128))
+        trainer(folder, deterministic=True, max_epochs=2).fit(
+            module, ActivationDataModule(rows, batch_size=128)
+        )
     finally:
         torch.set_num_threads(before)
         torch.use_deterministic_algorithms(False)
@@ -162,17 +188,28 @@ def trained(rows: torch.Tensor, folder: Path, case: dict[str, Any], threads: int
 
 @pytest.mark.filterwarnings("ignore:nb_concepts=.*fits anything")
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_two_deterministic_runs_are_equal_bit_for_bit(case: dict[str, Any], signed: torch.Tensor, tmp_path: Path) -> None:
+def test_two_deterministic_runs_are_equal_bit_for_bit(
+    case: dict[str, Any], signed: torch.Tensor, tmp_path: Path
+) -> None:
     first = trained(signed, tmp_path / "first", case)
     assert torch.equal(trained(signed, tmp_path / "second", case), first)
     assert (trained(signed, tmp_path / "threads", case, threads=2) - first).abs().max() < 1e-5
 
 
 @pytest.mark.slow
-def test_deterministic_runs_of_the_script_write_the_same_dictionary(script, npy: Path, tmp_path: Path) -> None:
+def test_deterministic_runs_of_the_script_write_the_same_dictionary(
+    script, npy: Path, tmp_path: Path
+) -> None:
     written = []
     for name in ("one", "two"):
-        common = ("data=npy", f"data.path={npy}", "nb_concepts=8", "target_l0=3", "trainer.max_epochs=2", "trainer=cpu")
+        common = (
+            "data=npy",
+            f"data.path={npy}",
+            "nb_concepts=8",
+            "target_l0=3",
+            "trainer.max_epochs=2",
+            "trainer=cpu",
+        )
         script("train", *common, "trainer.deterministic=true", f"hydra.run.dir={tmp_path / name}")
         written.append(load_file(tmp_path / name / "dictionary.safetensors")["D"])
     assert torch.equal(*written)

@@ -49,7 +49,13 @@ def bad_files(tmp_path: Path, signed: torch.Tensor) -> tuple[str, Path]:
     return str(tmp_path / "part_*.npy"), tmp_path / "clean.npy"
 
 
-def fit(data: ActivationDataModule, root: Path, *callbacks: lightning.Callback, ckpt_path: str | None = None, **recipe: Any):
+def fit(
+    data: ActivationDataModule,
+    root: Path,
+    *callbacks: lightning.Callback,
+    ckpt_path: str | None = None,
+    **recipe: Any,
+):
     module = SemiNMFModule(**({"nb_concepts": 8} | recipe))
     trainer = lightning.Trainer(
         max_epochs=3, accelerator="cpu", devices=1, logger=False, default_root_dir=root, callbacks=list(callbacks),
@@ -65,7 +71,8 @@ def listed(run: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-# --- files that are not as they should be when they are opened ----------------------------------------------------------
+# --- files that are not as they should be when they are opened
+# ----------------------------------------------------------
 
 
 def test_a_missing_shard_is_named(tmp_path: Path) -> None:
@@ -90,15 +97,20 @@ def test_a_flipped_bit_is_found_by_its_checksum(tmp_path: Path) -> None:
     content[-3] ^= 1
     shard.write_bytes(content)
     assert len(HarvestedRows(str(store)))  # of the right size, and finite: only the checksum can tell
-    with pytest.raises(ValueError, match=rf"{shard.name}: damaged: its sha256 .* run scripts/harvest.py again"):
+    with pytest.raises(
+        ValueError, match=rf"{shard.name}: damaged: its sha256 .* run scripts/harvest.py again"
+    ):
         fit(ActivationDataModule(HarvestedRows(str(store), verify=True)), tmp_path / "run")
 
 
-# --- files that change while a run reads them ---------------------------------------------------------------------------
+# --- files that change while a run reads them
+# ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("penalty", [0.0, 0.05])
-@pytest.mark.parametrize(("how", "word"), [("replace", "replaced"), ("delete", "deleted"), ("write", "changed")])
+@pytest.mark.parametrize(
+    ("how", "word"), [("replace", "replaced"), ("delete", "deleted"), ("write", "changed")]
+)
 def test_a_file_that_changes_while_it_is_read(
     tmp_path: Path, signed: torch.Tensor, how: str, word: str, penalty: float
 ) -> None:
@@ -133,13 +145,16 @@ def test_nan_that_appears_in_the_second_pass_unnoticed_is_named(tmp_path: Path, 
         fit(data, tmp_path, broken, l1_penalty=0.05, tol=0)
 
 
-# --- rows that are left out ---------------------------------------------------------------------------------------------
+# --- rows that are left out
+# ---------------------------------------------------------------------------------------------
 
 
 def test_skipping_rows_is_training_without_them(tmp_path: Path, bad_files: tuple[str, Path]) -> None:
     bad, clean = bad_files
     data = ActivationDataModule(bad, val_fraction=0, on_bad_rows="skip")
-    with pytest.warns(UserWarning, match=r"part_a\.npy, row 5: feature 3 is nan; such rows are left out") as warned:
+    with pytest.warns(
+        UserWarning, match=r"part_a\.npy, row 5: feature 3 is nan; such rows are left out"
+    ) as warned:
         skipping = fit(data, tmp_path / "run")
     assert sum("left out" in str(one.message) for one in warned) == 1
     whole = fit(ActivationDataModule(str(clean), val_fraction=0), tmp_path / "clean")
@@ -154,23 +169,31 @@ def test_skipping_rows_is_training_without_them(tmp_path: Path, bad_files: tuple
 
 
 def test_rows_are_skipped_in_every_use_but_prediction(tmp_path: Path, bad_files: tuple[str, Path]) -> None:
-    data = ActivationDataModule(bad_files[0], val_fraction=0.5, on_bad_rows="skip", batch_size=64, sample_rows=10)
+    data = ActivationDataModule(
+        bad_files[0], val_fraction=0.5, on_bad_rows="skip", batch_size=64, sample_rows=10
+    )
     module = fit(data, tmp_path, l1_penalty=0.05, tol=0)
     assert data.train_rows is not None
     in_training = np.isin(list(BAD), data.train_rows.rows(np.arange(len(data.train_rows)))).sum()
     assert 0 < in_training < len(BAD)
     assert module.rows_seen == 3 * (len(data.train_rows) - in_training)
-    assert len(data.skipped_rows) == len(listed(tmp_path)) == len(BAD)  # held-out ones too, three passes count once
+    assert (
+        len(data.skipped_rows) == len(listed(tmp_path)) == len(BAD)
+    )  # held-out ones too, three passes count once
     assert all(int(row["first_pass"]) <= 1 for row in listed(tmp_path))
     assert data.held_out_sample(1000).isfinite().all()
-    trainer = lightning.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=tmp_path)
+    trainer = lightning.Trainer(
+        accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=tmp_path
+    )
     with pytest.raises(ValueError, match=r"part_a\.npy, row 5.*left out of training and validation alone"):
         trainer.predict(module, data)
 
 
 def test_too_many_bad_rows_are_an_error(tmp_path: Path, bad_files: tuple[str, Path]) -> None:
     data = ActivationDataModule(bad_files[0], on_bad_rows="skip", max_skipped=0.005)
-    with pytest.raises(ValueError, match=r"4 of 600 rows hold NaN or Inf, more than data\.max_skipped=0\.50% .*listed in"):
+    with pytest.raises(
+        ValueError, match=r"4 of 600 rows hold NaN or Inf, more than data\.max_skipped=0\.50% .*listed in"
+    ):
         fit(data, tmp_path / "run")
     assert len(listed(tmp_path / "run")) == 4
     np.save(tmp_path / "nan.npy", np.full((30, 4), np.nan))
@@ -181,7 +204,9 @@ def test_too_many_bad_rows_are_an_error(tmp_path: Path, bad_files: tuple[str, Pa
 
 
 def test_large_numbers_are_not_bad_rows() -> None:
-    A = torch.tensor([[3e38, 3e38], [1.0, float("inf")], [float("inf"), float("-inf")], [0.0, float("nan")], [1.0, 2.0]])
+    A = torch.tensor(
+        [[3e38, 3e38], [1.0, float("inf")], [float("inf"), float("-inf")], [0.0, float("nan")], [1.0, 2.0]]
+    )
     assert bad_rows(A).tolist() == [False, True, True, True, False]
 
 
@@ -201,12 +226,17 @@ def test_the_list_is_bounded_and_the_count_is_not(tmp_path: Path) -> None:
     resumed.keep_in(tmp_path / "run", 1, 2, resumed=True)
     resumed.write_list()
     assert len(listed(tmp_path / "run")) == LISTED
-    assert f"skipped {LISTED + 50:,} rows of 1 file with NaN or Inf, the first {LISTED:,} listed" in resumed.summary()
+    assert (
+        f"skipped {LISTED + 50:,} rows of 1 file with NaN or Inf, the first {LISTED:,} listed"
+        in resumed.summary()
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("penalty", [0.0, 0.05])
-def test_two_processes_skip_as_one_does(script, tmp_path: Path, bad_files: tuple[str, Path], penalty: float) -> None:
+def test_two_processes_skip_as_one_does(
+    script, tmp_path: Path, bad_files: tuple[str, Path], penalty: float
+) -> None:
     data = ActivationDataModule(bad_files[0], on_bad_rows="skip", batch_size=77)
     one = fit(data, tmp_path / "one", l1_penalty=penalty)
     two = script(
@@ -218,12 +248,16 @@ def test_two_processes_skip_as_one_does(script, tmp_path: Path, bad_files: tuple
     figures = json.loads((tmp_path / "two" / "metrics.json").read_text())
     assert (figures["rows_skipped"], figures["rows_seen"]) == (4, one.rows_seen)
     assert figures["r2"] == pytest.approx(one.figures["r2"], abs=1e-5)
-    assert [row["row"] for row in listed(tmp_path / "one")] == [row["row"] for row in listed(tmp_path / "two")]
+    assert [row["row"] for row in listed(tmp_path / "one")] == [
+        row["row"] for row in listed(tmp_path / "two")
+    ]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_killed_run_forgets_no_skipped_row_and_counts_none_twice(script, tmp_path: Path, processes: int) -> None:
+def test_a_killed_run_forgets_no_skipped_row_and_counts_none_twice(
+    script, tmp_path: Path, processes: int
+) -> None:
     A = np.random.default_rng(0).standard_normal((12_000, 16)).astype(np.float32)
     A[::500, 2] = np.nan
     np.save(tmp_path / "rows.npy", A)
@@ -248,7 +282,10 @@ def test_a_killed_run_forgets_no_skipped_row_and_counts_none_twice(script, tmp_p
 def test_figures_of_held_out_rows_and_reports_go_on_without_bad_rows(
     script, tmp_path: Path, bad_files: tuple[str, Path]
 ) -> None:
-    run, data = tmp_path / "run", ("data=npy", f"data.path={bad_files[0]}", "data.on_bad_rows=skip", "data.val_fraction=0.5")
+    run, data = (
+        tmp_path / "run",
+        ("data=npy", f"data.path={bad_files[0]}", "data.on_bad_rows=skip", "data.val_fraction=0.5"),
+    )
     script("train", *data, "nb_concepts=8", f"hydra.run.dir={run}")
     script("evaluate", f"run={run}", *data, "split=held_out")
     figures = json.loads((run / "evaluation.json").read_text())
@@ -260,7 +297,8 @@ def test_figures_of_held_out_rows_and_reports_go_on_without_bad_rows(
     assert not list(run.glob("codes*.np?"))
 
 
-# --- a full disk --------------------------------------------------------------------------------------------------------
+# --- a full disk
+# --------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -284,7 +322,12 @@ def megabyte(tmp_path: Path) -> Iterator[Path]:
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = shutil.which("mount")
-    if mount is None or subprocess.run([mount, "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True).returncode:
+    if (
+        mount is None
+        or subprocess.run(
+            [mount, "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True
+        ).returncode
+    ):
         pytest.skip("no right to mount a file system")
     yield disk
     subprocess.run(["umount", disk], check=True)
@@ -298,7 +341,8 @@ def test_a_disk_that_fills_up_leaves_the_previous_checkpoint(megabyte: Path) -> 
     io.save_checkpoint({"D": torch.ones(100, 1000)}, path)
     for _ in range(2):  # the failed attempt leaves no byte behind
         with pytest.raises(
-            DiskFullError, match=r"last\.ckpt does not fit .*bytes are free.*stays whole.*ckpt_path=.*last\.ckpt"
+            DiskFullError,
+            match=r"last\.ckpt does not fit .*bytes are free.*stays whole.*ckpt_path=.*last\.ckpt",
         ):
             io.save_checkpoint({"D": torch.rand(500, 1000)}, path)
     assert names(megabyte) == ["last.ckpt"]
@@ -337,7 +381,10 @@ def test_a_run_whose_disk_fills_up_is_resumed(tmp_path: Path, npy: Path) -> None
     recipe: dict[str, Any] = {"l1_penalty": 0.05, "tol": 0.0}
     whole = fit(data(), tmp_path, **recipe)
     last = tmp_path / "checkpoints" / "last.ckpt"
-    with largest_file(resource.RLIM_INFINITY), pytest.raises(DiskFullError, match=f"resume with ckpt_path={last}"):
+    with (
+        largest_file(resource.RLIM_INFINITY),
+        pytest.raises(DiskFullError, match=f"resume with ckpt_path={last}"),
+    ):
         fit(data(), tmp_path, Fill(), saving(), **recipe)
     assert names(tmp_path / "checkpoints") == ["last.ckpt"]
     resumed = fit(data(), tmp_path, saving(), ckpt_path=str(last), **recipe)

@@ -1,4 +1,5 @@
-"""Runs that are killed, told to stop, resumed by other numbers of processes: the dictionary is that of an undisturbed run."""
+"""Runs that are killed, told to stop, resumed by other numbers of processes: the dictionary is that of an
+undisturbed run."""
 
 from __future__ import annotations
 
@@ -48,14 +49,22 @@ def problem(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     whole = {}
     for name, penalty in PENALTIES.items():
         run = folder / name
-        done = subprocess.run(command(common, penalty, run, 1), cwd=ROOT, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command(common, penalty, run, 1), cwd=ROOT, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stderr
         whole[name] = dictionary(run)
     return {"common": common, "whole": whole}
 
 
 def command(common: list[str], penalty: float, run: Path, processes: int) -> list[str]:
-    script = [sys.executable, str(ROOT / "scripts" / "train.py"), *common, f"l1_penalty={penalty}", f"hydra.run.dir={run}"]
+    script = [
+        sys.executable,
+        str(ROOT / "scripts" / "train.py"),
+        *common,
+        f"l1_penalty={penalty}",
+        f"hydra.run.dir={run}",
+    ]
     return script + list(TWO if processes == 2 else ["trainer=cpu"])
 
 
@@ -65,7 +74,9 @@ def dictionary(run: Path) -> torch.Tensor:
 
 def start(arguments: list[str]) -> subprocess.Popen[str]:
     pipe = subprocess.PIPE
-    return subprocess.Popen(arguments, cwd=ROOT, stdout=pipe, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    return subprocess.Popen(
+        arguments, cwd=ROOT, stdout=pipe, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
 
 
 def begun(process: subprocess.Popen[str], run: Path, timeout: float = 90) -> bool:
@@ -109,7 +120,9 @@ def test_killed_again_and_again(problem: dict, tmp_path: Path, name: str, proces
                 break
         finish(arguments)
         check(problem, name, run)
-        assert not list((run / "checkpoints").glob("*.ckpt.*")) or kills  # torn parts, if any, are never taken
+        assert (
+            not list((run / "checkpoints").glob("*.ckpt.*")) or kills
+        )  # torn parts, if any, are never taken
         if kills >= wanted:
             break
     print(f"{kills} kills, {attempt + 1} runs: {name}, {processes} process(es)")
@@ -173,7 +186,9 @@ def test_a_finished_run_is_left_alone(problem: dict, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_is_left_of_a_run_is_no_run_and_a_converged_one_does_not_go_on(problem: dict, tmp_path: Path) -> None:
+def test_what_is_left_of_a_run_is_no_run_and_a_converged_one_does_not_go_on(
+    problem: dict, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
     (run / "checkpoints").mkdir(parents=True)
     (run / "checkpoints" / "last.ckpt.77.partial").write_text("killed while the first checkpoint was written")
@@ -186,7 +201,9 @@ def test_what_is_left_of_a_run_is_no_run_and_a_converged_one_does_not_go_on(prob
     finish(arguments)
     assert torch.equal(dictionary(run), D)
     before = read_run(run)
-    failed = subprocess.run([*arguments, f"ckpt_path={run}/checkpoints/last.ckpt", "nb_concepts=9"], cwd=ROOT, check=False)
+    failed = subprocess.run(
+        [*arguments, f"ckpt_path={run}/checkpoints/last.ckpt", "nb_concepts=9"], cwd=ROOT, check=False
+    )
     assert failed.returncode != 0
     after = read_run(run)  # a resume that failed at once leaves the finished run as it was
     assert (after.status, after.settings, after.figures) == ("finished", before.settings, before.figures)
@@ -202,14 +219,17 @@ def test_a_resume_with_other_batches_is_refused(problem: dict, tmp_path: Path) -
     assert begun(process, tmp_path / "run")
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
-    done = subprocess.run([*arguments, "data.batch_size=64"], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*arguments, "data.batch_size=64"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode != 0
     assert "data.batch_size was 8, is 64" in done.stderr
     finish(arguments)
     check(problem, "exact", tmp_path / "run")
 
 
-# --- files -----------------------------------------------------------------------------------------------------------
+# --- files
+# -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -248,7 +268,9 @@ def test_the_newest_whole_checkpoint_is_taken(checkpoint: dict, tmp_path: Path) 
         AtomicCheckpointIO().load_checkpoint(last)
 
 
-def test_a_full_disk_leaves_the_previous_checkpoint(checkpoint: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_the_previous_checkpoint(
+    checkpoint: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     last = tmp_path / "last.ckpt"
     save(checkpoint, last, 1)
 
@@ -335,9 +357,18 @@ WITH_TESTS = {"PYTHONPATH": f"{ROOT / 'tests/helpers'}:{ROOT}"}
 
 
 @pytest.mark.slow
-def test_a_signal_in_the_last_validation_is_no_success_and_the_run_can_be_finished(script, npy: Path, tmp_path: Path) -> None:
+def test_a_signal_in_the_last_validation_is_no_success_and_the_run_can_be_finished(
+    script, npy: Path, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
-    common = ["data=npy", f"data.path={npy}", "nb_concepts=4", f"hydra.run.dir={run}", "ckpt_path=auto", "logger=none"]
+    common = [
+        "data=npy",
+        f"data.path={npy}",
+        "nb_concepts=4",
+        f"hydra.run.dir={run}",
+        "ckpt_path=auto",
+        "logger=none",
+    ]
     done = script("train", *common, *signalled(signal.SIGTERM, "last validation"), check=False, **WITH_TESTS)
     assert done.returncode in (-signal.SIGTERM, 128 + signal.SIGTERM), done.stderr
     assert not (run / "metrics.json").exists()
@@ -347,7 +378,15 @@ def test_a_signal_in_the_last_validation_is_no_success_and_the_run_can_be_finish
 
 @pytest.mark.slow
 def test_a_sweep_that_ctrl_c_ended_says_how_it_goes_on(script, npy: Path, tmp_path: Path) -> None:
-    common = ["-m", "data=npy", f"data.path={npy}", "nb_concepts=4,5", "trainer.max_epochs=2", "l1_penalty=0.1", "logger=none"]
+    common = [
+        "-m",
+        "data=npy",
+        f"data.path={npy}",
+        "nb_concepts=4,5",
+        "trainer.max_epochs=2",
+        "l1_penalty=0.1",
+        "logger=none",
+    ]
     place = f"hydra.sweep.dir={tmp_path}/sweep"
     done = script("train", *common, place, *signalled(signal.SIGINT, "train"), check=False, **WITH_TESTS)
     assert done.returncode == 130

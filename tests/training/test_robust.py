@@ -1,4 +1,5 @@
-"""Whatever the rows are, a dictionary is at least as good as none, and figures are those of the dictionary as it is used."""
+"""Whatever the rows are, a dictionary is at least as good as none, and figures are those of the dictionary as
+it is used."""
 
 from __future__ import annotations
 
@@ -18,7 +19,9 @@ from seminmf_lightning.learners import Learner, Recipe, make_learner
 from seminmf_lightning.solvers import Solver
 from seminmf_lightning.training.divergence import Guard, symptom
 
-pytestmark = pytest.mark.filterwarnings("ignore:nb_concepts=.*fits anything", "ignore:every code of this pass")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:nb_concepts=.*fits anything", "ignore:every code of this pass"
+)
 SOLVERS, INITS, STEPS = list(available(Solver)), list(available(Init)), 40
 SPOILS = (
     "nothing",
@@ -47,7 +50,9 @@ class Problem(NamedTuple):
 
     def rows(self) -> Tensor:
         generator = torch.Generator().manual_seed(self.seed)
-        A = torch.randn(self.distinct, self.rank, generator=generator) @ torch.randn(self.rank, self.d, generator=generator)
+        A = torch.randn(self.distinct, self.rank, generator=generator) @ torch.randn(
+            self.rank, self.d, generator=generator
+        )
         A = A[torch.randint(self.distinct, (self.n,), generator=generator)].double()
         if self.spoil == "zero rows":
             A[1::2] = 0
@@ -134,7 +139,10 @@ def check_learner(problem: Problem, recipe: dict[str, Any], statistics: str) -> 
     assert left <= nothing * (1 + 1e-6)
     if getattr(learner.encoder, "refit", False):
         return  # such codes have a lower error, not a lower objective
-    objective = 0.5 * mean_square(N - Z.double() @ D) + recipe["l1_penalty"] * float(Z.double().abs().sum()) / N.numel()
+    objective = (
+        0.5 * mean_square(N - Z.double() @ D)
+        + recipe["l1_penalty"] * float(Z.double().abs().sum()) / N.numel()
+    )
     assert objective <= 0.5 * mean_square(N) * (1 + 1e-6)
     if learner.one_pass:  # apart from the rounding of float32 codes, which the estimator's property looks at
         exact = learner.encoder.precise(D.float())(N.double())
@@ -160,13 +168,17 @@ def check_estimator(problem: Problem, recipe: dict[str, Any]) -> None:
     floor = 1e-9 * mean_square(A)  # rounding of float32 rows, codes and mean
     assert mean_square(A.double() - model.decode(Z)) <= nothing * (1 + 1e-6) + floor
     figures = model.evaluate(A)
-    assert figures["reconstruction_loss"] == pytest.approx(mean_square(A.double() - model.decode(Z)), rel=1e-3, abs=floor)
+    assert figures["reconstruction_loss"] == pytest.approx(
+        mean_square(A.double() - model.decode(Z)), rel=1e-3, abs=floor
+    )
     assert torch.tensor(list(figures.values())).isfinite().all()
 
 
 @given(st.integers(0, 999), st.floats(1e-8, 1), st.sampled_from([(5, 24), (24, 24), (30, 24)]))
 @settings(max_examples=40, deadline=None)
-def test_the_figure_of_collinear_atoms_is_that_of_their_codes(seed: int, apart: float, shape: tuple[int, int]) -> None:
+def test_the_figure_of_collinear_atoms_is_that_of_their_codes(
+    seed: int, apart: float, shape: tuple[int, int]
+) -> None:
     generator = torch.Generator().manual_seed(seed)
     A = torch.randn(200, 24, generator=generator) @ torch.randn(24, 24, generator=generator)
     learner = make_learner(Recipe(nb_concepts=shape[0]), 24)
@@ -176,7 +188,9 @@ def test_the_figure_of_collinear_atoms_is_that_of_their_codes(seed: int, apart: 
     N, encode = learner.normalizer.apply(A), LeastSquares().precise(D.float())
     figure = learner.mean_squared_error(D) / learner.normalizer.scale**2
     assert mean_square(N.double() - encode(N.double()) @ D) == pytest.approx(figure, rel=1e-4, abs=1e-9)
-    assert mean_square(N - encode(N) @ D.float()) == pytest.approx(figure, rel=1e-2, abs=1e-3 * mean_square(N))
+    assert mean_square(N - encode(N) @ D.float()) == pytest.approx(
+        figure, rel=1e-2, abs=1e-3 * mean_square(N)
+    )
     new = torch.randn(200, 24, generator=generator)
     assert mean_square(new - encode(new) @ D.float()) <= mean_square(new) * 1.001
 
@@ -200,7 +214,9 @@ def test_a_dictionary_is_better_than_none_and_figures_are_those_of_its_codes(
 @given(problems, recipes())
 @example(FEW_DISTINCT, PLAIN | {"solver": "mu"})
 @QUICK
-def test_the_estimator_encodes_and_decodes_whatever_it_was_fitted_to(problem: Problem, recipe: dict[str, Any]) -> None:
+def test_the_estimator_encodes_and_decodes_whatever_it_was_fitted_to(
+    problem: Problem, recipe: dict[str, Any]
+) -> None:
     check_estimator(problem, recipe)
 
 

@@ -21,7 +21,8 @@ HASHED_BYTES = 2**24  # a request
 
 
 class Piece(NamedTuple):
-    """A matrix of rows in an object; where the group of each of them is, if it is there; in a harvest, its record."""
+    """A matrix of rows in an object; where the group of each of them is, if it is there; in a harvest, its
+    record."""
 
     object: RemoteObject
     rows: Layout
@@ -43,7 +44,9 @@ def pieces_of(
         return [piece for found in manifests for piece in _harvest(remote, found, layer)]
     matrices = [found for found in objects if found.path.endswith(SUFFIXES)]
     if not matrices:
-        raise ValueError(f"{objects[0].url}: rows come from {' or '.join(SUFFIXES)} objects, or from a harvest")
+        raise ValueError(
+            f"{objects[0].url}: rows come from {' or '.join(SUFFIXES)} objects, or from a harvest"
+        )
     return in_parallel(lambda found: _matrix(remote, found, key, group_key), matrices)
 
 

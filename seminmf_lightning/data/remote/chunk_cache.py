@@ -1,8 +1,8 @@
 """A folder of fetched chunks, shared by the processes of a machine, and never above its bound.
 
-A chunk in use is locked by the process that uses it (``flock``: the lock goes with the process, however it ends); where room is
-needed the chunks not used for longest are removed.  A file appears whole or not at all, and ends with a checksum: a chunk that
-a disk has damaged is fetched again.
+A chunk in use is locked by the process that uses it (``flock``: the lock goes with the process, however it
+ends); where room is needed the chunks not used for longest are removed.  A file appears whole or not at all,
+and ends with a checksum: a chunk that a disk has damaged is fetched again.
 """
 
 from __future__ import annotations
@@ -36,13 +36,16 @@ class ChunkCache:
 
     def __init__(self, folder: str | os.PathLike[str], limit: int) -> None:
         if fcntl is None:
-            raise OSError("the cache of chunks needs file locks, which this system does not have: use Linux or macOS")
+            raise OSError(
+                "the cache of chunks needs file locks, which this system does not have: use Linux or macOS"
+            )
         self.folder, self.limit = Path(os.path.expanduser(folder)), limit
         self.folder.mkdir(parents=True, exist_ok=True)
         self._warned = False
 
     def get(self, name: str, size: int, fetch: Callable[[], bytearray]) -> np.ndarray:
-        """Bytes (size,) of the chunk of that name, fetched unless it is there; it stays while the array is referred to."""
+        """Bytes (size,) of the chunk of that name, fetched unless it is there; it stays while the array is
+        referred to."""
         found = self._open(name, size)
         return self._add(name, fetch()) if found is None else found
 
@@ -70,7 +73,8 @@ class ChunkCache:
                 if not self._warned:
                     self._warned = True
                     warnings.warn(
-                        f"{self.folder}: full of chunks in use; others stay in memory. Raise data.cache_gb", stacklevel=2
+                        f"{self.folder}: full of chunks in use; others stay in memory. Raise data.cache_gb",
+                        stacklevel=2,
                     )
                 return np.frombuffer(content, dtype=np.uint8)
             try:
@@ -125,6 +129,7 @@ def _checksum(content: bytearray | memoryview) -> bytes:
 
 
 def _mapped(file: BinaryIO) -> np.ndarray:
-    """The content.  A map has a duplicate of the file's descriptor, and with it the lock, until nobody refers to it."""
+    """The content.  A map has a duplicate of the file's descriptor, and with it the lock, until nobody refers
+    to it."""
     # Copy-on-write, because torch warns of memory it must not write to; nothing here writes.
     return np.memmap(file, dtype=np.uint8, mode="c")

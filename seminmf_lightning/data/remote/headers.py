@@ -1,4 +1,5 @@
-"""Where the matrices of a file lie, read from its first bytes and held against its size; the rows stay where they are."""
+"""Where the matrices of a file lie, read from its first bytes and held against its size; the rows stay where
+they are."""
 
 from __future__ import annotations
 
@@ -53,8 +54,12 @@ def npy_layout(name: str, size: int, read: Read) -> Layout:
     try:
         version = np.lib.format.read_magic(stream)
         if version not in ((1, 0), (2, 0)):
-            raise ValueError(f"version {version[0]}.{version[1]} of the format, which plain numbers do not need")
-        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            raise ValueError(
+                f"version {version[0]}.{version[1]} of the format, which plain numbers do not need"
+            )
+        read_header = (
+            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        )
         with PARSER:
             shape, fortran_order, dtype = read_header(stream)
     except (ValueError, EOFError) as error:
@@ -64,7 +69,9 @@ def npy_layout(name: str, size: int, read: Read) -> Layout:
     if dtype.kind not in "fiub" or dtype.itemsize > 8:
         raise ValueError(f"{name}: expected float or integer numbers of up to 8 bytes, found dtype {dtype}")
     if fortran_order and sum(length > 1 for length in shape) > 1:
-        raise ValueError(f"{name}: stored column by column; rows cannot be fetched: save numpy.ascontiguousarray(array)")
+        raise ValueError(
+            f"{name}: stored column by column; rows cannot be fetched: save numpy.ascontiguousarray(array)"
+        )
     layout = Layout(stream.tell(), shape, dtype)
     if layout.offset + layout.bytes != size:
         raise ValueError(
@@ -101,7 +108,9 @@ def safetensors_layouts(name: str, size: int, read: Read) -> dict[str, Layout]:
     for key, (kind, shape, start, stop) in sorted(found.items(), key=lambda one: one[1][2:]):
         expected = math.prod(shape) * np.dtype(TYPES[kind]).itemsize if kind in TYPES else stop - start
         if start != end or stop - start != expected:
-            raise broken(f"tensor {key!r} of type {kind} and shape {shape} is said to lie at bytes {start}-{stop}")
+            raise broken(
+                f"tensor {key!r} of type {kind} and shape {shape} is said to lie at bytes {start}-{stop}"
+            )
         end = stop
     if begin + end != size:
         raise broken(f"its header says {begin + end:,} bytes")

@@ -1,4 +1,5 @@
-"""Objects read by byte ranges through fsspec: patient with a store that fails, strict with an object that changes.
+"""Objects read by byte ranges through fsspec: patient with a store that fails, strict with an object that
+changes.
 
 One place retries, this one: of the S3 client, which has two retry loops of its own, both are switched off.
 """
@@ -18,7 +19,10 @@ import fsspec
 from fsspec.core import split_protocol, url_to_fs
 from fsspec.utils import stringify_path
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.25, 30.0  # seconds before the next try; each pause is twice the last, give or take a half
+FIRST_PAUSE, LONGEST_PAUSE = (
+    0.25,
+    30.0,
+)  # seconds before the next try; each pause is twice the last, give or take a half
 VERSIONS = (
     "ETag", "etag", "generation", "md5Hash", "content_md5", "Content-MD5", "Digest", "mtime",
     "LastModified", "last_modified", "Last-Modified", "updated", "created",
@@ -69,7 +73,9 @@ class Remote:
         refuse_secrets(storage)
         refuse_secrets({"path": url}, "data")
         protocol = split_protocol(url)[0] or "file"
-        options = dict(S3 if protocol in ("s3", "s3a") else {}) | {k: v for k, v in storage.items() if v is not None}
+        options = dict(S3 if protocol in ("s3", "s3a") else {}) | {
+            k: v for k, v in storage.items() if v is not None
+        }
         try:
             # An instance of our own: what is set on it is nobody else's concern.
             self.fs: Any = url_to_fs(url, skip_instance_cache=True, **options)[0]
@@ -96,7 +102,11 @@ class Remote:
 
         def look() -> list[str]:
             if any(letter in path for letter in "*?["):
-                return [info["name"] for info in self.fs.glob(path, detail=True).values() if info["type"] == "file"]
+                return [
+                    info["name"]
+                    for info in self.fs.glob(path, detail=True).values()
+                    if info["type"] == "file"
+                ]
             if self.fs.info(path)["type"] != "directory":
                 return [path]
             return [entry["name"] for entry in self.fs.ls(path, detail=True) if entry["type"] == "file"]
@@ -130,12 +140,18 @@ class Remote:
                 raise ShortReadError(f"{len(content):,} bytes came")
             return content
 
-        return self._patiently(found.url, f"{found.url}, bytes {start:,}-{stop - 1:,}", attempt) if start < stop else b""
+        return (
+            self._patiently(found.url, f"{found.url}, bytes {start:,}-{stop - 1:,}", attempt)
+            if start < stop
+            else b""
+        )
 
     def _object(self, info: Mapping[str, Any]) -> RemoteObject:
         url = self.fs.unstrip_protocol(info["name"])
         if info.get("size") is None:
-            raise ValueError(f"{url}: its store does not say how large it is, which reading parts of it needs")
+            raise ValueError(
+                f"{url}: its store does not say how large it is, which reading parts of it needs"
+            )
         version = next((f"{name}={info[name]}" for name in VERSIONS if info.get(name)), "")
         return RemoteObject(url, info["name"], int(info["size"]), version)
 
@@ -167,7 +183,9 @@ class Remote:
                 if not _passing(error):
                     raise OSError(f"{what}: cannot be read ({type(error).__name__}: {error})") from error
                 last = error
-                if tried == self.retries or self._failed.is_set():  # where one gives up, those behind it need not wait
+                if (
+                    tried == self.retries or self._failed.is_set()
+                ):  # where one gives up, those behind it need not wait
                     break
                 if url not in self._warned:
                     self._warned.add(url)
@@ -187,15 +205,22 @@ def in_parallel(work: Callable[[T], U], items: Iterable[T]) -> list[U]:
 
 
 def refuse_secrets(storage: Mapping[str, Any], inside: str = "data.storage") -> None:
-    """Raise ValueError if an option is a secret, which the run folder would keep, and the dictionary's file as well."""
+    """Raise ValueError if an option is a secret, which the run folder would keep, and the dictionary's file
+    as well."""
     for name, value in storage.items():
         if isinstance(value, list):
             value = dict(enumerate(value))
         if isinstance(value, Mapping):
             refuse_secrets(value, f"{inside}.{name}")
             continue
-        named = value is not None and value not in OPEN_TOKENS and any(word in str(name).lower() for word in SECRET_WORDS)
-        if named or (isinstance(value, str) and re.match(r"\w+://[^/]*:[^/]*@", value)):  # a password in a URL
+        named = (
+            value is not None
+            and value not in OPEN_TOKENS
+            and any(word in str(name).lower() for word in SECRET_WORDS)
+        )
+        if named or (
+            isinstance(value, str) and re.match(r"\w+://[^/]*:[^/]*@", value)
+        ):  # a password in a URL
             raise ValueError(
                 f"{inside}.{name} looks like a secret, and a run's settings are written to its folder and its dictionary; "
                 "give it in the environment instead (AWS_SECRET_ACCESS_KEY, AWS_PROFILE, GOOGLE_APPLICATION_CREDENTIALS, ...)"
@@ -225,7 +250,11 @@ def _status(error: BaseException) -> int | None:
 
 
 def _refused(error: BaseException) -> bool:
-    return isinstance(error, PermissionError) or _status(error) in (401, 403) or "Credentials" in type(error).__name__
+    return (
+        isinstance(error, PermissionError)
+        or _status(error) in (401, 403)
+        or "Credentials" in type(error).__name__
+    )
 
 
 def _passing(error: BaseException) -> bool:
@@ -234,4 +263,7 @@ def _passing(error: BaseException) -> bool:
         return False
     if (status := _status(error)) is not None:
         return status >= 500 or status in (408, 429)
-    return isinstance(error, OSError | EOFError | TimeoutError) or type(error).__module__.partition(".")[0] in NETWORK
+    return (
+        isinstance(error, OSError | EOFError | TimeoutError)
+        or type(error).__module__.partition(".")[0] in NETWORK
+    )

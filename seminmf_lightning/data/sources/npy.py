@@ -19,8 +19,8 @@ class NpyRows(Source):
 
     path: Paths
     groups: str | None = None
-    """A ``.npy`` file (n,): the image or document of each row, all files in order: whole numbers or names.  Rows of one stay
-    together."""
+    """A ``.npy`` file (n,): the image or document of each row, all files in order: whole numbers or names.
+    Rows of one stay together."""
 
     def open(self) -> list[Shard]:
         found = [(file, stamp(file), open_npy(file)) for file in find_files(self.path, ".npy")]

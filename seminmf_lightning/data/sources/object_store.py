@@ -1,4 +1,5 @@
-"""Rows in an object store, or any other place that fsspec reaches: fetched by byte ranges as they are needed."""
+"""Rows in an object store, or any other place that fsspec reaches: fetched by byte ranges as they are
+needed."""
 
 from __future__ import annotations
 
@@ -40,14 +41,16 @@ class Near(NamedTuple):
 
 @dataclass
 class ObjectStoreRows(Source):
-    """``.npy`` or ``.safetensors`` objects, or a harvest, by URL: ``s3://``, ``gs://``, ``https://``, ``file://``, a path.
+    """``.npy`` or ``.safetensors`` objects, or a harvest, by URL: ``s3://``, ``gs://``, ``https://``,
+    ``file://``, a path.
 
-    Opening reads the headers.  Rows come in chunks of ``chunk_mb`` by range requests, eight at a time and ahead of their use,
-    through a cache on the local disk; each process of a run fetches those of its part.  Every request is checked: the object
-    must be the one that was opened.
+    Opening reads the headers.  Rows come in chunks of ``chunk_mb`` by range requests, eight at a time and
+    ahead of their use, through a cache on the local disk; each process of a run fetches those of its part.
+    Every request is checked: the object must be the one that was opened.
 
     Raises:
-        TypeError, ValueError: a bad argument; an object that is truncated, of another format, or replaced while it is read.
+        TypeError, ValueError: a bad argument; an object that is truncated, of another format, or replaced
+            while it is read.
         FileNotFoundError, PermissionError: at once.
         OSError: after ``retries`` more tries; the message names the object and the bytes.
     """
@@ -63,8 +66,8 @@ class ObjectStoreRows(Source):
     layer: str | Sequence[str] | None = None
     """Of a harvest: name, or a list of names of one width; None takes the only one."""
     storage: dict[str, Any] = field(default_factory=dict)
-    """Options of the fsspec file system, such as ``endpoint_url``; None is its own default.  Secrets are refused: they
-    come from the environment."""
+    """Options of the fsspec file system, such as ``endpoint_url``; None is its own default.  Secrets are
+    refused: they come from the environment."""
     cache_dir: str | None = None
     """Folder of the cache; None is the user's cache folder."""
     cache_gb: float = 10.0
@@ -75,7 +78,8 @@ class ObjectStoreRows(Source):
     retries: int = 5
     """Further tries of a request that failed, after pauses of 1/4 s, 1/2 s, 1 s, ..."""
     verify: bool = False
-    """Compare the shards of a harvest with their sha256 first; each process hashes its part, and so fetches it once more."""
+    """Compare the shards of a harvest with their sha256 first; each process hashes its part, and so fetches
+    it once more."""
 
     def __post_init__(self) -> None:
         for name in ("cache_gb", "chunk_mb", "shuffle_mb"):
@@ -91,11 +95,16 @@ class ObjectStoreRows(Source):
     def __getstate__(self) -> dict[str, Any]:
         return {one.name: getattr(self, one.name) for one in fields(self)} | {"_wanted": NOTHING}
 
-    # --- what there is -------------------------------------------------------------------------------------------
+    # --- what there is
+    # -------------------------------------------------------------------------------------------
 
     def open(self) -> list[Shard]:
         paths = [self.path] if isinstance(self.path, str | os.PathLike) else self.path
-        if not isinstance(paths, Sequence) or not paths or not all(isinstance(one, str | os.PathLike) for one in paths):
+        if (
+            not isinstance(paths, Sequence)
+            or not paths
+            or not all(isinstance(one, str | os.PathLike) for one in paths)
+        ):
             raise TypeError(f"data.path must be a URL, a glob, or a list of them; got {self.path!r}")
         urls = [os.fspath(one) for one in paths]
         self._remote = Remote(urls[0], self.storage, self.retries)
@@ -112,7 +121,9 @@ class ObjectStoreRows(Source):
             from platformdirs import user_cache_dir
 
             cache_dir = os.path.join(user_cache_dir("seminmf_lightning"), "chunks")
-        self._fetcher = Fetcher(ChunkCache(cache_dir, int(self.cache_gb * GB)), self._name, self._bytes, self._fetch)
+        self._fetcher = Fetcher(
+            ChunkCache(cache_dir, int(self.cache_gb * GB)), self._name, self._bytes, self._fetch
+        )
         self._nonce = uuid4().hex
         self._hold(NOTHING)
         return [
@@ -139,14 +150,17 @@ class ObjectStoreRows(Source):
         if not self._pieces[0].record:
             raise ValueError("data.verify=true needs the sha256 of a harvest's manifest: data.path is none")
         share = self._pieces[rank::world]
-        for piece, found in zip(share, in_parallel(lambda piece: sha256_of(self._remote, piece.object), share), strict=True):
+        for piece, found in zip(
+            share, in_parallel(lambda piece: sha256_of(self._remote, piece.object), share), strict=True
+        ):
             if found != piece.record["sha256"]:
                 raise StoreError(
                     f"{piece.object.url}: damaged: its sha256 is {found}, the manifest says {piece.record['sha256']}; "
                     "copy it to the store again"
                 )
 
-    # --- reading -------------------------------------------------------------------------------------------------
+    # --- reading
+    # -------------------------------------------------------------------------------------------------
 
     @property
     def chunking(self) -> Chunking:
@@ -185,7 +199,9 @@ class ObjectStoreRows(Source):
         chunk_of = rows // size
         found = torch.empty(len(rows), self.features, dtype=self._dtype())
         for chunk in np.unique(chunk_of).tolist():
-            both: list[Ranges] = [((first, min(first + size, n)),) for first in (chunk * size, (chunk + 1) * size) if first < n]
+            both: list[Ranges] = [
+                ((first, min(first + size, n)),) for first in (chunk * size, (chunk + 1) * size) if first < n
+            ]
             self.expect(Wanted(both[:1], both[1:]))
             at = np.flatnonzero(chunk_of == chunk)
             found[torch.from_numpy(at)] = self.read(rows[at])
@@ -222,7 +238,8 @@ class ObjectStoreRows(Source):
             found = self._chunks[chunk] = found.view(torch.bfloat16) if layout.bfloat16 else found
         return found
 
-    # --- in the background: bytes, no tensors --------------------------------------------------------------------
+    # --- in the background: bytes, no tensors
+    # --------------------------------------------------------------------
 
     def _bytes(self, ranges: Ranges) -> int:
         return sum(stop - start for start, stop in ranges) * self._pieces[0].rows.row_bytes
@@ -265,4 +282,8 @@ class ObjectStoreRows(Source):
 
 
 def _torch_type(layout: Layout) -> torch.dtype:
-    return torch.bfloat16 if layout.bfloat16 else torch.from_numpy(np.empty(0, layout.dtype.newbyteorder("="))).dtype
+    return (
+        torch.bfloat16
+        if layout.bfloat16
+        else torch.from_numpy(np.empty(0, layout.dtype.newbyteorder("="))).dtype
+    )

@@ -29,7 +29,9 @@ class SafetensorsRows(Source):
         shards = []
         for file in find_files(self.path, ".safetensors"):
             before = stamp(file)
-            with open_safetensors(file) as handle:  # its tensors are views of the mapped file, and keep it mapped
+            with open_safetensors(
+                file
+            ) as handle:  # its tensors are views of the mapped file, and keep it mapped
                 shards.append(Shard(str(file), read_tensor(file, handle, self._key(file, handle)), before))
         return shards
 
@@ -44,7 +46,9 @@ class SafetensorsRows(Source):
                     continue
                 group = read_tensor(file, handle, self.group_key, WHOLE_NUMBERS).numpy()
             if group.shape != (len(shard.rows),):
-                raise Refused(f"{file}: {self.group_key!r} has shape {group.shape}, but there are {len(shard.rows)} rows")
+                raise Refused(
+                    f"{file}: {self.group_key!r} has shape {group.shape}, but there are {len(shard.rows)} rows"
+                )
             parts.append(group)
         if parts and without:
             raise Refused(

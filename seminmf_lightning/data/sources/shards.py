@@ -102,7 +102,9 @@ class HarvestedRows(Source):
                 if record["harvest"] != manifest["plan"]["harvest"]:
                     raise StoreError(f"{file}: belongs to another harvest than {folder / MANIFEST}")
                 if not os.path.exists(file):  # False also of names that are too long
-                    raise StoreError(f"{file}: missing; run the same scripts/harvest.py again, which writes it anew")
+                    raise StoreError(
+                        f"{file}: missing; run the same scripts/harvest.py again, which writes it anew"
+                    )
                 if kind == "file" and (size := file.stat().st_size) != record["bytes"]:
                     raise StoreError(
                         f"{file}: {size:,} bytes, but the manifest says {record['bytes']:,}; it is truncated or replaced; "

@@ -13,7 +13,8 @@ from seminmf_lightning.data.source import Shard, Source
 
 @dataclass
 class PlantedRows(Source):
-    """``A = Z D + noise``: D (concepts, features) sparse and nonnegative with unit atoms, Z sparse and free in sign."""
+    """``A = Z D + noise``: D (concepts, features) sparse and nonnegative with unit atoms, Z sparse and free
+    in sign."""
 
     rows: int = 20_000
     features: int = 64

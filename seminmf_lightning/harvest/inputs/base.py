@@ -13,7 +13,8 @@ class Unreadable(ValueError):  # noqa: N818  (says what is wrong with the exampl
 
 
 class Inputs(ABC):
-    """A new kind is one file with a dataclass that extends this one, and one YAML in ``configs/harvest/inputs/``."""
+    """A new kind is one file with a dataclass that extends this one, and one YAML in
+    ``configs/harvest/inputs/``."""
 
     kind: ClassVar[str]
     """``image`` (a PIL picture), ``text`` (a str) or ``tensor``."""

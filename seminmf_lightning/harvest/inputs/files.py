@@ -24,7 +24,9 @@ def files_of(path: str | Sequence[str], suffixes: tuple[str, ...], what: str) ->
         else:
             found += [text] if os.path.isfile(text) else sorted(glob.glob(text, recursive=True))
     if not found:
-        raise FileNotFoundError(f"inputs.path={path!r} matches no {what} (looked from {os.getcwd()} for {', '.join(suffixes)})")
+        raise FileNotFoundError(
+            f"inputs.path={path!r} matches no {what} (looked from {os.getcwd()} for {', '.join(suffixes)})"
+        )
     return found
 
 

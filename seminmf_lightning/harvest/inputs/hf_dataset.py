@@ -33,7 +33,9 @@ class HubDataset(Inputs):
         try:
             import datasets
         except ModuleNotFoundError as error:
-            raise ModuleNotFoundError("inputs=hf_dataset needs: pip install 'seminmf-lightning[datasets]'") from error
+            raise ModuleNotFoundError(
+                "inputs=hf_dataset needs: pip install 'seminmf-lightning[datasets]'"
+            ) from error
         if os.path.isdir(self.path) and os.path.exists(os.path.join(self.path, "dataset_info.json")):
             found = datasets.load_from_disk(self.path)
         elif os.path.isdir(self.path) and os.path.exists(os.path.join(self.path, "dataset_dict.json")):
@@ -44,7 +46,9 @@ class HubDataset(Inputs):
         else:
             found = datasets.load_dataset(self.path, self.config, split=self.split, revision=self.revision)
         if self.column not in found.column_names:
-            raise ValueError(f"{self.path}: no column {self.column!r}; it has {', '.join(found.column_names)}")
+            raise ValueError(
+                f"{self.path}: no column {self.column!r}; it has {', '.join(found.column_names)}"
+            )
         return found
 
     def __len__(self) -> int:

@@ -15,10 +15,11 @@ from seminmf_lightning.io.untrusted import file_size
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-"""Of Pillow: a file that is something else under such a name is not opened, lest another program (Ghostscript) is started."""
+"""Of Pillow: a file that is something else under such a name is not opened, lest another program
+(Ghostscript) is started."""
 MOST_PIXELS = 2**26
-"""Room for a picture is made before it is known whether the file has that many: Pillow takes 4 bytes a pixel, decoders up to
-three times as much besides (WebP), so that the largest picture takes 1 GB for a moment."""
+"""Room for a picture is made before it is known whether the file has that many: Pillow takes 4 bytes a pixel,
+decoders up to three times as much besides (WebP), so that the largest picture takes 1 GB for a moment."""
 
 
 @dataclass
@@ -43,7 +44,9 @@ class ImageFiles(Inputs):
             file_size(file)
             with Image.open(file, formats=FORMATS) as picture:
                 if math.prod(picture.size) > MOST_PIXELS:
-                    raise Unreadable(f"{file}: {picture.width} x {picture.height}; at most {MOST_PIXELS:,} pixels are read")
+                    raise Unreadable(
+                        f"{file}: {picture.width} x {picture.height}; at most {MOST_PIXELS:,} pixels are read"
+                    )
                 ImageOps.exif_transpose(picture, in_place=True)
                 picture.load()
                 return picture if picture.mode == "RGB" else picture.convert("RGB")  # which would copy

@@ -62,5 +62,7 @@ def _photograph(name: str) -> Any:
             "(or train on your own rows: data=npy data.path=activations.npy)"
         ) from error
     picture = getattr(data, name)()
-    picture = picture[0] if isinstance(picture, tuple) else picture  # a stereo pair with its disparity: the left one
+    picture = (
+        picture[0] if isinstance(picture, tuple) else picture
+    )  # a stereo pair with its disparity: the left one
     return picture[..., :3] if picture.ndim == 3 else picture

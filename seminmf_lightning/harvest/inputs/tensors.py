@@ -34,12 +34,16 @@ class TensorExamples(Inputs):
                 names = list(handle.keys())
                 key = self.key or (names[0] if len(names) == 1 else None)
                 if key is None or key not in names:
-                    raise Refused(f"{path}: which tensor? Set inputs.key to one of {', '.join(names) or 'none'}")
+                    raise Refused(
+                        f"{path}: which tensor? Set inputs.key to one of {', '.join(names) or 'none'}"
+                    )
                 return read_tensor(path, handle, key)
 
     def __len__(self) -> int:
         if self._tensor.ndim < 2 or not len(self._tensor):
-            raise ValueError(f"{self.path}: expected examples (n, ...), found shape {tuple(self._tensor.shape)}")
+            raise ValueError(
+                f"{self.path}: expected examples (n, ...), found shape {tuple(self._tensor.shape)}"
+            )
         return len(self._tensor)
 
     def read(self, example: int) -> Any:

@@ -39,9 +39,13 @@ class TextFiles(Inputs):
         try:
             name = codecs.lookup(self.encoding).name
         except LookupError as error:
-            raise ValueError(f"inputs.encoding={self.encoding!r} is not an encoding that Python knows") from error
+            raise ValueError(
+                f"inputs.encoding={self.encoding!r} is not an encoding that Python knows"
+            ) from error
         if self.per == "line" and name.startswith(("utf-16", "utf-32")):
-            raise ValueError(f"inputs.encoding={self.encoding!r} cannot be cut into lines; convert the files to utf-8")
+            raise ValueError(
+                f"inputs.encoding={self.encoding!r} cannot be cut into lines; convert the files to utf-8"
+            )
 
     @cached_property
     def files(self) -> list[str]:
@@ -95,7 +99,9 @@ class TextFiles(Inputs):
             raise Unreadable(f"{self.identify(example)}: not JSON ({error})") from error
         if not isinstance(record, dict) or not isinstance(record.get(self.field), str):
             keys = ", ".join(record) if isinstance(record, dict) else type(record).__name__
-            raise Unreadable(f"{self.identify(example)}: no text under {self.field!r} (found {keys}); set inputs.field")
+            raise Unreadable(
+                f"{self.identify(example)}: no text under {self.field!r} (found {keys}); set inputs.field"
+            )
         return record[self.field]
 
     def _place(self, example: int) -> tuple[int, int | None]:

@@ -29,7 +29,8 @@ class Loaded(NamedTuple):
 
 
 class Model(ABC):
-    """A library of models is one file with a dataclass that extends this, and one YAML in ``configs/harvest/model/``."""
+    """A library of models is one file with a dataclass that extends this, and one YAML in
+    ``configs/harvest/model/``."""
 
     @abstractmethod
     def load(self, kind: str) -> Loaded:
@@ -42,7 +43,8 @@ class Model(ABC):
 
 
 def local_path(path: str) -> str:
-    """``package:<module>/<folder>`` is a folder inside an installed package; other paths and hub names stay as they are."""
+    """``package:<module>/<folder>`` is a folder inside an installed package; other paths and hub names stay
+    as they are."""
     if not path.startswith("package:"):
         return os.path.expanduser(path)
     module, _, rest = path.removeprefix("package:").partition("/")
@@ -58,8 +60,8 @@ def local_path(path: str) -> str:
 
 
 def load_weights(network: nn.Module, path: str) -> None:
-    """Load a file of weights: safetensors, or a state dict of ``torch.save``, in which nothing is run; where a training
-    script put it into a mapping, under the name that it gave it.
+    """Load a file of weights: safetensors, or a state dict of ``torch.save``, in which nothing is run; where
+    a training script put it into a mapping, under the name that it gave it.
 
     Raises:
         FileNotFoundError, ValueError: it is not there, not such a file, or not of this network.
@@ -68,14 +70,17 @@ def load_weights(network: nn.Module, path: str) -> None:
     file_size(file)
     with refusing(file, f"a file of weights of {type(network).__name__}"):
         found: Any = (
-            load_file(file) if file.suffix == ".safetensors" else torch.load(file, map_location="cpu", weights_only=True)
+            load_file(file)
+            if file.suffix == ".safetensors"
+            else torch.load(file, map_location="cpu", weights_only=True)
         )
         found = next((found[name] for name in WEIGHTS if name in found), found)
         network.load_state_dict({name.removeprefix("module."): value for name, value in found.items()})
 
 
 def weights_digest(network: nn.Module) -> str:
-    """A short name for these weights: other weights have another.  It looks at every tensor, at 64 of its values."""
+    """A short name for these weights: other weights have another.  It looks at every tensor, at 64 of its
+    values."""
     digest = hashlib.sha256()
     for name, tensor in network.state_dict().items():
         flat = tensor.detach().reshape(-1)
@@ -88,4 +93,6 @@ def weights_digest(network: nn.Module) -> str:
 def only(kind: str, accepted: tuple[str, ...], model: str) -> None:
     """Raise ValueError unless the model can be fed with examples of this kind."""
     if kind not in accepted:
-        raise ValueError(f"model={model} takes {' or '.join(accepted)} inputs, but these inputs are of kind {kind!r}")
+        raise ValueError(
+            f"model={model} takes {' or '.join(accepted)} inputs, but these inputs are of kind {kind!r}"
+        )

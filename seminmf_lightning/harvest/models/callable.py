@@ -19,9 +19,11 @@ from seminmf_lightning.harvest.models.base import Loaded, Model, only, weights_d
 
 @dataclass
 class CallableModel(Model):
-    """``target`` is called with ``options`` and returns an ``nn.Module``, or a pair of it and how to preprocess.
+    """``target`` is called with ``options`` and returns an ``nn.Module``, or a pair of it and how to
+    preprocess.
 
-    The second of the pair is a function from a PIL picture (RGB) to a tensor, or a fast tokenizer of transformers.
+    The second of the pair is a function from a PIL picture (RGB) to a tensor, or a fast tokenizer of
+    transformers.
     """
 
     target: str
@@ -38,13 +40,17 @@ class CallableModel(Model):
         made = _function(self.target)(**self.options)
         network, preprocess = made if isinstance(made, tuple) else (made, None)
         if not isinstance(network, nn.Module):
-            raise TypeError(f"model.target={self.target!r} must return an nn.Module, got {type(network).__name__}")
+            raise TypeError(
+                f"model.target={self.target!r} must return an nn.Module, got {type(network).__name__}"
+            )
         feed: Feed = TensorFeed()
         if kind == "image":
             feed = ImageFeed(preprocess or unit_range, whole_picture)
         elif kind == "text":
             if preprocess is None:
-                raise ValueError(f"model.target={self.target!r} must return (network, tokenizer) for inputs of kind 'text'")
+                raise ValueError(
+                    f"model.target={self.target!r} must return (network, tokenizer) for inputs of kind 'text'"
+                )
             feed = TextFeed(preprocess, self.max_length)
         feed.prefix_tokens = self.prefix_tokens
         description = {
@@ -66,7 +72,9 @@ def _function(target: str) -> Callable[..., Any]:
     try:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"model.target={target!r} cannot be imported ({error}); write it as module:function") from error
+        raise ValueError(
+            f"model.target={target!r} cannot be imported ({error}); write it as module:function"
+        ) from error
     if not callable(found):
         raise TypeError(f"model.target={target!r} is not a function, it is {found!r}")
     return found

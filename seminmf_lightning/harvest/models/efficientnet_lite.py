@@ -37,7 +37,9 @@ class EfficientNetLite(Model):
         weights = EfficientnetLite0ModelFile.get_model_file_path()
         with contextlib.redirect_stdout(io.StringIO()):  # it prints that it has loaded
             network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights).eval()
-        feed: Feed = ImageFeed(Scale(self.image_size), whole_picture) if kind == "image" else TensorFeed(pictures=True)
+        feed: Feed = (
+            ImageFeed(Scale(self.image_size), whole_picture) if kind == "image" else TensorFeed(pictures=True)
+        )
         description = {
             "library": "efficientnet_lite_pytorch", "path": "efficientnet-lite0", "architecture": "EfficientNet",
             "revision": "0.1.0", "weights": weights_digest(network), "precision": "float32",
@@ -55,4 +57,6 @@ class Scale:
     def __call__(self, picture: Any) -> Tensor:
         image = torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1).float()
         image = (image - 127.0) / 128.0
-        return torch.nn.functional.interpolate(image[None], (self.side, self.side), mode="bilinear", antialias=True)[0]
+        return torch.nn.functional.interpolate(
+            image[None], (self.side, self.side), mode="bilinear", antialias=True
+        )[0]

@@ -7,7 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from seminmf_lightning.harvest.adapters import CentreCrop, Feed, ImageFeed, TensorFeed, whole_picture
-from seminmf_lightning.harvest.models.base import Loaded, Model, load_weights, local_path, only, weights_digest
+from seminmf_lightning.harvest.models.base import (
+    Loaded,
+    Model,
+    load_weights,
+    local_path,
+    only,
+    weights_digest,
+)
 
 
 @dataclass
@@ -15,7 +22,8 @@ class TimmModel(Model):
     """Any model that ``timm.create_model`` makes."""
 
     path: str
-    """Name (``vit_base_patch16_224``, ``hf-hub:...``), or a local folder in hub form (``config.json`` and weights)."""
+    """Name (``vit_base_patch16_224``, ``hf-hub:...``), or a local folder in hub form (``config.json`` and
+    weights)."""
     pretrained: bool = True
     """False: random weights."""
     checkpoint: str | None = None

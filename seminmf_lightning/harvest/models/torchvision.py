@@ -30,15 +30,21 @@ class TorchvisionModel(Model):
             from torchvision.models import get_model, get_model_weights, list_models
             from torchvision.transforms._presets import ImageClassification
         except ModuleNotFoundError as error:
-            raise ModuleNotFoundError("model=torchvision needs: pip install 'seminmf-lightning[torchvision]'") from error
+            raise ModuleNotFoundError(
+                "model=torchvision needs: pip install 'seminmf-lightning[torchvision]'"
+            ) from error
         if (
             self.weights is not None
             and self.path in list_models()
             and self.weights not in (known := ["DEFAULT", *get_model_weights(self.path).__members__])
         ):
-            raise ValueError(f"model.weights={self.weights!r}: {self.path} has {', '.join(known)}, or null for random ones")
+            raise ValueError(
+                f"model.weights={self.weights!r}: {self.path} has {', '.join(known)}, or null for random ones"
+            )
         if self.path not in list_models():
-            raise ValueError(f"model.path={self.path!r} is not a model of torchvision; it has {', '.join(list_models())}")
+            raise ValueError(
+                f"model.path={self.path!r} is not a model of torchvision; it has {', '.join(list_models())}"
+            )
         network = get_model(self.path, weights=self.weights, **self.options).eval()
         if self.checkpoint is not None:
             load_weights(network, self.checkpoint)

@@ -42,7 +42,9 @@ class TransformersModel(Model):
         try:
             import transformers
         except ModuleNotFoundError as error:
-            raise ModuleNotFoundError("model=transformers needs: pip install 'seminmf-lightning[harvest]'") from error
+            raise ModuleNotFoundError(
+                "model=transformers needs: pip install 'seminmf-lightning[harvest]'"
+            ) from error
         path = local_path(self.path)
         architecture: Any = getattr(transformers, self.architecture, None)
         if not hasattr(architecture, "from_pretrained"):
@@ -53,7 +55,9 @@ class TransformersModel(Model):
             quiet.disable_progress_bar()
             quiet.set_verbosity_error()
         try:
-            network = architecture.from_pretrained(path, revision=self.revision, dtype=getattr(torch, self.precision)).eval()
+            network = architecture.from_pretrained(
+                path, revision=self.revision, dtype=getattr(torch, self.precision)
+            ).eval()
             feed = self._text(path, network) if kind == "text" else self._image(path, network)
         finally:
             quiet.set_verbosity(verbosity)
@@ -68,12 +72,16 @@ class TransformersModel(Model):
 
         tokenizer = AutoTokenizer.from_pretrained(path, revision=self.revision)
         if not tokenizer.is_fast:
-            raise ValueError(f"{self.path}: its tokenizer is not a fast one, which alone tells where a token is in its text")
+            raise ValueError(
+                f"{self.path}: its tokenizer is not a fast one, which alone tells where a token is in its text"
+            )
         tokenizer.padding_side = tokenizer.truncation_side = "right"
         known = (tokenizer.model_max_length, getattr(network.config, "max_position_embeddings", None))
         most = min(value for value in (*known, 10**9) if value is not None)
         if self.max_length is not None and self.max_length > most:
-            raise ValueError(f"model.max_length={self.max_length} is more than the {most} tokens that {self.path} takes")
+            raise ValueError(
+                f"model.max_length={self.max_length} is more than the {most} tokens that {self.path} takes"
+            )
         return TextFeed(tokenizer, self.max_length or min(most, LONGEST))
 
     def _image(self, path: str, network: Any) -> ImageFeed:

@@ -1,7 +1,8 @@
 """Codes to disk as they are made, whatever their number: a dense ``.npy`` or a sparse ``.npz`` (scipy CSR).
 
-Dense codes go straight to their rows of one memory-mapped array.  Sparse codes are appended, by each process, to files
-beside the target, and put together at the end piece by piece; no more than one batch is ever in memory.
+Dense codes go straight to their rows of one memory-mapped array.  Sparse codes are appended, by each process,
+to files beside the target, and put together at the end piece by piece; no more than one batch is ever in
+memory.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ class CodesWriter(BasePredictionWriter):
     """Writes what ``predict_step`` returns, for batches of (rows, row numbers) that come in order.
 
     Args:
-        output: ``.npy`` for dense codes (n, k) float32, ``.npz`` for a CSR matrix that ``scipy.sparse.load_npz`` reads.
+        output: ``.npy`` for dense codes (n, k) float32, ``.npz`` for a CSR matrix that
+            ``scipy.sparse.load_npz`` reads.
         rows: n.
         concepts: k.
 
@@ -86,11 +88,16 @@ class CodesWriter(BasePredictionWriter):
 
     def _assemble(self, world: int) -> None:
         """Join the pieces in the order of rows: batch by batch, and within a batch process by process."""
-        pieces = [np.fromfile(self._part("pieces", rank), dtype=np.int64).reshape(-1, 2) for rank in range(world)]
+        pieces = [
+            np.fromfile(self._part("pieces", rank), dtype=np.int64).reshape(-1, 2) for rank in range(world)
+        ]
         nonzeros = int(sum(piece[:, 1].sum() for piece in pieces))
         index = np.int32 if nonzeros <= LARGEST_INT32 else np.int64
         with zipfile.ZipFile(self.partial, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-            for name, value in (("format", np.array(b"csr")), ("shape", np.array([self.rows, self.concepts]))):
+            for name, value in (
+                ("format", np.array(b"csr")),
+                ("shape", np.array([self.rows, self.concepts])),
+            ):
                 with archive.open(f"{name}.npy", "w") as file:
                     np.lib.format.write_array(file, value, allow_pickle=False)
             self._join(archive, "data", np.float32, np.float32, pieces, (nonzeros,), column=1)
@@ -116,7 +123,9 @@ class CodesWriter(BasePredictionWriter):
             for batch in range(len(pieces[0])):
                 for rank, file in enumerate(files):
                     size = int(pieces[rank][batch, column])
-                    values: np.ndarray = np.frombuffer(file.read(size * np.dtype(stored).itemsize), dtype=stored).astype(wanted)
+                    values: np.ndarray = np.frombuffer(
+                        file.read(size * np.dtype(stored).itemsize), dtype=stored
+                    ).astype(wanted)
                     if name == "counts":  # indptr is the running sum of the counts
                         values = (running + np.cumsum(values, dtype=np.int64)).astype(wanted)
                         running = int(values[-1]) if len(values) else running

@@ -15,7 +15,8 @@ from seminmf_lightning.training.module import SemiNMFModule
 
 
 class Evaluation(lightning.Callback):
-    """Collects :func:`~seminmf_lightning.metrics.dictionary_metrics` over all processes; the module has its own five figures.
+    """Collects :func:`~seminmf_lightning.metrics.dictionary_metrics` over all processes; the module has its
+    own five figures.
 
     Attributes:
         figures: by name, once ``trainer.validate`` has ended.  ``optimality_gap`` is None where codes
@@ -39,9 +40,13 @@ class Evaluation(lightning.Callback):
     ) -> None:  # fmt: skip
         assert isinstance(pl_module, SemiNMFModule) and self.metrics is not None
         Z = outputs["codes"]
-        A_hat = pl_module.decode(Z.double())  # float64: the error of a large mean is not to be that of its rounding
+        A_hat = pl_module.decode(
+            Z.double()
+        )  # float64: the error of a large mean is not to be that of its rounding
         self.metrics.update(A=unpack(batch)[0], A_hat=A_hat, Z=Z)
 
-    def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_validation_epoch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
         assert self.metrics is not None
         self.figures = {"optimality_gap": None} | self.metrics.compute()

@@ -1,4 +1,5 @@
-"""TensorBoard while it trains: what the strongest concepts fire on, the atoms in the projector, r2 against nonzeros."""
+"""TensorBoard while it trains: what the strongest concepts fire on, the atoms in the projector, r2 against
+nonzeros."""
 
 from __future__ import annotations
 
@@ -29,9 +30,11 @@ QUANTILE_NUMBERS = 2**20
 
 
 class Gallery(lightning.Callback):
-    """At validations: pictures or texts of the concepts of most energy, and r2 against l0; at the end: the projector.
+    """At validations: pictures or texts of the concepts of most energy, and r2 against l0; at the end: the
+    projector.
 
-    Pictures and texts need ``data=shards``, whose rows know where they come from; other data gives the curve and the atoms.
+    Pictures and texts need ``data=shards``, whose rows know where they come from; other data gives the curve
+    and the atoms.
 
     Args:
         every_n_steps: least number of steps between two galleries.
@@ -40,7 +43,9 @@ class Gallery(lightning.Callback):
         rows: held-out rows that are looked at.
     """
 
-    def __init__(self, every_n_steps: int = 200, concepts: int = 8, examples: int = 4, rows: int = 4096) -> None:
+    def __init__(
+        self, every_n_steps: int = 200, concepts: int = 8, examples: int = 4, rows: int = 4096
+    ) -> None:
         self.every_n_steps = whole_number("every_n_steps", every_n_steps, 1)
         self.concepts = whole_number("concepts", concepts, 1)
         self.examples = whole_number("examples", examples, 1)
@@ -52,7 +57,11 @@ class Gallery(lightning.Callback):
         assert isinstance(pl_module, SemiNMFModule)
         step = pl_module.global_step
         due = self._last is None or step - self._last >= self.every_n_steps
-        writers = list(tensorboards(trainer)) if due and trainer.state.fn == "fit" and not trainer.sanity_checking else []
+        writers = (
+            list(tensorboards(trainer))
+            if due and trainer.state.fn == "fit" and not trainer.sanity_checking
+            else []
+        )
         data: Any = getattr(trainer, "datamodule", None)
         if not writers or data is None:
             return
@@ -64,7 +73,15 @@ class Gallery(lightning.Callback):
             zeros = torch.zeros(len(l0))
             # The plugin's axes are recall and precision: here l0 as a share of the concepts, and r2.
             writer.add_pr_curve_raw(
-                "val/r2_against_share_of_concepts", zeros, zeros, zeros, zeros, r2.clamp(0, 1), l0 / Z.shape[1], step, len(l0)
+                "val/r2_against_share_of_concepts",
+                zeros,
+                zeros,
+                zeros,
+                zeros,
+                r2.clamp(0, 1),
+                l0 / Z.shape[1],
+                step,
+                len(l0),
             )
         origins = self._origins_of(data)
         if numbers is None or not isinstance(origins, Harvested):
@@ -83,7 +100,9 @@ class Gallery(lightning.Callback):
         D = pl_module.dictionary.detach().float().cpu()
         for writer in tensorboards(trainer):
             if D.numel() > PROJECTOR_NUMBERS:
-                rank_zero_info(f"the dictionary of {D.numel():,} numbers is too large for TensorBoard's projector")
+                rank_zero_info(
+                    f"the dictionary of {D.numel():,} numbers is too large for TensorBoard's projector"
+                )
                 return
             labels = [[str(concept), str(int(feature))] for concept, feature in enumerate(D.argmax(dim=1))]
             writer.add_embedding(
@@ -103,7 +122,9 @@ class Gallery(lightning.Callback):
             self._origins = origins_of(data.source)
         return self._origins
 
-    def _strongest(self, Z: Tensor, numbers: np.ndarray, origins: Origins, D: Tensor) -> tuple[list[int], tuple[Top, Top]]:
+    def _strongest(
+        self, Z: Tensor, numbers: np.ndarray, origins: Origins, D: Tensor
+    ) -> tuple[list[int], tuple[Top, Top]]:
         """The concepts of most energy, and the strongest rows of all."""
         sums, top = ConceptSums(Z.shape[1]), TopExamples(Z.shape[1], self.examples)
         sums.update(Z)
@@ -115,7 +136,8 @@ class Gallery(lightning.Callback):
     def _pictures(
         self, shown: list[int], poles: tuple[Top, Top], tracer: Tracer, data: Any, module: SemiNMFModule
     ) -> np.ndarray:
-        """A row of photographs a concept: its positive pole on the left, its negative on the right (h, w, 3)."""
+        """A row of photographs a concept: its positive pole on the left, its negative on the right (h, w,
+        3)."""
         from PIL import Image, ImageDraw
 
         sheet = Image.new("RGB", (2 * self.examples * CELL, len(shown) * CELL), "white")
@@ -127,18 +149,25 @@ class Gallery(lightning.Callback):
                     origin = tracer.origin(row)
                     assert isinstance(origin, PatchOrigin)
                     rows = tracer.neighbours(row)
-                    A = data.source.read_range(rows.start, rows.stop).nan_to_num(0, 0, 0)  # a row left out has no colour
+                    A = data.source.read_range(rows.start, rows.stop).nan_to_num(
+                        0, 0, 0
+                    )  # a row left out has no colour
                     codes = module.encode(A.to(module.device))[:, concept]
-                    small = heat(seen(tracer.picture(origin), origin.region), origin, tracer, rows, codes.cpu().numpy())
+                    small = heat(
+                        seen(tracer.picture(origin), origin.region), origin, tracer, rows, codes.cpu().numpy()
+                    )
                     left = (pole * self.examples + place) * CELL
                     sheet.paste(small, (left, line * CELL))
             pen = ImageDraw.Draw(sheet)
-            pen.text((2, line * CELL + 2), f"concept {concept}", fill="black", stroke_width=2, stroke_fill="white")
+            pen.text(
+                (2, line * CELL + 2), f"concept {concept}", fill="black", stroke_width=2, stroke_fill="white"
+            )
         return np.asarray(sheet)
 
 
 def heat(picture: Any, origin: PatchOrigin, tracer: Tracer, rows: range, codes: np.ndarray) -> Any:
-    """Codes (len(rows),) of the patches of a picture laid over it: red above zero, blue below, stronger with size."""
+    """Codes (len(rows),) of the patches of a picture laid over it: red above zero, blue below, stronger with
+    size."""
     from PIL import Image, ImageDraw
 
     _, _, height, width = origin.place
@@ -186,7 +215,8 @@ def plain(text: str) -> str:
 
 
 def r2_against_l0(A: Tensor, Z: Tensor, D: Tensor, thresholds: int = THRESHOLDS) -> tuple[Tensor, Tensor]:
-    """Mean nonzeros a row and r2 when only codes with ``|z| ||D_j||`` above a threshold are kept (t,), sparsest last.
+    """Mean nonzeros a row and r2 when only codes with ``|z| ||D_j||`` above a threshold are kept (t,),
+    sparsest last.
 
     Thresholds are quantiles of the codes that are not zero; the first keeps all of them.
     """

@@ -18,12 +18,15 @@ class ProgressBar(RichProgressBar):
     """Lightning's bar with the figures that matter: loss, optimality gap, rows a second."""
 
     def get_metrics(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> dict[str, Any]:
-        shown = {name: value for name, value in super().get_metrics(trainer, pl_module).items() if name != "v_num"}
+        shown = {
+            name: value for name, value in super().get_metrics(trainer, pl_module).items() if name != "v_num"
+        }
         return {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in shown.items()}
 
 
 class Histograms(lightning.Callback):
-    """Histograms of the codes (first validation batch) and of the atom norms, at each validation during training."""
+    """Histograms of the codes (first validation batch) and of the atom norms, at each validation during
+    training."""
 
     def on_validation_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any,
@@ -36,7 +39,9 @@ class Histograms(lightning.Callback):
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         assert isinstance(pl_module, SemiNMFModule)
         for writer in tensorboards(trainer):
-            writer.add_histogram("val/atom_norms", pl_module.dictionary.detach().norm(dim=1), pl_module.global_step)
+            writer.add_histogram(
+                "val/atom_norms", pl_module.dictionary.detach().norm(dim=1), pl_module.global_step
+            )
 
 
 class SaveDictionary(lightning.Callback):
