@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from seminmf_lightning.harvest.adapters import Feed, ImageFeed, TensorFeed, TextFeed, whole_picture
+from seminmf_lightning.harvest.adapters import Feed, ImageFeed, TensorFeed, whole_picture
 from seminmf_lightning.harvest.models.base import Loaded, Model, only, weights_digest
+from seminmf_lightning.harvest.text_feed import TextFeed
 
 
 @dataclass

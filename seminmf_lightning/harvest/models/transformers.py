@@ -9,13 +9,14 @@ from typing import Any
 import torch
 
 from seminmf_lightning.core.checks import one_of, whole_number
-from seminmf_lightning.harvest.adapters import CentreCrop, Feed, ImageFeed, TextFeed, whole_picture
+from seminmf_lightning.harvest.adapters import CentreCrop, Feed, ImageFeed, whole_picture
 from seminmf_lightning.harvest.models.base import Loaded, Model, local_path, only, weights_digest
 
 WARPED_FROM = 384
 """Side from which ConvNeXT's processor resizes without a crop."""
 LONGEST = 1024
 """Tokens of a window where neither the user nor the model says less."""
+from seminmf_lightning.harvest.text_feed import TextFeed
 
 
 @dataclass
