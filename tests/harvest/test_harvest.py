@@ -12,8 +12,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,47 +20,16 @@ import pytest
 import tiny_networks as tiny
 import torch
 from commands import ROOT
-from harvests import image_recipe, job, text_recipe
+from harvests import CPU, all_rows, image_recipe, job, needs, text_recipe
 from hydra import compose, initialize_config_dir
-from hypothesis import given
-from hypothesis import strategies as st
-from torch import nn
 
 from seminmf_lightning.core.discovery import build
 from seminmf_lightning.data import HarvestDataModule, HarvestedRows
 from seminmf_lightning.data.live import LiveStream
-from seminmf_lightning.harvest import Harvester, HarvestRecipe, Store, StoreError
+from seminmf_lightning.harvest import HarvestRecipe, Store, StoreError
 from seminmf_lightning.harvest import store as store_module
-from seminmf_lightning.harvest.adapters import CentreCrop, Item, TensorFeed
 from seminmf_lightning.harvest.inputs import Inputs
-from seminmf_lightning.harvest.layers import Layer, match_layers
-from seminmf_lightning.harvest.provenance import PatchOrigin, TokenOrigin, Tracer
-from seminmf_lightning.harvest.row_selection import Rows, Selector
-
-CPU = torch.device("cpu")
-FEED = TensorFeed()
-
-
-@pytest.fixture
-def corpus(tmp_path: Path) -> Path:
-    file = tmp_path / "corpus.jsonl"
-    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in tiny.texts(40)))
-    return file
-
-
-@pytest.fixture
-def bert(tmp_path: Path) -> Path:
-    pytest.importorskip("transformers")
-    return tiny.bert(tmp_path / "bert")
-
-
-def all_rows(harvester: Harvester) -> dict[str, Rows]:
-    parts: dict[str, list[Rows]] = {}
-    for pool in harvester.pools(harvester.read(range(len(harvester.inputs)))):
-        found = harvester.harvest(pool)
-        for layer, rows in found.rows.items() if found else ():
-            parts.setdefault(str(layer), []).append(rows)
-    return {layer: Rows.join(found) for layer, found in parts.items()}
+from seminmf_lightning.harvest.provenance import Tracer
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
@@ -110,108 +77,8 @@ def test_a_model_without_padding_or_special_tokens(tmp_path: Path, corpus: Path)
         all_rows(text_recipe(folder, corpus, layers="h.1", tokens="cls").harvester(CPU))
 
 
-def test_rows_of_maps_survive_what_later_layers_do_in_place(tmp_path: Path) -> None:
-    folder = tiny.pictures(tmp_path / "pictures")
-    found = all_rows(image_recipe(folder, layers=["first", "second", "relu@1"]).harvester(CPU))
-    network, inputs = tiny.convolutions(), build(Inputs, {"name": "images", "path": str(folder)})
-    from seminmf_lightning.harvest.models.callable import unit_range
-
-    x = torch.stack([unit_range(inputs.read(number)) for number in range(8)])
-    with torch.no_grad():
-        first = network.first(x)
-        second = network.second(first.relu())
-    for name, direct in (("first", first), ("second", second), ("relu@1", second.relu())):
-        rows = found[name]
-        assert (rows.values - direct.permute(0, 2, 3, 1).flatten(0, 2)).abs().max() < 1e-6
-        y, x_at, example = rows.origin["y"][7], rows.origin["x"][7], rows.origin["example"][7]
-        assert torch.allclose(rows.values[7], direct[example, :, y, x_at])
-
-
-def test_rows_of_timm_and_torchvision_are_those_of_a_direct_pass(tmp_path: Path) -> None:
-    needs("timm")
-    import timm
-    import torchvision
-
-    folder = tiny.pictures(tmp_path / "pictures")
-    torch.manual_seed(0)
-    vit = timm.create_model("vit_tiny_patch16_224", pretrained=False, img_size=32, depth=2).eval()
-    torch.save(vit.state_dict(), tmp_path / "vit.pt")
-    torch.manual_seed(0)
-    resnet = torchvision.models.resnet18(weights=None).eval()
-    torch.save(resnet.state_dict(), tmp_path / "resnet.pt")
-    inputs = {"name": "images", "path": str(folder)}
-    models = (
-        ({"name": "timm", "path": "vit_tiny_patch16_224", "checkpoint": str(tmp_path / "vit.pt"),
-          "options": {"img_size": 32, "depth": 2}}, "blocks.1", vit),
-        ({"name": "torchvision", "path": "resnet18", "weights": None, "checkpoint": str(tmp_path / "resnet.pt"),
-          "image_size": 32}, "layer2.0.bn2", resnet),
-    )  # fmt: skip
-    for model, layer, direct in models:
-        recipe = HarvestRecipe(model, inputs, layer, tokens="all", batch_size=3)
-        rows = all_rows(recipe.harvester(CPU))[layer]
-        kept = []
-        handle = direct.get_submodule(layer).register_forward_hook(
-            lambda module, args, out, kept=kept: kept.append(out.clone())
-        )
-        transform = recipe.loaded.feed.transform
-        with torch.no_grad():
-            direct(torch.stack([transform(build(Inputs, inputs).read(number)) for number in range(8)]))
-        handle.remove()
-        expected = kept[0] if kept[0].ndim == 3 else kept[0].permute(0, 2, 3, 1).flatten(1, 2)
-        assert (rows.values - expected.flatten(0, 1)).abs().max() < 1e-6
-        assert recipe.loaded.feed.region(40, 48)[2] <= 40
-        if expected.shape[1] == 5:  # the ViT: [CLS] and 2 x 2 patches
-            assert rows.origin["y"][:5].tolist() == [-1, 0, 0, 1, 1]
-            assert len(all_rows(replace(recipe, tokens="no_special").harvester(CPU))[layer].values) == 8 * 4
-            assert len(all_rows(replace(recipe, tokens="cls").harvester(CPU))[layer].values) == 8
-
-
 # --- which positions
 # -----------------------------------------------------------------------------------------------------
-
-
-@st.composite
-def sequences(draw: Any) -> tuple[torch.Tensor, list[Item]]:
-    lengths = draw(st.lists(st.integers(1, 6), min_size=1, max_size=5))
-    items = []
-    for number, length in enumerate(lengths):
-        special = torch.zeros(length, dtype=torch.bool)
-        special[0] = True
-        spans = torch.stack([torch.arange(length), torch.arange(length) + 1], dim=1).int()
-        items.append(Item(number, number % 2, {}, special, spans))
-    output = torch.arange(float(len(lengths) * max(lengths) * 2)).reshape(len(lengths), max(lengths), 2)
-    return output, items
-
-
-@given(sequences(), st.sampled_from(["all", "cls", "no_special", "mean", "random"]))
-def test_padding_never_becomes_a_row(problem: tuple[torch.Tensor, list[Item]], tokens: str) -> None:
-    output, items = problem
-    rows = Selector(tokens, 2 if tokens == "random" else None).rows(Layer("x"), output, items, FEED)
-    expected, places = [], []
-    for number, item in enumerate(items):  # the naive way
-        allowed = (
-            list(range(item.tokens))
-            if tokens == "all"
-            else [0]
-            if tokens == "cls"
-            else list(range(1, item.tokens))
-        )
-        if tokens == "mean":
-            expected += [output[number, allowed].mean(0)] if allowed else []
-            continue
-        places += [(number, place) for place in allowed]
-        expected += [output[number, place] for place in allowed]
-    if tokens == "random":
-        found = list(zip(rows.origin["example"].tolist(), rows.origin["position"].tolist(), strict=True))
-        assert set(found) <= set(places) and len(set(found)) == len(found)
-        assert len(found) == sum(min(2, item.tokens - 1) for item in items)
-        assert all(torch.equal(value, output[place]) for value, place in zip(rows.values, found, strict=True))
-        return
-    assert torch.allclose(rows.values, torch.stack(expected) if expected else torch.empty(0, 2))
-    if tokens != "mean":
-        assert rows.origin["position"].tolist() == [place for _, place in places]
-        starts = [-1 if place == 0 else place for _, place in places]
-        assert rows.origin["start"].tolist() == starts
 
 
 def test_short_and_empty_texts_give_the_same_rows_in_any_batch(bert: Path, tmp_path: Path) -> None:
@@ -231,31 +98,6 @@ def test_short_and_empty_texts_give_the_same_rows_in_any_batch(bert: Path, tmp_p
     for size in (1, 4, 64):
         rows = all_rows(text_recipe(gpt, file, layers="h.0", batch_size=size).harvester(CPU))["h.0"]
         assert rows.origin["position"].tolist() == [0, 0, 0, 1, 2, 0]
-
-
-def test_maps_with_channels_last_are_seen_by_their_shape() -> None:
-    items = [Item(number, 0, {"picture": torch.zeros(3, 32, 48)}) for number in range(2)]
-    first = torch.arange(2.0 * 5 * 4 * 6).reshape(2, 5, 4, 6)  # (n, c, h, w)
-    feed = TensorFeed(pictures=True)
-    for output in (first, first.permute(0, 2, 3, 1)):
-        rows = Selector("all").rows(Layer("x"), output, items, feed)
-        assert torch.equal(rows.values, first.permute(0, 2, 3, 1).reshape(-1, 5))
-        assert rows.origin["y"][:7].tolist() == [0] * 6 + [1]
-    square = torch.arange(2.0 * 64).reshape(2, 4, 4, 4)  # its shape does not tell
-    items = [Item(number, 0, {"picture": torch.zeros(3, 32, 32)}) for number in range(2)]
-    for usual, expected in ((False, square.permute(0, 2, 3, 1)), (True, square)):
-        feed.channels_last = usual
-        assert torch.equal(
-            Selector("all").rows(Layer("x"), square, items, feed).values, expected.reshape(-1, 4)
-        )
-
-
-def test_sequences_that_are_no_pictures_lose_no_position() -> None:
-    for t in (2, 5, 10, 17):
-        items = [Item(number, 0, {"tensor": torch.zeros(t, 3)}) for number in range(2)]
-        output = torch.randn(2, t, 4)
-        assert torch.equal(Selector().rows(Layer("x"), output, items, FEED).values, output.reshape(-1, 4))
-        assert len(Selector().rows(Layer("x"), output, items, TensorFeed(1)).values) == 2 * (t - 1)
 
 
 def test_a_layer_of_zeros_mostly_keeps_its_rows(tmp_path: Path) -> None:
@@ -286,28 +128,6 @@ def test_a_long_text_is_run_in_parts(bert: Path, tmp_path: Path) -> None:
     assert len(origins) == len((tmp_path / "long.txt").read_text().split())
 
 
-def test_inputs_that_changed_are_noticed(tmp_path: Path) -> None:
-    folder = tiny.pictures(tmp_path / "pictures", 8)
-    assert job(image_recipe(folder), tmp_path / "store").run() is not None
-    (folder / "00.png").rename(folder / "zz.png")
-    with pytest.raises(StoreError, match=r"holds another harvest.*inputs\.digest"):
-        job(image_recipe(folder), tmp_path / "store").run()
-    tracer = Tracer(Store(tmp_path / "store"))
-    with pytest.raises(StoreError, match="the inputs have changed"):
-        tracer.picture(tracer.origin(0))
-
-
-def test_random_tokens_do_not_depend_on_the_batch(bert: Path, corpus: Path) -> None:
-    one, other = (
-        all_rows(text_recipe(bert, corpus, tokens="random", number=3, batch_size=size).harvester(CPU))[
-            "encoder.layer.1"
-        ]
-        for size in (1, 7)
-    )
-    assert np.array_equal(one.origin["position"], other.origin["position"])
-    assert (one.values - other.values).abs().max() < 1e-6
-
-
 def test_norms_far_above_the_median_are_dropped_or_clipped(bert: Path, corpus: Path, tmp_path: Path) -> None:
     layer = "encoder.layer.1.intermediate"
 
@@ -334,27 +154,6 @@ def test_norms_far_above_the_median_are_dropped_or_clipped(bert: Path, corpus: P
 
 # --- layers
 # ------------------------------------------------------------------------------------------------------------
-
-
-def test_layers_by_name_and_glob() -> None:
-    network = nn.ModuleDict(
-        {"a": nn.Sequential(nn.Linear(1, 1), nn.ReLU()), "b": nn.ModuleDict({"c": nn.Linear(1, 1)})}
-    )
-    assert [str(layer) for layer in match_layers(network, ["b.c@2", "a.*"])] == ["a.0", "a.1", "b.c@2"]
-    assert [str(layer) for layer in match_layers(network, "**.c")] == ["b.c"]
-    with pytest.raises(ValueError, match=r"'a\.00' is not in this ModuleDict; nearest: a\.0"):
-        match_layers(network, "a.00")
-    with pytest.raises(ValueError, match="no layer asked for"):
-        match_layers(network, [])
-
-
-def test_layers_that_give_no_rows_are_named(tmp_path: Path) -> None:
-    folder = tiny.pictures(tmp_path / "pictures", 2)
-    for layer, words in (
-        ("names", "layer names returns list, not a tensor"), ("relu@5", r"relu@5 was not reached.*2 times"),
-    ):  # fmt: skip
-        with pytest.raises(ValueError, match=words):
-            all_rows(image_recipe(folder, layers=layer).harvester(CPU))
 
 
 def test_a_width_that_changes_is_named(tmp_path: Path) -> None:
@@ -392,45 +191,6 @@ def test_out_of_memory_says_which_batch_was_tried(tmp_path: Path, monkeypatch: p
 
 # --- the store
 # -------------------------------------------------------------------------------------------------------
-
-
-def test_every_row_can_be_found_again(bert: Path, corpus: Path, tmp_path: Path) -> None:
-    assert job(text_recipe(bert, corpus, tokens="all"), tmp_path / "store", shard_mb=0.02).run() is not None
-    tracer, words = Tracer(Store(tmp_path / "store")), []
-    seen = [tracer.origin(row) for row in range(len(tracer))]
-    assert len(list((tmp_path / "store" / "encoder.layer.1").glob("*.safetensors"))) > 2
-    for origin in seen:
-        assert isinstance(origin, TokenOrigin)
-        if origin.start >= 0:
-            words.append(origin.text[origin.start : origin.stop])
-            assert f"[[{words[-1]}]]" in str(origin)
-        else:
-            assert "special token" in str(origin)
-    assert words == " ".join(json.loads(line)["text"] for line in corpus.read_text().splitlines()).split()
-    with pytest.raises(IndexError, match="row 999999"):
-        tracer.origin(999999)
-
-
-def test_every_patch_can_be_found_again(script, tmp_path: Path) -> None:
-    folder = tiny.pictures(tmp_path / "pictures")
-    assert job(image_recipe(folder), tmp_path / "store").run() is not None
-    tracer = Tracer(Store(tmp_path / "store"))
-    boxes = [tracer.origin(row) for row in range(len(tracer))]
-    assert all(isinstance(origin, PatchOrigin) and origin.size == (40, 48) for origin in boxes)
-    first = [origin.box for origin in boxes if origin.example == 0]
-    assert (
-        sum((bottom - top) * (right - left) for top, left, bottom, right in first) == 40 * 48
-    )  # the patches tile the picture
-    done = script("show_rows", f"store={tmp_path}/store", "rows=[0,5]", f"pictures={tmp_path}/shown")
-    assert "00.png: patch [0:" in done.stdout
-    assert len(list((tmp_path / "shown").glob("*.png"))) == 2
-
-
-@given(st.integers(20, 500), st.integers(20, 500))
-def test_a_centre_crop_lies_in_its_picture(height: int, width: int) -> None:
-    top, left, h, w = CentreCrop((256, 256), (224, 224))(height, width)
-    assert top >= 0 and left >= 0 and top + h <= height + 1e-6 and left + w <= width + 1e-6
-    assert h == pytest.approx(min(height, width) * 224 / 256)
 
 
 def command(store: Path, corpus: Path, bert: Path, *more: str) -> list[str]:
@@ -764,14 +524,3 @@ def test_every_shipped_config_harvests(
     assert manifest is not None and manifest["complete"]
     assert len(HarvestedRows(str(tmp_path / "store"), verify=True)) > 0
     assert str(Tracer(Store(tmp_path / "store")).origin(0))
-
-
-def needs(library: str) -> None:
-    """Skip unless the library imports: next to the CPU wheel of torch, torchvision does not, nor timm, which
-    imports it."""
-    try:
-        import_module(library)
-    except (ImportError, RuntimeError) as error:
-        pytest.skip(
-            f"{library} does not import next to this torch; .ci/run has an environment of its own for it ({error})"
-        )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
-from seminmf_lightning.harvest import HarvestJob, HarvestRecipe, Store
+from seminmf_lightning.harvest import Harvester, HarvestJob, HarvestRecipe, Store
+from seminmf_lightning.harvest.row_selection import Rows
 
 CPU = torch.device("cpu")
 
@@ -48,3 +51,23 @@ def small_store(folder: Path) -> Path:
     )
     assert job.run() is not None
     return folder / "store"
+
+
+def all_rows(harvester: Harvester) -> dict[str, Rows]:
+    parts: dict[str, list[Rows]] = {}
+    for pool in harvester.pools(harvester.read(range(len(harvester.inputs)))):
+        found = harvester.harvest(pool)
+        for layer, rows in found.rows.items() if found else ():
+            parts.setdefault(str(layer), []).append(rows)
+    return {layer: Rows.join(found) for layer, found in parts.items()}
+
+
+def needs(library: str) -> None:
+    """Skip unless the library imports: next to the CPU wheel of torch, torchvision does not, nor timm, which
+    imports it."""
+    try:
+        import_module(library)
+    except (ImportError, RuntimeError) as error:
+        pytest.skip(
+            f"{library} does not import next to this torch; .ci/run has an environment of its own for it ({error})"
+        )
