@@ -1,8 +1,10 @@
-"""Checks at the door: one line each in the constructors, none inside the maths."""
+"""Validation of arguments: one line per argument in a constructor, none inside the maths."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from numbers import Integral, Real
 from typing import Any
 
@@ -41,3 +43,22 @@ def one_of(name: str, value: Any, accepted: tuple[str, ...]) -> str:
     if value not in accepted:
         raise ValueError(f"{name} must be one of {', '.join(accepted)}; got {value!r}")
     return value
+
+
+def known_names(kind: str, names: Iterable[str], accepted: Sequence[str]) -> None:
+    """Raise a TypeError that suggests the nearest accepted name for the first of ``names`` that is unknown.
+
+    >>> known_names("setting", ["tolerance"], ["tol", "seed"])
+    Traceback (most recent call last):
+    TypeError: unknown setting 'tolerance'; did you mean 'tol'? accepted: tol, seed
+    """
+    for name in names:
+        if name not in accepted:
+            raise TypeError(unknown_name(kind, name, accepted))
+
+
+def unknown_name(kind: str, name: str, accepted: Sequence[str]) -> str:
+    """Return the message for an unknown name: the nearest accepted one if any is near, and all of them."""
+    near = get_close_matches(name, accepted, 1, cutoff=0.5)
+    suggestion = f"; did you mean {near[0]!r}?" if near else ";"
+    return f"unknown {kind} {name!r}{suggestion} accepted: {', '.join(accepted) or 'none'}"

@@ -1,7 +1,11 @@
-"""Find an algorithm by the name of its file: no registry to edit.
+"""Find an algorithm by the name of its file, or of another package's entry point; there is no list to edit.
 
 ``build(Solver, {"name": "hals", "sweeps": 2})`` imports every file beside the one that defines ``Solver`` and
-makes the subclass whose file is ``hals.py``.
+makes the subclass whose file is ``hals.py``.  Another installed package adds its own under an entry-point group
+``seminmf_lightning.solvers`` (likewise ``encoders``, ``inits``, ``metrics``, ``sources``, ``models``, ``inputs``)::
+
+    [project.entry-points."seminmf_lightning.solvers"]
+    frank_wolfe = "their_package.frank_wolfe:FrankWolfe"
 """
 
 from __future__ import annotations
@@ -9,35 +13,92 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+import warnings
 from collections.abc import Mapping
 from dataclasses import fields
+from importlib import metadata
 from typing import Any, TypeVar
 
 import numpy as np
 
+from seminmf_lightning.core.checks import known_names, unknown_name
+
 T = TypeVar("T")
+
+_loaded_groups: set[str] = set()
+_plugin_names: dict[type, str] = {}
+"""Entry-point name of each class of another package."""
 
 
 def available(base: type[T]) -> dict[str, type[T]]:
-    """The concrete subclasses of ``base`` in its package, by the name of their file."""
-    package = importlib.import_module(base.__module__.rpartition(".")[0])
-    for found in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{package.__name__}.{found.name}")
-    subclasses, pending = {}, [base]
+    """Return the concrete subclasses of ``base`` by name: those beside it, of plugins, and otherwise imported.
+
+    >>> from seminmf_lightning.inits import Init
+    >>> list(available(Init))
+    ['data', 'random', 'svd']
+    """
+    package = base.__module__.rpartition(".")[0]
+    for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
+        importlib.import_module(f"{package}.{module.name}")
+    _load_plugins(base, f"seminmf_lightning.{package.rpartition('.')[2]}")
+    classes, pending = {}, [base]
     while pending:
         for subclass in pending.pop().__subclasses__():
             pending.append(subclass)
-            if not inspect.isabstract(subclass):
-                subclasses[subclass.__module__.rpartition(".")[2]] = subclass
-    return dict(sorted(subclasses.items()))
+            own = subclass.__module__.startswith(f"{package}.")
+            # A class from elsewhere never replaces one of this package.
+            if not inspect.isabstract(subclass) and (own or name_of(subclass) not in classes):
+                classes[name_of(subclass)] = subclass
+    return dict(sorted(classes.items()))
+
+
+def _load_plugins(base: type[Any], group: str) -> None:
+    """Import the entry points of a group once; one that fails is left out with a warning that names it."""
+    if group in _loaded_groups:
+        return
+    _loaded_groups.add(group)
+    for entry in metadata.entry_points(group=group):
+        try:
+            loaded = entry.load()
+            if not (inspect.isclass(loaded) and issubclass(loaded, base)):
+                raise TypeError(f"it is not a subclass of {base.__module__}.{base.__name__}")
+        except Exception as error:  # a plugin may raise anything on import
+            source = f" of {entry.dist.name}" if entry.dist else ""
+            warnings.warn(
+                f"{group}: the plugin {entry.name} = {entry.value}{source} was left out "
+                f"({type(error).__name__}: {error}); repair or uninstall it",
+                stacklevel=3,
+            )
+        else:
+            _plugin_names[loaded] = entry.name
+
+
+def default_for(base: type[Any], purpose: str) -> str:
+    """Return the name of the algorithm of this package whose ``default_for`` is ``purpose``.
+
+    >>> from seminmf_lightning.encoders import Encoder
+    >>> default_for(Encoder, "unpenalised")
+    'least_squares'
+    """
+    package = base.__module__.rpartition(".")[0]
+    own = (
+        name
+        for name, kind in available(base).items()
+        if kind.__module__ == f"{package}.{name}" and kind.default_for == purpose
+    )
+    return next(own)
 
 
 def build(base: type[T], spec: str | Mapping[str, Any] | T) -> T:
-    """Make an algorithm from its name, from ``{"name": ..., **arguments}``, or pass one through.
+    """Make an algorithm from its name or from ``{"name": ..., **arguments}``; return an instance unchanged.
 
     Raises:
-        TypeError: neither of the three, or an argument the algorithm does not have.
-        ValueError: no algorithm of that name, or an argument with a bad value.
+        TypeError: ``spec`` is none of these, or has an argument that the algorithm does not take.
+        ValueError: there is no algorithm of that name, or an argument has a bad value.
+
+    >>> from seminmf_lightning.solvers import Solver
+    >>> build(Solver, {"name": "hals", "sweeps": 2}).sweeps
+    2
     """
     kind = base.__name__.lower()
     if isinstance(spec, base):
@@ -46,28 +107,42 @@ def build(base: type[T], spec: str | Mapping[str, Any] | T) -> T:
         spec = {"name": spec}
     if not isinstance(spec, Mapping) or not isinstance(spec.get("name"), str):
         raise TypeError(f"{kind} must be a name, a mapping with a 'name', or a {base.__name__}; got {spec!r}")
-    found = available(base)
+    classes, name = available(base), spec["name"]
+    if name not in classes:
+        raise ValueError(unknown_name(kind, name, list(classes)))
     arguments = {key: without_numpy(value) for key, value in spec.items() if key != "name"}
-    if spec["name"] not in found:
-        raise ValueError(f"unknown {kind} {spec['name']!r}; available: {', '.join(found)}")
-    chosen = found[spec["name"]]
-    accepted = [field.name for field in fields(chosen)]  # type: ignore[arg-type]
-    if unknown := sorted(set(arguments) - set(accepted)):
-        raise TypeError(
-            f"{kind} {spec['name']!r} has no argument {', '.join(unknown)}; it accepts {', '.join(accepted)}"
-        )
-    return chosen(**arguments)
+    accepted = [field.name for field in fields(classes[name])]  # type: ignore[arg-type]
+    known_names(f"argument of {kind} {name!r}", arguments, accepted)
+    return classes[name](**arguments)
+
+
+def name_of(algorithm: object) -> str:
+    """Return the name under which :func:`build` finds the class of ``algorithm`` (or ``algorithm`` itself).
+
+    >>> from seminmf_lightning.inits.svd import SVD
+    >>> name_of(SVD())
+    'svd'
+    """
+    kind = algorithm if inspect.isclass(algorithm) else type(algorithm)
+    return _plugin_names.get(kind) or kind.__module__.rpartition(".")[2]
 
 
 def spec_of(algorithm: Any) -> dict[str, Any]:
-    """The plain mapping that :func:`build` turns into an equal algorithm."""
-    name = type(algorithm).__module__.rpartition(".")[2]
-    return {"name": name} | {
-        field.name: without_numpy(getattr(algorithm, field.name)) for field in fields(algorithm)
-    }
+    """Return the plain mapping from which :func:`build` makes an equal algorithm.
+
+    >>> from seminmf_lightning.inits.svd import SVD
+    >>> spec_of(SVD())
+    {'name': 'svd'}
+    """
+    arguments = {field.name: without_numpy(getattr(algorithm, field.name)) for field in fields(algorithm)}
+    return {"name": name_of(algorithm)} | arguments
 
 
 def without_numpy(value: Any) -> Any:
-    """Python's own number where ``value`` is one of numpy's, as searches over ``np.logspace`` give: it
-    prints, compares and serialises like any other."""
+    """Return Python's own number for a numpy scalar (a search over ``np.logspace`` gives such): it prints,
+    compares and serialises like any other.
+
+    >>> without_numpy(np.float64(0.5))
+    0.5
+    """
     return value.item() if isinstance(value, np.generic) else value

@@ -19,6 +19,8 @@ Effort = tuple[float, ...]
 class Encoder(ABC):
     """Codes Z with A ~ Z D, for a dictionary given once."""
 
+    default_for: ClassVar[str | None] = None
+    """The problem that ``encoder=auto`` chooses this encoder for: ``penalised``, ``unpenalised``, or neither."""
     sparse: ClassVar[bool]
     """Whether most codes are exactly zero, so that they are worth storing as a sparse matrix."""
 
@@ -47,7 +49,7 @@ class Encoder(ABC):
 
 
 class Penalised(Encoder):
-    """An encoder whose codes have an l1 penalty."""
+    """An encoder whose codes have an l1 penalty, its argument ``l1_penalty``."""
 
     @abstractmethod
     def with_penalty(self, l1_penalty: float) -> Encoder:

@@ -58,6 +58,7 @@ class Lasso(Penalised):
     """At validation and in ``encode``: replace the codes by the least-squares ones on their support,
     unshrunk."""
 
+    default_for: ClassVar[str | None] = "penalised"
     sparse: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

@@ -21,6 +21,7 @@ ROWS_AT_ONCE = 8192
 class LeastSquares(Encoder):
     """``Z = A D^+``, of least norm where several are best (k > d, repeated or zero atoms)."""
 
+    default_for: ClassVar[str | None] = "unpenalised"
     sparse: ClassVar[bool] = False
 
     def training(self, D: Tensor, effort: Effort) -> Encode:

@@ -1,5 +1,34 @@
-"""Learners: what is remembered of the data, and how the dictionary follows from it."""
+"""Learners: which sums over the data are kept, and how the dictionary follows from them."""
 
-from seminmf_lightning.learners.base import Learner, Recipe, make_learner
+from __future__ import annotations
+
+import warnings
+
+from seminmf_lightning.learners.base import Learner
+from seminmf_lightning.learners.exact import ExactLearner
+from seminmf_lightning.learners.online import OnlineLearner
+from seminmf_lightning.learners.recipe import Recipe
 
 __all__ = ["Learner", "Recipe", "make_learner"]
+
+LEARNERS: dict[str, type[Learner]] = {"second_moment": ExactLearner, "codes": OnlineLearner}
+"""Learner for each value of ``statistics`` but ``auto``."""
+
+
+def make_learner(recipe: Recipe, features: int) -> Learner:
+    """Return the learner that the recipe asks for, for rows of ``features`` numbers.
+
+    Raises:
+        ValueError: the encoder cannot work with dictionaries of this shape.
+
+    >>> type(make_learner(Recipe(nb_concepts=8, l1_penalty=0.1), features=24)).__name__
+    'OnlineLearner'
+    """
+    recipe.encoder.check(recipe.nb_concepts, features)
+    if not recipe.penalised and not recipe.encoder.sparse and recipe.nb_concepts >= features:
+        warnings.warn(
+            f"nb_concepts={recipe.nb_concepts} is not less than the {features} features: with l1_penalty=0 such a "
+            "dictionary fits anything exactly, as the identity does; lower nb_concepts or set l1_penalty",
+            stacklevel=2,
+        )
+    return LEARNERS[recipe.statistics_for(features)](recipe, features)

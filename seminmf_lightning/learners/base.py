@@ -13,134 +13,18 @@ the same object:
 
 from __future__ import annotations
 
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from seminmf_lightning.core.checks import one_of, real_number, whole_number
-from seminmf_lightning.core.discovery import available, build, spec_of, without_numpy
-from seminmf_lightning.core.normalize import MODES, Normalizer
+from seminmf_lightning.core.discovery import name_of, spec_of
+from seminmf_lightning.core.normalize import Normalizer
 from seminmf_lightning.core.sums import Sums
-from seminmf_lightning.encoders import Effort, Encoder, Penalised
-from seminmf_lightning.inits import Init
-from seminmf_lightning.learners.penalty import START
-from seminmf_lightning.solvers import Solver
-
-STATISTICS = ("auto", "second_moment", "codes")
-AFFORDABLE_FEATURES = 8192
-"""Widest d for which ``statistics=auto`` keeps C (d, d): 0.5 GB in float64."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """Every choice that is not the data, checked; the problem and the algorithms that solve it."""
-
-    nb_concepts: int = 64
-    """Atoms of the dictionary, k."""
-    l1_penalty: float = 0.0
-    """Weight of ``||z||_1`` in the objective, in normalised units (rows of mean norm 1)."""
-    target_l0: float | None = None
-    """Instead of a penalty: the mean nonzeros a row that the penalty is tuned to while training, on held-out
-    rows."""
-    solver: Any = "hals"
-    """A name, a mapping with a ``name``, or a :class:`Solver`; the recipe holds the :class:`Solver`."""
-    init: Any = "data"
-    """Likewise an :class:`Init`."""
-    encoder: Any = "auto"
-    """Likewise an :class:`Encoder`; ``auto``: lasso under a penalty, else least squares."""
-    statistics: str = "auto"
-    """``second_moment`` (exact, one pass, l1_penalty = 0 only), ``codes`` (online), or ``auto``."""
-    normalize: str = "scale"
-    """``scale`` rows to a mean norm of 1, ``center`` and scale them, or ``none``."""
-    tol: float = 1e-4
-    """Relative decrease of the objective below which training stops: over ten solver steps, or over a
-    pass."""
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            object.__setattr__(self, field.name, without_numpy(getattr(self, field.name)))
-        whole_number("nb_concepts", self.nb_concepts, 1)
-        whole_number("seed", self.seed, 0)
-        real_number("l1_penalty", self.l1_penalty, 0)
-        real_number("tol", self.tol, 0)
-        if self.target_l0 is not None:
-            real_number("target_l0", self.target_l0, 0, exclusive=True)
-            if self.target_l0 > self.nb_concepts:
-                raise ValueError(
-                    f"target_l0={self.target_l0:g} is more than nb_concepts={self.nb_concepts}; it must be in (0, k]"
-                )
-            if self.l1_penalty > 0:
-                raise ValueError(
-                    f"target_l0={self.target_l0:g} and l1_penalty={self.l1_penalty:g} are two ways to say the same: give one"
-                )
-        one_of("statistics", self.statistics, STATISTICS)
-        one_of("normalize", self.normalize, MODES)
-        solver = build(Solver, self.solver)
-        object.__setattr__(self, "solver", solver)
-        object.__setattr__(self, "init", build(Init, self.init))
-        object.__setattr__(self, "encoder", self._build_encoder())
-        if self.penalised and not solver.supports_penalty:
-            asked = (
-                f"l1_penalty={self.l1_penalty:g}"
-                if self.target_l0 is None
-                else f"target_l0={self.target_l0:g}"
-            )
-            able = [name for name, kind in available(Solver).items() if kind.supports_penalty]
-            raise ValueError(
-                f"solver={_name(solver)} cannot keep the atoms bounded, which {asked} needs "
-                f"(else D grows, Z shrinks and nothing gets sparse): use solver={' or solver='.join(able)}"
-            )
-        if self.penalised and not isinstance(self.encoder, Penalised):
-            raise ValueError(
-                f"encoder={_name(self.encoder)} knows no penalty: use encoder=lasso or auto, or l1_penalty=0"
-            )
-        if (self.penalised or self.encoder.sparse) and self.statistics == "second_moment":
-            raise ValueError(
-                "statistics=second_moment is exact only for least-squares codes (l1_penalty=0); use statistics=codes or auto"
-            )
-
-    def _build_encoder(self) -> Encoder:
-        if isinstance(self.encoder, Encoder):
-            return self.encoder
-        spec = {"name": self.encoder} if isinstance(self.encoder, str) else dict(self.encoder)
-        if spec.get("name") == "auto":
-            spec = {"name": "lasso" if self.penalised else "least_squares"}
-        if spec.get("name") == "lasso":
-            spec.setdefault("l1_penalty", self.l1_penalty if self.target_l0 is None else START)
-        return build(Encoder, spec)
-
-    @property
-    def penalised(self) -> bool:
-        """Whether the objective has an l1 term, of given or of tuned weight."""
-        return self.l1_penalty > 0 or self.target_l0 is not None
-
-    @property
-    def bounded(self) -> bool:
-        """Whether atoms are kept in the unit ball: a penalty needs it, and codes counted one by one read
-        better with it."""
-        return self.penalised or (self.encoder.sparse and self.solver.supports_penalty)
-
-    def plain(self) -> dict[str, Any]:
-        """Numbers, strings and mappings of them, from which ``Recipe(**plain)`` makes an equal recipe."""
-        made = {name: spec_of(getattr(self, name)) for name in ("solver", "init", "encoder")}
-        return {field.name: getattr(self, field.name) for field in fields(self)} | made
-
-    def statistics_for(self, features: int) -> str:
-        """``second_moment`` or ``codes``: what ``auto`` means for d features."""
-        if self.statistics != "auto":
-            return self.statistics
-        exact = not self.penalised and not self.encoder.sparse
-        return "second_moment" if exact and features <= AFFORDABLE_FEATURES else "codes"
-
-
-def _name(algorithm: object) -> str:
-    return type(algorithm).__module__.rpartition(".")[2]
+from seminmf_lightning.encoders import Effort, Encoder
+from seminmf_lightning.learners.recipe import Recipe
 
 
 class Learner(ABC):
@@ -232,7 +116,7 @@ class Learner(ABC):
         if not better.sum().isfinite():  # a fortieth of the time of `isfinite().all()`
             finite = S.isfinite().all() and P.isfinite().all()
             cause = (
-                f"solver={_name(self.recipe.solver)} returned"
+                f"solver={name_of(self.recipe.solver)} returned"
                 if finite
                 else "the statistics of the codes hold"
             )
@@ -279,18 +163,3 @@ class Learner(ABC):
     @abstractmethod
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from ``state``."""
-
-
-def make_learner(recipe: Recipe, features: int) -> Learner:
-    """The learner that the recipe asks for, for rows of ``features`` numbers."""
-    recipe.encoder.check(recipe.nb_concepts, features)
-    if not recipe.penalised and not recipe.encoder.sparse and recipe.nb_concepts >= features:
-        warnings.warn(
-            f"nb_concepts={recipe.nb_concepts} is not less than the {features} features: with l1_penalty=0 such a "
-            "dictionary fits anything exactly, the identity does; lower nb_concepts or set l1_penalty",
-            stacklevel=2,
-        )
-    from seminmf_lightning.learners.exact import FullBatch
-    from seminmf_lightning.learners.online import Online
-
-    return {"second_moment": FullBatch, "codes": Online}[recipe.statistics_for(features)](recipe, features)

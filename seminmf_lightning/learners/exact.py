@@ -19,7 +19,8 @@ from seminmf_lightning.core.linalg import RowSpace, as_written, idle_atoms, row_
 from seminmf_lightning.core.normalize import Normalizer
 from seminmf_lightning.core.objective import NOTHING, eckart_young_bound, optimality_gap
 from seminmf_lightning.core.sums import SecondMoment
-from seminmf_lightning.learners.base import Learner, Recipe
+from seminmf_lightning.learners.base import Learner
+from seminmf_lightning.learners.recipe import Recipe
 
 STEPS_BETWEEN_CHECKS = 10
 PLAIN_SCALES = (1e-8, 1e8)
@@ -44,7 +45,7 @@ class Reduced(NamedTuple):
         return (S + S.T) / 2, P
 
 
-class FullBatch(Learner):
+class ExactLearner(Learner):
     """Exact semi-NMF on C.  While few rows have been seen, the sample's C stands in for that of the whole.
 
     Lengths of atoms mean nothing here, so that they are 1; and entries are float32 numbers (held in float64),

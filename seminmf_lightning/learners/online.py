@@ -20,8 +20,9 @@ from seminmf_lightning.core.linalg import project_atoms, unit_atoms
 from seminmf_lightning.core.normalize import Normalizer
 from seminmf_lightning.core.sums import CodeStatistics
 from seminmf_lightning.encoders import Encode, Encoder, Penalised
-from seminmf_lightning.learners.base import Learner, Recipe
+from seminmf_lightning.learners.base import Learner
 from seminmf_lightning.learners.penalty import PenaltyTuner
+from seminmf_lightning.learners.recipe import Recipe
 
 FORGETTING = 5.0
 """Exponent r of the weight (1 - n / N)^r that old sums get when n rows make N in all (Mairal, section 3.4.3).
@@ -39,7 +40,7 @@ ROUGH_ITERATIONS = 30
 """Of the encoder, where nonzeros are counted with the starting dictionary, which is soon another."""
 
 
-class Online(Learner):
+class OnlineLearner(Learner):
     """Sparse (or least-squares) codes for each batch, then solver steps on (S, P)."""
 
     order_matters: ClassVar[bool] = True

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-START = 0.1
+INITIAL_PENALTY = 0.1
 GAIN = 0.15
 RECENT = 0.1  # weight of the newest batch in the mean number of nonzeros
 CLOSE = 0.01  # relative distance from the wanted number at which a search ends
@@ -26,7 +26,7 @@ class PenaltyTuner:
 
     def __init__(self, target: float) -> None:
         self.target = target
-        self.penalty = START
+        self.penalty = INITIAL_PENALTY
         self.bias = 1.0  # nonzeros of held-out rows over those of training rows, at one penalty
         self.recent: float | None = None
         self.held_out: float | None = None  # nonzeros when last counted on held-out rows

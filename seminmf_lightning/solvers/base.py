@@ -32,6 +32,8 @@ class Solver(ABC):
     max_iter: int = 500
     """l1_penalty = 0: most solver steps on the complete second moment, after the pass over the data."""
 
+    default_for: ClassVar[str | None] = None
+    """The problem that ``solver=None`` chooses this solver for: ``bounded`` atoms, ``free`` ones, or neither."""
     supports_penalty: ClassVar[bool] = True
     """Whether the method can keep atoms in the unit ball, which l1_penalty > 0 needs."""
     needs_positive_start: ClassVar[bool] = False

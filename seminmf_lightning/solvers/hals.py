@@ -9,6 +9,7 @@ makes codes sparse, neighbours whose codes hardly ever meet move together.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -34,6 +35,8 @@ class HALS(Solver):
 
     sweeps: int = 1
     """Passes over the atoms a step."""
+
+    default_for: ClassVar[str | None] = "bounded"
 
     def __post_init__(self) -> None:
         super().__post_init__()

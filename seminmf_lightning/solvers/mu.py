@@ -24,6 +24,7 @@ class MultiplicativeUpdate(Solver):
     inner_steps: int = 10
     """Updates of D a step, at fixed codes."""
 
+    default_for: ClassVar[str | None] = "free"
     supports_penalty: ClassVar[bool] = False
     needs_positive_start: ClassVar[bool] = True
 

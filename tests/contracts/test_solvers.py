@@ -68,9 +68,9 @@ def test_hals_equals_a_naive_sweep() -> None:
 
 
 def test_mu_refuses_bounded_atoms_and_arguments_are_checked() -> None:
-    with pytest.raises(ValueError, match="unknown solver 'adam'; available: hals, mu, pgd"):
+    with pytest.raises(ValueError, match="unknown solver 'adam'.* accepted: hals, mu, pgd"):
         build(Solver, "adam")
-    with pytest.raises(TypeError, match="no argument sweps"):
+    with pytest.raises(TypeError, match="'sweps'; did you mean 'sweeps'"):
         build(Solver, {"name": "hals", "sweps": 2})
     with pytest.raises(ValueError, match="at least 1"):
         build(Solver, {"name": "hals", "sweeps": 0})

@@ -305,7 +305,7 @@ def with_config(trained: Path, path: Path, config: Any, **tensors: torch.Tensor)
     [
         ("{", "not JSON"), ("[" * 100_000, "not JSON"), ("[]", "expected an object"),
         ('{"solver": {"name": "os"}}', "unknown solver"),
-        ('{"solver": {"name": "hals", "_target_": "os.system"}}', "no argument _target_"),
+        ('{"solver": {"name": "hals", "_target_": "os.system"}}', "unknown argument of solver .hals. ._target_."),
         ('{"nb_concepts": 5}', "D has 4 atoms"),
         ('{"nb_concepts": 1e99}', "whole number"), ('{"tol": NaN}', "tol"), ('{"data": 3}', "config.data: expected"),
         ('{"encoder": 7}', "settings"), ('{"l1_penalty": "0"}', "l1_penalty"), ('{"seed": ' + "9" * 5000 + "}", "not JSON"),

@@ -197,7 +197,10 @@ def test_target_l0_is_met_on_held_out_rows(signed: torch.Tensor) -> None:
         ({"target_l0": 0}, "target_l0"),
         ({"target_l0": 4, "l1_penalty": 0.1}, "give one"),
         ({"target_l0": 4, "solver": "mu"}, "solver=hals or solver=pgd"),
-        ({"l1_penalty": 0.1, "encoder": {"name": "omp"}}, "encoder=omp knows no penalty"),
+        (
+            {"l1_penalty": 0.1, "encoder": {"name": "omp"}},
+            "encoder=omp takes no penalty: use encoder=lasso or encoder=auto",
+        ),
         ({"encoder": {"name": "omp", "nonzeros": 0}}, "encoder.nonzeros"),
         ({"encoder": {"name": "omp", "nonzeros": 4}, "statistics": "second_moment"}, "second_moment"),
     ],

@@ -8,7 +8,7 @@ import lightning
 import torch
 from torchmetrics import MetricCollection
 
-from seminmf_lightning.learners.base import AFFORDABLE_FEATURES
+from seminmf_lightning.learners.recipe import AFFORDABLE_FEATURES
 from seminmf_lightning.metrics import dictionary_metrics
 from seminmf_lightning.training.data_port import unpack
 from seminmf_lightning.training.module import SemiNMFModule

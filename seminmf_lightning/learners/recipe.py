@@ -1,0 +1,167 @@
+"""Every training setting that does not describe the data: declared, documented and checked here alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from seminmf_lightning.core.checks import known_names, one_of, real_number, whole_number
+from seminmf_lightning.core.discovery import available, build, default_for, name_of, spec_of, without_numpy
+from seminmf_lightning.core.normalize import MODES
+from seminmf_lightning.encoders import Encoder, Penalised
+from seminmf_lightning.inits import Init
+from seminmf_lightning.learners.penalty import INITIAL_PENALTY
+from seminmf_lightning.solvers import Solver
+
+STATISTICS = ("auto", "second_moment", "codes")
+AFFORDABLE_FEATURES = 8192
+"""Largest number of features d for which ``statistics=auto`` keeps C (d, d): 0.5 GB in float64."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """The problem to solve and the algorithms that solve it, validated on construction.
+
+    The one declaration of the settings that the YAML files, the estimator, the Lightning module and the
+    integrations accept; they pass ``**settings`` to :meth:`from_settings`.
+
+    Raises:
+        TypeError: a setting has the wrong type.
+        ValueError: a setting is out of range, or two settings contradict each other.
+
+    >>> from seminmf_lightning.learners import Recipe
+    >>> recipe = Recipe(nb_concepts=32, l1_penalty=0.1)
+    >>> type(recipe.solver).__name__, type(recipe.encoder).__name__
+    ('HALS', 'Lasso')
+    >>> type(Recipe(nb_concepts=32).solver).__name__
+    'MultiplicativeUpdate'
+    """
+
+    nb_concepts: int = 64
+    """Atoms of the dictionary, k."""
+    l1_penalty: float = 0.0
+    """Weight of ``||z||_1`` in the objective, in normalised units (rows of mean norm 1)."""
+    target_l0: float | None = None
+    """Alternative to ``l1_penalty``: mean nonzeros per row; training tunes the penalty to it on held-out rows."""
+    solver: Any = None
+    """A name, a mapping with a ``name``, a :class:`Solver`, or None: ``mu`` without a penalty, ``hals`` where
+    atoms must stay bounded (a penalty or a sparse encoder).  The recipe holds the :class:`Solver`."""
+    init: Any = "data"
+    """A name, a mapping with a ``name``, or an :class:`Init`; the recipe holds the :class:`Init`."""
+    encoder: Any = "auto"
+    """A name, a mapping with a ``name``, an :class:`Encoder`, or ``auto``: ``lasso`` under a penalty, else
+    ``least_squares``.  The recipe holds the :class:`Encoder`."""
+    statistics: str = "auto"
+    """``second_moment`` (exact, one epoch, l1_penalty = 0 only), ``codes`` (online), or ``auto``."""
+    normalize: str = "scale"
+    """``scale`` rows to a mean norm of 1, ``center`` and scale them, or ``none``."""
+    tol: float = 1e-4
+    """Relative decrease of the objective below which training stops: over ten solver steps (exact) or over an
+    epoch (online)."""
+    seed: int = 0
+    """Seed of the starting dictionary, the order of rows and the replacement of dead atoms."""
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> Recipe:
+        """Make a recipe from keyword arguments.
+
+        Raises:
+            TypeError: a key is not a setting; the message suggests the nearest one.
+
+        >>> Recipe.from_settings({"l1_penality": 0.1})
+        Traceback (most recent call last):
+        TypeError: unknown setting 'l1_penality'; did you mean 'l1_penalty'? accepted: nb_concepts, ...
+        """
+        known_names("setting", settings, [field.name for field in fields(cls)])
+        return cls(**settings)
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            self._set(field.name, without_numpy(getattr(self, field.name)))
+        whole_number("nb_concepts", self.nb_concepts, 1)
+        whole_number("seed", self.seed, 0)
+        real_number("l1_penalty", self.l1_penalty, 0)
+        real_number("tol", self.tol, 0)
+        one_of("statistics", self.statistics, STATISTICS)
+        one_of("normalize", self.normalize, MODES)
+        if self.target_l0 is not None:
+            self._check_target(self.target_l0)
+        self._set("init", build(Init, self.init))
+        self._set("encoder", self._build_encoder())
+        needs_bounds = self.penalised or self.encoder.sparse
+        chosen = (
+            default_for(Solver, "bounded" if needs_bounds else "free") if self.solver is None else self.solver
+        )
+        self._set("solver", build(Solver, chosen))
+        self._check_combination()
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+    def _check_target(self, target: float) -> None:
+        real_number("target_l0", target, 0, exclusive=True)
+        if target > self.nb_concepts:
+            raise ValueError(
+                f"target_l0={target:g} is more than nb_concepts={self.nb_concepts}; it must be in (0, k]"
+            )
+        if self.l1_penalty > 0:
+            raise ValueError(
+                f"target_l0={target:g} and l1_penalty={self.l1_penalty:g} exclude each other: give one of them"
+            )
+
+    def _build_encoder(self) -> Encoder:
+        if not isinstance(self.encoder, str | Mapping):
+            return build(Encoder, self.encoder)
+        spec = {"name": self.encoder} if isinstance(self.encoder, str) else dict(self.encoder)
+        if spec.get("name") == "auto":
+            spec["name"] = default_for(Encoder, "penalised" if self.penalised else "unpenalised")
+        if issubclass(available(Encoder).get(str(spec.get("name")), Encoder), Penalised):
+            spec.setdefault("l1_penalty", self.l1_penalty if self.target_l0 is None else INITIAL_PENALTY)
+        return build(Encoder, spec)
+
+    def _check_combination(self) -> None:
+        if self.penalised and not self.solver.supports_penalty:
+            penalty = (
+                f"l1_penalty={self.l1_penalty:g}"
+                if self.target_l0 is None
+                else f"target_l0={self.target_l0:g}"
+            )
+            able = [name for name, kind in available(Solver).items() if kind.supports_penalty]
+            raise ValueError(
+                f"solver={name_of(self.solver)} cannot keep the atoms bounded, which {penalty} needs "
+                f"(else D grows, Z shrinks and no code becomes zero): use solver={' or solver='.join(able)}"
+            )
+        if self.penalised and not isinstance(self.encoder, Penalised):
+            able = [name for name, kind in available(Encoder).items() if issubclass(kind, Penalised)]
+            raise ValueError(
+                f"encoder={name_of(self.encoder)} takes no penalty: use encoder={' or encoder='.join(able)} or "
+                "encoder=auto, or set l1_penalty=0"
+            )
+        if (self.penalised or self.encoder.sparse) and self.statistics == "second_moment":
+            raise ValueError(
+                "statistics=second_moment is exact only for least-squares codes (l1_penalty=0); use "
+                "statistics=codes or statistics=auto"
+            )
+
+    @property
+    def penalised(self) -> bool:
+        """Whether the objective has an l1 term, of given or of tuned weight."""
+        return self.l1_penalty > 0 or self.target_l0 is not None
+
+    @property
+    def bounded(self) -> bool:
+        """Whether atoms stay in the unit ball: a penalty needs it, and sparse codes are comparable with it."""
+        return self.penalised or (self.encoder.sparse and self.solver.supports_penalty)
+
+    def plain(self) -> dict[str, Any]:
+        """Return numbers, strings and mappings of them from which ``Recipe(**plain)`` makes an equal recipe."""
+        algorithms = {name: spec_of(getattr(self, name)) for name in ("solver", "init", "encoder")}
+        return {field.name: getattr(self, field.name) for field in fields(self)} | algorithms
+
+    def statistics_for(self, features: int) -> str:
+        """Return ``second_moment`` or ``codes``: the choice that ``auto`` makes for d ``features``."""
+        if self.statistics != "auto":
+            return self.statistics
+        exact = not self.penalised and not self.encoder.sparse
+        return "second_moment" if exact and features <= AFFORDABLE_FEATURES else "codes"
