@@ -18,10 +18,8 @@ from torch.utils.data import DataLoader
 from seminmf_lightning.core.checks import real_number, whole_number
 from seminmf_lightning.core.linalg import unit_atoms
 from seminmf_lightning.core.normalize import Normalizer
-from seminmf_lightning.dictionary_file import load_dictionary, save_dictionary
 from seminmf_lightning.encoders import Effort, Encode
 from seminmf_lightning.learners import Learner, Recipe, make_learner
-from seminmf_lightning.metrics import ReconstructionMetrics, in_data_units
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -149,6 +147,11 @@ class SemiNMF:
         Raises:
             TypeError, ValueError: as :meth:`fit`.
         """
+        from seminmf_lightning.metrics import (
+            ReconstructionMetrics,
+            in_data_units,
+        )  # torchmetrics takes a second to load
+
         D, encode = self.get_dictionary(), self._encode()
         metrics = ReconstructionMetrics(D.shape[0], D.shape[1], self.settings["l1_penalty"]).to(self.device)
         for rows in self._batches(A if isinstance(A, DataLoader) else self.sanitize_np_input(A)):
@@ -210,6 +213,8 @@ class SemiNMF:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write dictionary, scale, mean and every setting to one ``.safetensors`` file."""
+        from seminmf_lightning.dictionary_file import save_dictionary
+
         save_dictionary(path, self.get_dictionary(), self.normalizer, self.settings, self.effort)
 
     @classmethod
@@ -219,6 +224,8 @@ class SemiNMF:
         Raises:
             FileNotFoundError, ValueError: it is not there, or not such a file.
         """
+        from seminmf_lightning.dictionary_file import load_dictionary
+
         exported = load_dictionary(path)
         model = cls(
             **{name: value for name, value in exported.settings.items() if name != "statistics"},
