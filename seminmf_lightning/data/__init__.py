@@ -2,7 +2,7 @@
 
 from seminmf_lightning.data.datamodule import ActivationDataModule
 from seminmf_lightning.data.live import HarvestDataModule
-from seminmf_lightning.data.source import Shard, Source
+from seminmf_lightning.data.sources.base import Shard, Source
 from seminmf_lightning.data.sources.demo import DemoRows
 from seminmf_lightning.data.sources.npy import NpyRows
 from seminmf_lightning.data.sources.object_store import ObjectStoreRows

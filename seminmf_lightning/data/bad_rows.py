@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seminmf_lightning.data.source import Source
+from seminmf_lightning.data.sources.base import Source
 from seminmf_lightning.io.atomic import full_disk_explained, whole_file
 
 LIST = "skipped_rows.csv"
@@ -95,7 +95,7 @@ class SkippedRows:
             lines = csv.writer(file)
             lines.writerow(("file", "row_in_file", "row", "reason", "first_pass"))
             for row, passes, feature, value in found[:LISTED].tolist():
-                lines.writerow((*self.source.place(row), row, reason(feature, value), passes))
+                lines.writerow((*self.source.locate(row), row, reason(feature, value), passes))
 
     def summary(self) -> str:
         """How many rows of how many files, and where they are listed."""

@@ -17,7 +17,7 @@ from seminmf_lightning.core.checks import one_of, real_number, whole_number
 from seminmf_lightning.data.bad_rows import SkippedRows, reason
 from seminmf_lightning.data.loader import BatchStream
 from seminmf_lightning.data.sampler import WindowedOrder
-from seminmf_lightning.data.source import NOTHING, Source, Wanted
+from seminmf_lightning.data.sources.base import NO_FETCH, FetchPlan, Source
 from seminmf_lightning.data.sources.npy import NpyRows
 from seminmf_lightning.data.sources.object_store import ObjectStoreRows
 from seminmf_lightning.data.sources.safetensors import SafetensorsRows
@@ -111,12 +111,12 @@ class ActivationDataModule(lightning.LightningDataModule):
             )
 
     def teardown(self, stage: str) -> None:
-        self.source.expect(NOTHING)
+        self.source.prefetch(NO_FETCH)
         if self.skipped_rows is not None and self._place()[0] == 0:
             self.skipped_rows.write_list()
 
     def on_exception(self, exception: BaseException) -> None:
-        self.source.expect(NOTHING)  # what is being fetched would hold up the end
+        self.source.prefetch(NO_FETCH)  # what is being fetched would hold up the end
         if self.skipped_rows is not None:
             self.skipped_rows.write_list()
 
@@ -180,7 +180,7 @@ class ActivationDataModule(lightning.LightningDataModule):
             stretches = scattered_stretches(
                 n, count, SAMPLE_STRETCHES, self.source.chunking.rows, self.seed, 2**31
             )
-            self.source.expect(Wanted([tuple(rows.ranges(*one)) for one in stretches], []))
+            self.source.prefetch(FetchPlan([tuple(rows.ranges(*one)) for one in stretches], []))
             positions = np.concatenate([np.arange(*one) for one in stretches])
             positions = positions[shuffled(np.arange(len(positions)), len(positions), self.seed, 2**31)]
         numbers = rows.rows(np.sort(positions) if sort else positions)

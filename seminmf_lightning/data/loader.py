@@ -15,7 +15,7 @@ from torch import Tensor
 
 from seminmf_lightning.data.bad_rows import SkippedRows
 from seminmf_lightning.data.sampler import Order, ScatteredOrder, WindowedOrder
-from seminmf_lightning.data.source import Source
+from seminmf_lightning.data.sources.base import Source
 from seminmf_lightning.data.splits import RowSet
 
 Batch = tuple[Tensor, Tensor, Tensor]
@@ -105,7 +105,7 @@ class BatchStream:
 
     def _read(self, batch: int) -> Batch:
         share = self.order.share(self.epoch, batch)
-        self.source.expect(self.order.wanted(self.epoch, batch))
+        self.source.prefetch(self.order.wanted(self.epoch, batch))
         sizes = torch.from_numpy(share.sizes)
         if share.positions is not None:
             drawn = self.rows.rows(share.positions)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from seminmf_lightning.data.source import NOTHING, Chunking, Wanted
+from seminmf_lightning.data.sources.base import NO_FETCH, Chunking, FetchPlan
 from seminmf_lightning.data.splits import RowSet, shuffled
 
 LEAST_BLOCK = 256  # rows in a row, where their order is free
@@ -35,9 +35,9 @@ class Order(ABC):
     def share(self, epoch: int, batch: int) -> Share:
         """The share of this process."""
 
-    def wanted(self, epoch: int, batch: int) -> Wanted:
+    def wanted(self, epoch: int, batch: int) -> FetchPlan:
         """Rows to have at hand for this batch, and for those to come; the same object until that changes."""
-        return NOTHING
+        return NO_FETCH
 
 
 class ScatteredOrder(Order):
@@ -117,7 +117,7 @@ class WindowedOrder(Order):
         self._batch_units = max(1, batch_size // self.unit)
         self.batches = -(-self._units // self._batch_units)
         self._pass: tuple[int, np.ndarray, np.ndarray] | None = None
-        self._wanted: tuple[tuple[int, int, int], Wanted] | None = None
+        self._wanted: tuple[tuple[int, int, int], FetchPlan] | None = None
 
     @property
     def narrowest(self) -> int:
@@ -145,15 +145,15 @@ class WindowedOrder(Order):
             None, stretches, np.array([sum(stop - start for start, stop in stretches)], dtype=np.int64)
         )
 
-    def wanted(self, epoch: int, batch: int) -> Wanted:
+    def wanted(self, epoch: int, batch: int) -> FetchPlan:
         begin, end = self._span(batch)
         touched = self._windows(epoch, begin, end)
         if not touched:
-            return NOTHING
+            return NO_FETCH
         key = (epoch, touched[0], touched[-1])
         if self._wanted is None or self._wanted[0] != key:
             now = [chunk for window in touched for chunk in self._own(epoch, window)]
-            self._wanted = (key, Wanted(now, self._own(epoch, touched[-1] + 1)))
+            self._wanted = (key, FetchPlan(now, self._own(epoch, touched[-1] + 1)))
         return self._wanted[1]
 
     def _span(self, batch: int) -> tuple[int, int]:

@@ -27,7 +27,7 @@ from seminmf_lightning.data import ActivationDataModule, HarvestedRows, ObjectSt
 from seminmf_lightning.data.loader import BatchStream
 from seminmf_lightning.data.remote.chunk_cache import ChunkCache
 from seminmf_lightning.data.remote.headers import npy_layout, safetensors_layouts
-from seminmf_lightning.data.source import Chunking, Wanted
+from seminmf_lightning.data.sources.base import Chunking, FetchPlan
 from seminmf_lightning.data.splits import RowSet, scattered_stretches
 
 pytest.importorskip("s3fs")
@@ -129,9 +129,9 @@ class Chunked(TensorRows):
     def chunking(self) -> Chunking:
         return Chunking(self.rows_a_chunk, self.window)
 
-    def expect(self, wanted: Wanted) -> None:
-        self.now = {row for ranges in wanted.now for start, stop in ranges for row in range(start, stop)}
-        self.fetched = getattr(self, "fetched", set()) | set(wanted.now)
+    def prefetch(self, plan: FetchPlan) -> None:
+        self.now = {row for ranges in plan.now for start, stop in ranges for row in range(start, stop)}
+        self.fetched = getattr(self, "fetched", set()) | set(plan.now)
 
     def read(self, rows: np.ndarray) -> torch.Tensor:
         assert set(rows.tolist()) <= self.now

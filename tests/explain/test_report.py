@@ -302,7 +302,7 @@ def test_a_missing_library_is_noticed_before_the_rows_are_read(
     monkeypatch.setattr(
         "seminmf_lightning.explain.page.find_spec", lambda name: None if name == "plotly" else name
     )
-    monkeypatch.setattr("seminmf_lightning.data.source.Source.read_range", None)
+    monkeypatch.setattr("seminmf_lightning.data.sources.base.Source.read_range", None)
     with pytest.raises(ModuleNotFoundError, match=r"a report needs plotly: pip install"):
         written(learned, np.ones((4, 24), np.float32))
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from seminmf_lightning.data.remote.chunk_cache import ChunkCache
 from seminmf_lightning.data.remote.objects import THREADS
-from seminmf_lightning.data.source import Ranges, Wanted
+from seminmf_lightning.data.sources.base import FetchPlan, Ranges
 
 
 class Fetcher:
@@ -29,7 +29,7 @@ class Fetcher:
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="fetch")
         self._chunks: dict[Ranges, Future[np.ndarray]] = {}
 
-    def keep(self, wanted: Wanted) -> None:
+    def keep(self, wanted: FetchPlan) -> None:
         """Begin to fetch what is wanted, in that order, and let go of everything else."""
         every = dict.fromkeys([*wanted.now, *wanted.soon])
         for ranges in [ranges for ranges in self._chunks if ranges not in every]:

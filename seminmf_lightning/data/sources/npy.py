@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from seminmf_lightning.data.paths import Paths, find_files
-from seminmf_lightning.data.source import Shard, Source, stamp
+from seminmf_lightning.data.sources.base import Shard, Source, file_state
 from seminmf_lightning.io.untrusted import open_npy
 
 
@@ -23,7 +23,7 @@ class NpyRows(Source):
     Rows of one stay together."""
 
     def open(self) -> list[Shard]:
-        found = [(file, stamp(file), open_npy(file)) for file in find_files(self.path, ".npy")]
+        found = [(file, file_state(file), open_npy(file)) for file in find_files(self.path, ".npy")]
         return [Shard(str(file), torch.from_numpy(_native(array)), before) for file, before, array in found]
 
     def open_groups(self) -> np.ndarray | None:

@@ -22,7 +22,7 @@ from seminmf_lightning.data.remote.chunk_cache import ChunkCache
 from seminmf_lightning.data.remote.fetcher import Fetcher
 from seminmf_lightning.data.remote.headers import Layout, npy_layout
 from seminmf_lightning.data.remote.objects import Remote, in_parallel
-from seminmf_lightning.data.source import NOTHING, Chunking, Ranges, Shard, Source, Wanted
+from seminmf_lightning.data.sources.base import NO_FETCH, Chunking, FetchPlan, Ranges, Shard, Source
 from seminmf_lightning.data.splits import numbered_apart
 from seminmf_lightning.harvest.store import StoreError
 
@@ -90,10 +90,10 @@ class ObjectStoreRows(Source):
                 f"data.cache_gb={self.cache_gb:g} must hold twice data.shuffle_mb={self.shuffle_mb:g} (what is read and what "
                 "is fetched meanwhile): raise the one or lower the other"
             )
-        self._wanted = NOTHING
+        self._wanted = NO_FETCH
 
     def __getstate__(self) -> dict[str, Any]:
-        return {one.name: getattr(self, one.name) for one in fields(self)} | {"_wanted": NOTHING}
+        return {one.name: getattr(self, one.name) for one in fields(self)} | {"_wanted": NO_FETCH}
 
     # --- what there is
     # -------------------------------------------------------------------------------------------
@@ -125,14 +125,14 @@ class ObjectStoreRows(Source):
             ChunkCache(cache_dir, int(self.cache_gb * GB)), self._name, self._bytes, self._fetch
         )
         self._nonce = uuid4().hex
-        self._hold(NOTHING)
+        self._hold(NO_FETCH)
         return [
             Shard(one.object.url, torch.empty(one.rows.shape, dtype=_torch_type(one.rows), device="meta"))
             for one in self._pieces
         ]
 
     def open_groups(self) -> np.ndarray | None:
-        assert self.shards
+        len(self)  # opens it
         remote = self._remote
         if self.groups is not None:
             (found,) = remote.find(self.groups)
@@ -146,7 +146,7 @@ class ObjectStoreRows(Source):
     def verify_share(self, rank: int, world: int) -> None:
         if not self.verify:
             return
-        assert self.shards
+        len(self)  # opens it
         if not self._pieces[0].record:
             raise ValueError("data.verify=true needs the sha256 of a harvest's manifest: data.path is none")
         share = self._pieces[rank::world]
@@ -165,7 +165,7 @@ class ObjectStoreRows(Source):
     @property
     def chunking(self) -> Chunking:
         """Rows of ``chunk_mb`` and of ``shuffle_mb``."""
-        assert self.shards
+        len(self)  # opens it
         size = self._pieces[0].rows.row_bytes
         rows = max(1, int(self.chunk_mb * MB) // size)
         return Chunking(rows, max(rows, int(self.shuffle_mb * MB) // size))
@@ -174,10 +174,10 @@ class ObjectStoreRows(Source):
     def converts(self) -> bool:
         return True  # batches are put together from several chunks
 
-    def expect(self, wanted: Wanted) -> None:
-        if wanted is not self._wanted:
-            assert self.shards
-            self._hold(wanted)
+    def prefetch(self, plan: FetchPlan) -> None:
+        if plan is not self._wanted:
+            len(self)  # opens it
+            self._hold(plan)
 
     def read(self, rows: np.ndarray) -> Tensor:
         at = self._at(rows)
@@ -202,12 +202,12 @@ class ObjectStoreRows(Source):
             both: list[Ranges] = [
                 ((first, min(first + size, n)),) for first in (chunk * size, (chunk + 1) * size) if first < n
             ]
-            self.expect(Wanted(both[:1], both[1:]))
+            self.prefetch(FetchPlan(both[:1], both[1:]))
             at = np.flatnonzero(chunk_of == chunk)
             found[torch.from_numpy(at)] = self.read(rows[at])
         return found
 
-    def _hold(self, wanted: Wanted) -> None:
+    def _hold(self, wanted: FetchPlan) -> None:
         """Let the chunks of ``wanted`` come, and note where the rows of those that are read now are."""
         self._wanted = wanted
         self._fetcher.keep(wanted)
@@ -222,7 +222,7 @@ class ObjectStoreRows(Source):
 
     def _at(self, rows: np.ndarray) -> np.ndarray:
         """Which range at hand each row is in; -1 for none."""
-        assert self.shards
+        len(self)  # opens it
         if not len(self._near.starts):
             return np.full(len(rows), -1)
         at = np.searchsorted(self._near.starts, rows, side="right") - 1

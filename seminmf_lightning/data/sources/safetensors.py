@@ -10,7 +10,7 @@ import numpy as np
 from safetensors import safe_open
 
 from seminmf_lightning.data.paths import Paths, find_files
-from seminmf_lightning.data.source import Shard, Source, stamp
+from seminmf_lightning.data.sources.base import Shard, Source, file_state
 from seminmf_lightning.data.splits import numbered_apart
 from seminmf_lightning.io.untrusted import WHOLE_NUMBERS, Refused, open_safetensors, read_tensor
 
@@ -28,7 +28,7 @@ class SafetensorsRows(Source):
     def open(self) -> list[Shard]:
         shards = []
         for file in find_files(self.path, ".safetensors"):
-            before = stamp(file)
+            before = file_state(file)
             with open_safetensors(
                 file
             ) as handle:  # its tensors are views of the mapped file, and keep it mapped

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from seminmf_lightning.data.source import Shard, Source, stamp
+from seminmf_lightning.data.sources.base import Shard, Source, file_state
 from seminmf_lightning.harvest.job import finished_manifest
 from seminmf_lightning.harvest.store import MANIFEST, Store, StoreError, open_tensors, sha256_of
 from seminmf_lightning.io.untrusted import WHOLE_NUMBERS, read_tensor
@@ -31,7 +31,7 @@ class HarvestedRows(Source):
     def open(self) -> list[Shard]:
         shards = []
         for record, file in self._files("file"):
-            before = stamp(file)
+            before = file_state(file)
             if self.verify and (found := sha256_of(file)) != record["sha256"]:
                 raise StoreError(
                     f"{file}: damaged: its sha256 is {found}, the manifest says {record['sha256']}; {self._again(record)}"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from seminmf_lightning.core.checks import real_number, whole_number
-from seminmf_lightning.data.source import Shard, Source
+from seminmf_lightning.data.sources.base import Shard, Source
 
 
 @dataclass

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seminmf_lightning.data.source import Shard, Source
+from seminmf_lightning.data.sources.base import Shard, Source
 
 
 @dataclass
