@@ -22,16 +22,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from seminmf_lightning.explain.sweeps import (
-    FIGURES,
-    Run,
-    best,
-    find_runs,
-    frontier,
-    read_run,
-    stability,
-    varying,
-)
+from seminmf_lightning.explain.runs import METRICS, Run, find_runs, read_run
+from seminmf_lightning.explain.sweeps import best, frontier, stability, varying
 
 STYLES = {"failed": "red", "unfinished": "yellow"}
 DROPPED = ("seconds", "dead", "gap", "loss", "stability")
@@ -106,7 +98,7 @@ def describe(runs: list[Run], shared: Path) -> list[dict[str, Any]]:
             "stability": stable[run.path].share if run.path in stable else None,
             "seeds": stable[run.path].seeds if run.path in stable else None,
         }
-        | {name: run.figures.get(name) for name in FIGURES}
+        | {name: run.metrics.get(name) for name in METRICS}
         for run in runs
     ]
 
@@ -119,7 +111,7 @@ def columns_of(
     stable = [f" ({record['seeds']} seeds)" if record["seeds"] else "" for record in records]
     columns = {"run": [record["run"] + " *" * record["frontier"] for record in records]}
     columns |= {key: [shown(record["settings"][key]) for record in records] for key in keys}
-    columns |= {SHORT.get(name, name): [shown(record[name]) for record in records] for name in FIGURES}
+    columns |= {SHORT.get(name, name): [shown(record[name]) for record in records] for name in METRICS}
     columns |= {
         "stability": [
             shown(record["stability"]) + seeds for record, seeds in zip(records, stable, strict=True)
@@ -162,7 +154,7 @@ def shown(value: Any) -> str:
 
 
 def write_csv(path: Path, records: list[dict[str, Any]], keys: list[str]) -> None:
-    columns = ["run", *keys, *FIGURES, "stability", "seeds", "frontier", "status", "reason", "path"]
+    columns = ["run", *keys, *METRICS, "stability", "seeds", "frontier", "status", "reason", "path"]
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns, extrasaction="ignore")
         writer.writeheader()

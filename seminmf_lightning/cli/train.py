@@ -39,7 +39,7 @@ from seminmf_lightning.cli.run_directory import (
 from seminmf_lightning.core.checks import one_of
 from seminmf_lightning.data.remote.objects import refuse_secrets
 from seminmf_lightning.dictionary_file import FILE_NAME
-from seminmf_lightning.explain.sweeps import ERROR
+from seminmf_lightning.explain.runs import ERROR_FILE
 from seminmf_lightning.metrics import MEANINGS, described
 from seminmf_lightning.training.callbacks.standard import SaveDictionary
 from seminmf_lightning.training.checkpoint_io import newest_whole
@@ -61,7 +61,7 @@ def main(cfg: DictConfig) -> float | list[float]:
     if is_first_process():  # the others come when it may have begun to write
         refuse_other_run(run_dir, cfg.ckpt_path)
         refuse_secrets(plain(cfg.data).get("storage") or {})
-    with finished_run_kept(run_dir), failure_kept(run_dir / ERROR):
+    with finished_run_kept(run_dir), failure_kept(run_dir / ERROR_FILE):
         if is_first_process():
             write_settings(run_dir / ".hydra", cfg)
         if cfg.ckpt_path is not None:

@@ -1,10 +1,11 @@
-"""From a dictionary and rows to the page."""
+"""Build the report: one HTML file, offline, with every concept and its strongest examples of both signs."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,25 +16,25 @@ import torch
 from torch import Tensor
 
 from seminmf_lightning.core.linalg import unit_atoms
-from seminmf_lightning.core.sums import SecondMoment
+from seminmf_lightning.data import ActivationDataModule
+from seminmf_lightning.dictionary_file import load_dictionary
 from seminmf_lightning.explain import charts
-from seminmf_lightning.explain.provenance import Harvested, Origins
-from seminmf_lightning.explain.strongest import CodeSample, ConceptSums, TopExamples, nearest
-from seminmf_lightning.metrics import ReconstructionMetrics, described, in_data_units
-from seminmf_lightning.metrics.variation import variation
+from seminmf_lightning.explain.gather import EncodeRanges, Model, Summary, encode_ranges, gather
+from seminmf_lightning.explain.provenance import Harvested, Origins, origins_of
+from seminmf_lightning.explain.runs import METRICS_FILE, read_metrics
+from seminmf_lightning.explain.strongest import nearest
+from seminmf_lightning.io.schema import is_finite
+from seminmf_lightning.metrics import described, in_data_units
 
 FEATURES = 8
-"""Features of an atom that are shown."""
+"""Features shown per atom."""
 NEIGHBOURS = 6
-WIDEST_SPECTRUM = 8192
-"""Features beyond which no spectrum is computed."""
-ENCODED_ROWS = 8192
-"""Rows encoded at once when examples are looked at again."""
+"""Similar and co-active concepts shown per concept."""
 LIBRARIES = ("jinja2", "plotly")
 
 
 def require_libraries() -> None:
-    """Raise ModuleNotFoundError before the work, not after it."""
+    """Raise ModuleNotFoundError if a library of the report is missing, before any work is done."""
     missing = [name for name in LIBRARIES if find_spec(name) is None]
     if missing:
         raise ModuleNotFoundError(
@@ -41,165 +42,167 @@ def require_libraries() -> None:
         )
 
 
-@dataclass
-class Report:
-    """What the page is made from, gathered in one stream over the rows."""
+@dataclass(frozen=True)
+class ReportOptions:
+    """What goes on the page."""
 
-    D: Tensor
-    top: TopExamples
-    sums: ConceptSums
-    sample: CodeSample
-    metrics: ReconstructionMetrics
-    moment: SecondMoment | None
-
-    @classmethod
-    def empty(cls, D: Tensor, rows: int, examples: int, l1_penalty: float = 0.0) -> Report:
-        k, d = D.shape
-        moment = SecondMoment.empty(d) if d <= WIDEST_SPECTRUM else None
-        metrics = ReconstructionMetrics(k, d, l1_penalty)
-        return cls(D.float(), TopExamples(k, examples), ConceptSums(k), CodeSample(k, rows), metrics, moment)
-
-    def update(self, A: Tensor, Z: Tensor, rows: Tensor, groups: Tensor) -> None:
-        """Add normalised rows A (m, d), their codes Z (m, k), numbers (m,) and examples (m,)."""
-        self.top.update(Z, rows, groups)
-        self.sums.update(Z)
-        self.sample.update(Z, rows)
-        self.metrics.to(A.device).update(A, Z @ self.D.to(Z), Z)
-        if self.moment is not None:
-            self.moment.to_(A.device)
-            self.moment.add_rows_(A)
+    examples: int = 8
+    """Examples per concept and sign."""
+    max_concepts: int = 1000
+    """Concepts shown with examples, those of most energy; all are listed."""
+    max_mb: float = 8.0
+    """Megabytes of embedded images."""
+    batch_rows: int = 4096
+    """Rows encoded at once."""
 
 
-def make_report(
-    report: Report, run: Path, figures: dict[str, Any], settings: dict[str, Any], origins: Origins,
-    encode: Callable[[Sequence[range]], Iterable[Tensor]], max_concepts: int, scale: float = 1.0, held_out: float | None = None,
-) -> str:  # fmt: skip
-    """The page as HTML.
+def make_report(model: Model, data: ActivationDataModule, run: Path, options: ReportOptions) -> str:
+    """Return the page about the rows of ``data``, encoded by ``model``, the dictionary of ``run``.
 
     Args:
-        figures: of ``metrics.json``.
-        settings: of the run, plain, to be listed.
-        encode: codes (len, k) of each range of rows, for the rows beside the strongest ones.
-        max_concepts: so many, those of most energy, are shown with examples; the others are listed.
-        scale: of the normaliser.
-        held_out: share of the run's rows that its figures are of; 0: they are of the training rows.
+        run: a run directory, or its dictionary file; its metrics and curves are shown where it has them.
+
+    Raises:
+        ValueError: rows of another width, or ``metrics.json`` is no JSON object.
     """
-    energy = report.sums.squares * report.D.double().square().sum(dim=1)
-    energy = energy / energy.sum().clamp(min=1e-300)
-    order = energy.argsort(descending=True, stable=True)
-    shown = order[:max_concepts].tolist()
-    positive, negative = report.top.poles()
-    details = _details(report, shown)
-    for concept, poles in _examples(report, shown, origins, encode).items():
-        details[concept]["poles"] = poles
-    rows = max(report.sums.rows, 1)
-    strongest = report.D.argmax(dim=1)
-    table = [
-        [
-            concept, _short(energy[concept]), _short(report.sums.positive[concept] / rows),
-            _short(report.sums.negative[concept] / rows), _short(positive.values[concept, 0]),
-            _short(negative.values[concept, 0]), int(strongest[concept]),
-        ]
-        for concept in order.tolist()
-    ]  # fmt: skip
-    notes = [origins.note] if origins.note else []
-    if len(shown) < len(order):
-        notes.append(
-            f"Examples of the {len(shown)} concepts of most energy; the other {len(order) - len(shown)} are listed."
+    if data.features != model.dictionary.shape[1]:
+        raise ValueError(
+            f"{data.source.shards[0].name}: rows of {data.features} features, "
+            f"but {run} has {model.dictionary.shape[1]}"
         )
-    data = {
-        "table": table, "details": details, "pictures": origins.pictures if isinstance(origins, Harvested) else [],
-    }  # fmt: skip
-    figures_html = [
-        charts.as_html(figure, with_library=not number) for number, figure in enumerate(_charts(report, run))
-    ]
+    held_out = (load_dictionary(run).config.get("data") or {}).get("val_fraction")
+    run = run if run.is_dir() else run.parent
+    origins = origins_of(data.source, int(options.max_mb * 2**20))
+    summary = gather(model, data, origins, options.examples, options.batch_rows)
+    shown = summary.energy.argsort(descending=True, stable=True).tolist()[: options.max_concepts]
+    details = _details(summary, shown)
+    for concept, examples in _examples(summary, shown, origins, partial(encode_ranges, model, data)).items():
+        details[concept]["signs"] = examples
+    metrics = read_metrics(run) if (run / METRICS_FILE).is_file() else {}
+    of_rows = in_data_units(summary.metrics.compute(), float(model.scale))
+    k, d = summary.D.shape
     return _render(
-        title=f"{report.D.shape[0]} concepts of {run.name}", run=run.name, settings=settings, notes=notes, held_out=held_out,
-        figures=list(described(figures)), of_rows=list(described(in_data_units(report.metrics.compute(), scale))),
-        rows=report.sums.rows, concepts=report.D.shape[0], features=report.D.shape[1], charts=figures_html, data=embed(data),
+        title=f"{k} concepts of {run.name}", run=run.name, rows=summary.sums.rows, concepts=k, features=d,
+        settings=model.plain_recipe() | {"data": type(data.source).__name__},
+        notes=_notes(origins, len(shown), k),
+        held_out=held_out, of_rows=list(described(of_rows)),
+        of_run=list(described({name: v for name, v in metrics.items() if v is None or is_finite(v)})),
+        charts=[charts.as_html(figure, with_library=not i) for i, figure in enumerate(_charts(summary, run))],
+        data=embed({
+            "table": _table(summary), "details": details,
+            "images": origins.images if isinstance(origins, Harvested) else [],
+        }),
     )  # fmt: skip
 
 
 def embed(data: Any) -> str:
-    """JSON that cannot end the ``<script>`` element that holds it."""
+    """Return JSON that cannot end the ``<script>`` element that holds it.
+
+    >>> embed({"a": "</script>"})
+    '{"a":"\\\\u003c/script\\\\u003e"}'
+    """
     text = json.dumps(data, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _details(report: Report, shown: list[int]) -> dict[int, dict[str, Any]]:
-    features = report.D.topk(min(FEATURES, report.D.shape[1]), dim=1)
-    similar = nearest(unit_atoms(report.D), NEIGHBOURS)
-    together = nearest(report.sample.vectors(), NEIGHBOURS)
+def _notes(origins: Origins, shown: int, concepts: int) -> list[str]:
+    notes = [origins.note] if origins.note else []
+    if shown < concepts:
+        notes.append(
+            f"Examples of the {shown} concepts of most energy; the other {concepts - shown} are only listed."
+        )
+    return notes
 
-    def listed(pair: tuple[Tensor, Tensor], concept: int) -> list[list[float]]:
-        values, numbers = pair
+
+def _table(summary: Summary) -> list[list[float]]:
+    """One line per concept, most energy first: id, energy, densities, extreme codes, top feature."""
+    rows, energy = max(summary.sums.rows, 1), summary.energy
+    positive, negative = summary.top.signs()
+    top_feature = summary.D.argmax(dim=1)
+    return [
+        [
+            concept, _short(energy[concept]), _short(summary.sums.positive[concept] / rows),
+            _short(summary.sums.negative[concept] / rows), _short(positive.values[concept, 0]),
+            _short(negative.values[concept, 0]), int(top_feature[concept]),
+        ]
+        for concept in energy.argsort(descending=True, stable=True).tolist()
+    ]  # fmt: skip
+
+
+def _details(summary: Summary, shown: list[int]) -> dict[int, dict[str, Any]]:
+    """Top features, similar atoms and co-active concepts of each concept, as pairs of id and value."""
+    features = summary.D.topk(min(FEATURES, summary.D.shape[1]), dim=1)
+    similar = nearest(unit_atoms(summary.D), NEIGHBOURS)
+    together = nearest(summary.sample.vectors(), NEIGHBOURS)
+
+    def pairs(values: Tensor, ids: Tensor) -> list[list[float]]:
         return [
-            [number, _short(value)]
-            for value, number in zip(values[concept].tolist(), numbers[concept].tolist(), strict=True) if value > 0
-        ]  # fmt: skip
+            [i, _short(value)] for value, i in zip(values.tolist(), ids.tolist(), strict=True) if value > 0
+        ]
 
     return {
         concept: {
-            "features": listed((features.values, features.indices), concept), "similar": listed(similar, concept),
-            "together": listed(together, concept), "poles": [[], []],
+            "features": pairs(features.values[concept], features.indices[concept]),
+            "similar": pairs(similar[0][concept], similar[1][concept]),
+            "together": pairs(together[0][concept], together[1][concept]),
+            "signs": [[], []],
         }
         for concept in shown
-    }  # fmt: skip
+    }
 
 
 def _examples(
-    report: Report, shown: list[int], origins: Origins, encode: Callable[[Sequence[range]], Iterable[Tensor]]
+    summary: Summary, shown: list[int], origins: Origins, encode: EncodeRanges
 ) -> dict[int, list[list[dict[str, Any]]]]:
-    """For each concept and pole its examples, with the codes of the rows beside them."""
-    poles = report.top.poles()
-    wanted: dict[
+    """Examples of each concept and sign, with the codes of the rows around each."""
+    signs = summary.top.signs()
+    requests: dict[
         range, list[tuple[int, int, int]]
-    ] = {}  # rows to encode: which concept, pole and row asks for them
+    ] = {}  # rows to encode: concept, sign and row that need them
     for concept in shown:
-        for pole, top in enumerate(poles):
-            for row in top.rows[concept].tolist():
-                if row >= 0:
-                    wanted.setdefault(origins.neighbours(row), []).append((concept, pole, row))
-    codes: dict[tuple[int, int, int], tuple[range, np.ndarray]] = {}
-    peaks: dict[tuple[int, int, int], float] = {}
-    for rows, Z in zip(wanted, encode(list(wanted)), strict=True):
-        for concept, pole, row in wanted[rows]:
-            heat, peaks[concept, pole, row] = heat_of(Z[:, concept].cpu())
-            codes[concept, pole, row] = (rows, heat)
-    found: dict[int, list[list[dict[str, Any]]]] = {}
-    for concept in shown:  # in order of energy: those of most get pictures first
-        found[concept] = [[], []]
-        for pole, top in enumerate(poles):
-            for value, row in zip(top.values[concept].tolist(), top.rows[concept].tolist(), strict=True):
-                if row >= 0:
-                    example = origins.show(row, *codes[concept, pole, row])
-                    peak = _short(peaks[concept, pole, row])
-                    found[concept][pole].append(
-                        example | {"row": row, "z": _short((1, -1)[pole] * value), "peak": peak}
-                    )
-    return found
+        for sign, row in ((s, row) for s, top in enumerate(signs) for row in top.row_ids[concept].tolist()):
+            if row >= 0:
+                requests.setdefault(origins.neighbours(row), []).append((concept, sign, row))
+    codes: dict[tuple[int, int, int], tuple[range, np.ndarray, float]] = {}
+    for rows, Z in zip(requests, encode(list(requests)), strict=True):
+        for concept, sign, row in requests[rows]:
+            codes[concept, sign, row] = (rows, *scaled_codes(Z[:, concept].cpu()))
+
+    def of_sign(concept: int, sign: int) -> Iterator[dict[str, Any]]:
+        top = signs[sign]
+        for value, row in zip(top.values[concept].tolist(), top.row_ids[concept].tolist(), strict=True):
+            if row >= 0:
+                rows, scaled, peak = codes[concept, sign, row]
+                z = (1, -1)[sign] * value
+                yield origins.show(row, rows, scaled) | {"row": row, "z": _short(z), "peak": _short(peak)}
+
+    # In order of energy, so that images go to the strongest concepts while max_mb lasts.
+    return {concept: [list(of_sign(concept, 0)), list(of_sign(concept, 1))] for concept in shown}
 
 
-def heat_of(codes: Tensor) -> tuple[np.ndarray, float]:
-    """Codes (m,) of an example as whole numbers, 127 the largest ``|z|`` among them, and that.
+def scaled_codes(codes: Tensor) -> tuple[np.ndarray, float]:
+    """Codes (m,) of one example as integers, 127 the largest ``|z|`` among them; and that largest ``|z|``.
 
-    A stronger example elsewhere is not to make this one pale.
+    >>> scaled_codes(torch.tensor([0.0, -2.0, 1.0]))
+    (array([   0, -127,   64], dtype=int16), 2.0)
     """
     codes = codes.double()
     peak = float(codes.abs().max())
     return (127 * codes / (peak or 1.0)).round().to(torch.int16).numpy(), peak
 
 
-def _charts(report: Report, run: Path) -> list[Any]:
-    found = charts.curves(run, ("train/reconstruction_loss", "val/reconstruction_loss"))
-    made = [charts.density_figure(report.sums.density.numpy())]
-    if found:
-        made.insert(0, charts.loss_figure(found))
-    _, squares = variation(report.metrics.spread)
-    if report.moment is not None and squares > 0:
-        eigenvalues = torch.linalg.eigvalsh(report.moment.gram.cpu()).flip(0).clamp(min=0).numpy()
-        left = float(report.metrics.squared_error) / squares
-        made.append(charts.spectrum_figure(eigenvalues, report.D.shape[0], left))
+def _charts(summary: Summary, run: Path) -> Sequence[Any]:
+    from seminmf_lightning.metrics.variation import variation
+
+    curves = charts.curves(run, ("train/reconstruction_loss", "val/reconstruction_loss"))
+    made = [charts.density_figure(summary.sums.density.numpy())]
+    if curves:
+        made.insert(0, charts.loss_figure(curves))
+    _, squares = variation(summary.metrics.spread)
+    if summary.moment is not None and squares > 0:
+        eigenvalues = torch.linalg.eigvalsh(summary.moment.gram.cpu()).flip(0).clamp(min=0).numpy()
+        left = float(summary.metrics.squared_error) / squares
+        made.append(charts.spectrum_figure(eigenvalues, summary.D.shape[0], left))
     return made
 
 

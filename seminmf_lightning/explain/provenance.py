@@ -1,4 +1,4 @@
-"""How a row is shown: a token in its sentence, a patch in its photograph, or its number."""
+"""Show where a row comes from: a token in its sentence, a patch in its image, or a row number."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from seminmf_lightning.core.commands import command
 from seminmf_lightning.data import HarvestedRows, Source
 from seminmf_lightning.harvest import Store, StoreError
 from seminmf_lightning.harvest.provenance import PatchOrigin, TokenOrigin, Tracer
@@ -17,32 +18,36 @@ from seminmf_lightning.harvest.provenance import PatchOrigin, TokenOrigin, Trace
 CONTEXT = 100
 """Characters of text shown on each side of a token."""
 SIDE = 144
-"""Pixels of the longer side of a photograph."""
+"""Pixels of the longer side of an image."""
 QUALITY = 70
+"""JPEG quality of images."""
 
 
 class Origins(ABC):
-    """Where rows come from, in a form that a page can show."""
+    """Where the rows of a source come from, in a form that a page can show."""
 
     note: str | None = None
-    """Said at the head of the page."""
+    """Shown at the head of the page."""
 
     @abstractmethod
     def groups(self, start: int, stop: int) -> np.ndarray:
-        """A number (stop - start,) for each row: rows of one example have the same, and are neighbours."""
+        """One id (stop - start,) per row; rows of one example share it and follow one another."""
 
     @abstractmethod
     def neighbours(self, row: int) -> range:
-        """Rows whose codes are shown along with it, itself included."""
+        """The rows whose codes are shown around ``row``, itself included."""
 
     @abstractmethod
     def show(self, row: int, rows: range, codes: np.ndarray) -> dict[str, Any]:
-        """Plain data for the page: ``codes`` are whole numbers (len(rows),), 127ths of the largest ``|z|`` of
-        ``rows``."""
+        """JSON for the page; ``codes`` (len(rows),) are integers, 127 the largest ``|z|`` of ``rows``."""
 
 
 class RowNumbers(Origins):
-    """Rows that nothing more is known of."""
+    """Rows of which only the file and number are known.
+
+    >>> RowNumbers(lambda row: f"a.npy, row {row}", None).show(3, range(3, 4), np.ones(1))
+    {'name': 'a.npy, row 3'}
+    """
 
     def __init__(
         self, where: Callable[[int], str], groups: np.ndarray | None, note: str | None = None
@@ -60,13 +65,17 @@ class RowNumbers(Origins):
 
 
 class Harvested(Origins):
-    """Rows of a store."""
+    """Rows of a harvest store, traced to tokens or patches.
+
+    Args:
+        tracer: finds the origin of a row.
+        budget: bytes that embedded images may take in all.
+    """
 
     def __init__(self, tracer: Tracer, budget: int) -> None:
         self.tracer, self.budget = tracer, budget
-        """Bytes that pictures may take in all."""
-        self.pictures: list[str] = []
-        self._numbers: dict[int, int | None] = {}
+        self.images: list[str] = []
+        self._image_ids: dict[int, int | None] = {}
 
     def groups(self, start: int, stop: int) -> np.ndarray:
         return self.tracer.groups(start, stop)
@@ -83,12 +92,12 @@ class Harvested(Origins):
         if isinstance(origin, TokenOrigin) and origin.start >= 0:
             return self._sentence(origin, rows, codes)
         if isinstance(origin, PatchOrigin):
-            return self._photograph(origin, rows, codes)
+            return self._image(origin, rows, codes)
         return {"name": str(origin)}
 
     def _sentence(self, origin: TokenOrigin, rows: range, codes: np.ndarray) -> dict[str, Any]:
         text, (left, right) = origin.text, self._excerpt(origin, rows)
-        shift, tokens = left - (left > 0), []  # of the ellipsis
+        shift, tokens = left - (left > 0), []  # positions on the page count the ellipsis
         for row, code in zip(rows, codes.tolist(), strict=True):
             if not code and row != origin.row:
                 continue
@@ -96,20 +105,14 @@ class Harvested(Origins):
             assert isinstance(other, TokenOrigin)
             if left <= other.start and other.stop <= right:
                 tokens.append([other.start - shift, other.stop - shift, code, int(row == origin.row)])
-        return {
-            "name": origin.name,
-            "text": "…" * (left > 0) + text[left:right] + "…" * (right < len(text)),
-            "tokens": tokens,
-        }
+        shown = "…" * (left > 0) + text[left:right] + "…" * (right < len(text))
+        return {"name": origin.name, "text": shown, "tokens": tokens}
 
     def _excerpt(self, origin: TokenOrigin, rows: range) -> tuple[int, int]:
-        """Whole words on both sides of a token, of those that ``rows`` have codes for: others would look like
-        zeros."""
-        seen = [
-            other for row in (rows[0], rows[-1]) if isinstance(other := self.tracer.origin(row), TokenOrigin)
-        ]
-        known = [other for other in seen if other.start >= 0] + [origin]
-        first, last = min(other.start for other in known), max(other.stop for other in known)
+        """Whole words on both sides of a token, within ``rows``: others would look like zeros."""
+        ends = (self.tracer.origin(row) for row in (rows[0], rows[-1]))
+        known = [end for end in ends if isinstance(end, TokenOrigin) and end.start >= 0] + [origin]
+        first, last = min(end.start for end in known), max(end.stop for end in known)
         left, right = max(first, origin.start - CONTEXT), min(last, origin.stop + CONTEXT)
         if left > first and (space := origin.text.find(" ", left, origin.start)) >= 0:
             left = space + 1
@@ -117,9 +120,9 @@ class Harvested(Origins):
             right = space
         return left, right
 
-    def _photograph(self, origin: PatchOrigin, rows: range, codes: np.ndarray) -> dict[str, Any]:
+    def _image(self, origin: PatchOrigin, rows: range, codes: np.ndarray) -> dict[str, Any]:
         shown: dict[str, Any] = {"name": str(origin)}
-        number = self._picture(origin)
+        number = self._image_id(origin)
         if number is None:
             return shown
         cells = []
@@ -130,32 +133,32 @@ class Harvested(Origins):
             assert isinstance(other, PatchOrigin)
             if other.place[0] >= 0:
                 cells.append([other.place[0], other.place[1], code])
-        return shown | {"picture": number, "grid": origin.place[2:], "cells": cells, "at": origin.place[:2]}
+        return shown | {"image": number, "grid": origin.place[2:], "cells": cells, "at": origin.place[:2]}
 
-    def _picture(self, origin: PatchOrigin) -> int | None:
-        """Number of the embedded picture of an example; None when there is no room for more, or it is
-        gone."""
-        if origin.example not in self._numbers:
-            self._numbers[origin.example] = None
+    def _image_id(self, origin: PatchOrigin) -> int | None:
+        """Index of an example's embedded image; None if ``budget`` is spent or the image cannot be read."""
+        if origin.example not in self._image_ids:
+            self._image_ids[origin.example] = None
             if self.budget > 0:
                 try:
-                    content = _jpeg(self.tracer.picture(origin), origin.region)
+                    content = _data_uri(network_view(self.tracer.picture(origin), origin.region))
                 except (OSError, ValueError) as error:
-                    self.note = f"Some pictures could not be read again and are missing here ({error})."
+                    self.note = f"Some images could not be read again and are missing here ({error})."
                 else:
                     self.budget -= len(content)
-                    self._numbers[origin.example] = len(self.pictures)
-                    self.pictures.append(content)
+                    self._image_ids[origin.example] = len(self.images)
+                    self.images.append(content)
             else:
-                self.note = "Pictures of weaker concepts were left out to keep this file small (max_mb)."
-        return self._numbers[origin.example]
+                self.note = "Images of weaker concepts were left out to keep this file small (max_mb)."
+        return self._image_ids[origin.example]
 
 
 def origins_of(source: Source, budget: int = 0) -> Origins:
-    """How the rows of a source are shown: by token or patch where it has an index, else by number.
+    """Return the origins of a source's rows: tokens or patches where it has an index, else row numbers.
 
     Args:
-        budget: bytes that embedded pictures may take.
+        source: rows, prepared.
+        budget: bytes that embedded images may take.
     """
     if isinstance(source, HarvestedRows):
         try:
@@ -164,7 +167,9 @@ def origins_of(source: Source, budget: int = 0) -> Origins:
         except ValueError as error:
             note = f"Rows are shown by number, because their origins cannot be read: {error}"
     else:
-        note = "Rows are shown by number: this data has no index of where they come from (scripts/harvest.py writes one)."
+        note = (
+            f"Rows are shown by number: this data has no index of origins; `{command('harvest')}` writes one."
+        )
     try:
         groups = source.open_groups()
     except (StoreError, OSError):
@@ -172,16 +177,15 @@ def origins_of(source: Source, budget: int = 0) -> Origins:
     return RowNumbers(source.where, groups, note)
 
 
-def seen(picture: Any, region: tuple[float, ...]) -> Any:
-    """What the network saw of a picture, small."""
+def network_view(image: Any, region: tuple[float, ...]) -> Any:
+    """The region (top, left, height, width) of a PIL image, at most :data:`SIDE` pixels long."""
     top, left, height, width = region
     scale = SIDE / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return picture.convert("RGB").resize(size, box=(left, top, left + width, top + height))
+    return image.convert("RGB").resize(size, box=(left, top, left + width, top + height))
 
 
-def _jpeg(picture: Any, region: tuple[float, ...]) -> str:
-    """The same as a data URI."""
+def _data_uri(image: Any) -> str:
     stream = io.BytesIO()
-    seen(picture, region).save(stream, "JPEG", quality=QUALITY)
+    image.save(stream, "JPEG", quality=QUALITY)
     return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()

@@ -1,7 +1,6 @@
-"""What a dictionary does to data, in one stream: how often each concept fires, and where most.
+"""Find the rows on which each concept is strongest, and how often it is used, in one pass over the codes.
 
-Legend:  A (n, d) activations   Z (n, k) codes   D (k, d) dictionary   T examples kept for each concept and
-sign
+Legend:  Z (m, k) codes of one batch   D (k, d) dictionary   T examples kept per concept and sign
 """
 
 from __future__ import annotations
@@ -16,11 +15,11 @@ from torch import Tensor
 from seminmf_lightning.core.linalg import unit_atoms
 
 ENTRIES = 2**22
-"""Codes looked at together: what is not zero of them is listed, 8 bytes a number."""
+"""Codes examined at once; the nonzero ones are listed, 8 bytes per number."""
 
 
 class Nonzeros(NamedTuple):
-    """The codes of some rows that are not zero, row by row."""
+    """The nonzero codes of some rows, row by row."""
 
     row: Tensor
     """(e,) 0..m-1."""
@@ -31,7 +30,11 @@ class Nonzeros(NamedTuple):
 
 
 def nonzeros(Z: Tensor) -> Iterator[tuple[slice, Nonzeros]]:
-    """Those of Z (m, k) on the CPU, for some rows at a time: which, and theirs."""
+    """Yield the nonzeros of Z (m, k) on the CPU for some rows at a time, with the slice of those rows.
+
+    >>> [(rows.stop, part.value.tolist()) for rows, part in nonzeros(torch.tensor([[0.0, 2.0], [-1.0, 0.0]]))]
+    [(2, [2.0, -1.0])]
+    """
     size = max(1, ENTRIES // Z.shape[1])
     for start in range(0, len(Z), size):
         rows = slice(start, min(start + size, len(Z)))
@@ -40,126 +43,148 @@ def nonzeros(Z: Tensor) -> Iterator[tuple[slice, Nonzeros]]:
 
 
 class Top(NamedTuple):
-    """The strongest rows of each concept at one pole, strongest first."""
+    """The strongest rows of each concept for one sign, strongest first."""
 
     values: Tensor
-    """(k, T) codes, 0 where there are fewer."""
-    rows: Tensor
-    """(k, T) row numbers, -1 where there are fewer."""
+    """(k, T) ``|z|``, 0 where there are fewer rows."""
+    row_ids: Tensor
+    """(k, T), -1 where there are fewer rows."""
 
 
 class TopExamples:
-    """The T rows with the largest codes of each concept and sign, one row an example; memory O(k T) whatever
-    n is."""
+    """The T rows with the largest codes of each concept and sign, one row per example; memory O(k T).
+
+    >>> top = TopExamples(concepts=1, examples=2)
+    >>> top.update(torch.tensor([[1.0], [3.0], [2.0], [-4.0]]), torch.arange(4), torch.tensor([0, 0, 1, 2]))
+    >>> positive, negative = top.signs()
+    >>> positive.row_ids.tolist(), negative.values.tolist()
+    ([[1, 2]], [[4.0, 0.0]])
+    """
 
     def __init__(self, concepts: int, examples: int) -> None:
         self.examples = examples
         self.values = torch.zeros(2, concepts, examples)
-        self.rows = torch.full((2, concepts, examples), -1)
+        self.row_ids = torch.full((2, concepts, examples), -1)
         self._groups = torch.full((2, concepts, examples), -1)
-        self._waiting: tuple[list[tuple[Tensor, ...]], ...] = ([], [])
+        self._pending: tuple[list[tuple[Tensor, ...]], ...] = ([], [])
 
-    def update(self, Z: Tensor, rows: Tensor, groups: Tensor) -> None:
-        """Add codes Z (m, k) of ``rows`` (m,), whose examples are ``groups`` (m,)."""
-        rows, groups = rows.cpu(), groups.cpu()
-        for part, found in nonzeros(Z):
-            for pole, sign in enumerate((1, -1)):
-                strong = sign * found.value > self.values[pole, :, -1][found.concept]
-                row, concept, value = (x[strong] for x in found)
-                self._waiting[pole].append((concept, sign * value, rows[part][row], groups[part][row]))
-                if sum(len(entries[0]) for entries in self._waiting[pole]) > ENTRIES:
-                    self._merge_waiting(pole)
-        for pole in range(2):
-            self._merge_waiting(pole)
+    def update(self, Z: Tensor, row_ids: Tensor, groups: Tensor) -> None:
+        """Add codes Z (m, k) of rows ``row_ids`` (m,) that belong to examples ``groups`` (m,)."""
+        row_ids, groups = row_ids.cpu(), groups.cpu()
+        for rows, part in nonzeros(Z):
+            for index, sign in enumerate((1, -1)):
+                strong = sign * part.value > self.values[index, :, -1][part.concept]
+                row, concept, value = (x[strong] for x in part)
+                self._pending[index].append((concept, sign * value, row_ids[rows][row], groups[rows][row]))
+                if sum(len(entries[0]) for entries in self._pending[index]) > ENTRIES:
+                    self._merge_pending(index)
+        for index in range(2):
+            self._merge_pending(index)
 
-    def _merge_waiting(self, pole: int) -> None:
-        entries = [torch.cat(parts) for parts in zip(*self._waiting[pole], strict=True)]
-        self._waiting[pole].clear()
+    def _merge_pending(self, index: int) -> None:
+        entries = [torch.cat(parts) for parts in zip(*self._pending[index], strict=True)]
+        self._pending[index].clear()
         if entries and len(entries[0]):
-            self._merge(pole, *entries)
+            self._merge(index, *entries)
 
-    def _merge(self, pole: int, concepts: Tensor, values: Tensor, rows: Tensor, groups: Tensor) -> None:
-        """Put entries (e,), each in the list of its concept: one a group, those of the largest values."""
+    def _merge(self, index: int, concepts: Tensor, values: Tensor, row_ids: Tensor, groups: Tensor) -> None:
+        """Merge entries (e,) into the lists of their concepts: of each group the largest, of these T."""
         touched = concepts.unique()
-        known = self.values[pole, touched] > 0
+        kept_before = self.values[index, touched] > 0
         concept, value, row, group = (
             torch.cat(pair).numpy()
             for pair in (
-                (touched[:, None].expand_as(known)[known], concepts), (self.values[pole, touched][known], values),
-                (self.rows[pole, touched][known], rows), (self._groups[pole, touched][known], groups),
+                (touched[:, None].expand_as(kept_before)[kept_before], concepts),
+                (self.values[index, touched][kept_before], values),
+                (self.row_ids[index, touched][kept_before], row_ids),
+                (self._groups[index, touched][kept_before], groups),
             )
-        )  # fmt: skip
-        order = np.lexsort(
-            (row, -value, group, concept)
-        )  # of a group's entries the largest, of equal ones the first row
-        new = np.append(True, (np.diff(concept[order]) != 0) | (np.diff(group[order]) != 0))
-        best = order[new]
+        )
+        # Of a group's entries the largest; of equal ones the first row.
+        order = np.lexsort((row, -value, group, concept))
+        first_of_group = np.append(True, (np.diff(concept[order]) != 0) | (np.diff(group[order]) != 0))
+        best = order[first_of_group]
+        # Rank the groups of each concept by size, and keep the first T.
         best = best[np.lexsort((row[best], -value[best], concept[best]))]
         first = np.flatnonzero(np.append(True, np.diff(concept[best]) != 0))
         rank = np.arange(len(best)) - np.repeat(first, np.diff(np.append(first, len(best))))
         kept = best[rank < self.examples]
         at = torch.from_numpy(concept[kept]), torch.from_numpy(rank[rank < self.examples])
-        for lists, entries in ((self.values, value), (self.rows, row), (self._groups, group)):
-            lists[pole][at] = torch.from_numpy(entries[kept])
+        for lists, entries in ((self.values, value), (self.row_ids, row), (self._groups, group)):
+            lists[index][at] = torch.from_numpy(entries[kept])
 
-    def poles(self) -> tuple[Top, Top]:
-        """The strongest positive and negative rows; the values of both are positive."""
-        return Top(self.values[0], self.rows[0]), Top(self.values[1], self.rows[1])
+    def signs(self) -> tuple[Top, Top]:
+        """The strongest rows with z > 0, and those with z < 0; the values of both are positive."""
+        return Top(self.values[0], self.row_ids[0]), Top(self.values[1], self.row_ids[1])
 
 
 class ConceptSums:
-    """Sums over rows for each concept: how often its code is positive and negative, and its squares."""
+    """Sums over rows per concept: counts of positive and negative codes, and of squares.
+
+    >>> sums = ConceptSums(2)
+    >>> sums.update(torch.tensor([[1.0, 0.0], [-2.0, 0.0]]))
+    >>> sums.density.tolist(), sums.squares.tolist()
+    ([1.0, 0.0], [5.0, 0.0])
+    """
 
     def __init__(self, concepts: int) -> None:
         self.rows = 0
-        self.positive, self.negative, self.squares = (
-            torch.zeros(concepts, dtype=torch.float64) for _ in range(3)
-        )
+        self.positive, self.negative, self.squares = torch.zeros(3, concepts, dtype=torch.float64)
 
     def update(self, Z: Tensor) -> None:
         """Add codes Z (m, k)."""
         self.rows += len(Z)
-        for _, found in nonzeros(Z):
-            value = found.value.double()
+        for _, part in nonzeros(Z):
+            value = part.value.double()
             for sums, weight in (
-                (self.positive, (value > 0).double()), (self.negative, (value < 0).double()), (self.squares, value.square()),
-            ):  # fmt: skip
-                sums += torch.bincount(found.concept, weight, minlength=len(sums))
+                (self.positive, (value > 0).double()),
+                (self.negative, (value < 0).double()),
+                (self.squares, value.square()),
+            ):
+                sums += torch.bincount(part.concept, weight, minlength=len(sums))
 
     @property
     def density(self) -> Tensor:
-        """Share of the rows in which a code is not zero (k,)."""
+        """Share of rows with a nonzero code (k,)."""
         return (self.positive + self.negative) / max(self.rows, 1)
 
 
 class CodeSample:
-    """Every s-th row's codes, at most ``limit`` numbers in all: what co-activation is measured on."""
+    """The codes of every s-th row, at most ``limit`` numbers: co-activation is measured on them.
 
-    def __init__(self, concepts: int, rows: int, limit: int = 2**25) -> None:
-        self.step = max(1, -(-rows * concepts // limit))
+    >>> sample = CodeSample(concepts=2, n_rows=3)
+    >>> sample.update(torch.tensor([[1.0, 1.0], [2.0, -2.0], [3.0, 3.0]]), torch.arange(3))
+    >>> round(float(sample.vectors()[0] @ sample.vectors()[1]), 5)
+    1.0
+    """
+
+    def __init__(self, concepts: int, n_rows: int, limit: int = 2**25) -> None:
+        self.step = max(1, -(-n_rows * concepts // limit))
         self.parts: list[Tensor] = []
 
-    def update(self, Z: Tensor, rows: Tensor) -> None:
-        """Add codes Z (m, k) of row numbers ``rows`` (m,)."""
-        self.parts.append(Z[rows % self.step == 0].float().cpu())
+    def update(self, Z: Tensor, row_ids: Tensor) -> None:
+        """Add codes Z (m, k) of rows ``row_ids`` (m,)."""
+        self.parts.append(Z[row_ids % self.step == 0].float().cpu())
 
     def vectors(self) -> Tensor:
-        """Centred sizes |z| of each concept, of norm 1 (k, s): their products are Pearson correlations."""
+        """Centred ``|z|`` of each concept, of norm 1 (k, s): their products are Pearson correlations."""
         Z = torch.cat(self.parts).abs()
         return unit_atoms((Z - Z.mean(dim=0)).T)
 
 
 def nearest(vectors: Tensor, count: int, block: int = 1024) -> tuple[Tensor, Tensor]:
-    """For each row of ``vectors`` (k, p) the ``count`` others of largest product (k, count), and which they
-    are.
+    """Products and ids (k, count) of the ``count`` other rows of ``vectors`` (k, p) with the largest product.
 
-    Works on ``block`` rows at a time: k x k products are never held.
+    Computes ``block`` rows at a time, so that k x k products are never held.
+
+    >>> nearest(torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]]), 1)[1].tolist()
+    [[1], [0], [1]]
     """
-    values, columns = [], []
+    values, ids = [], []
     for start in range(0, len(vectors), block):
         products = vectors[start : start + block] @ vectors.T
         products[torch.arange(len(products)), torch.arange(start, start + len(products))] = -2
         best = products.topk(min(count, len(vectors) - 1), dim=1)
         values.append(best.values)
-        columns.append(best.indices)
-    return torch.cat(values), torch.cat(columns)
+        ids.append(best.indices)
+    return torch.cat(values), torch.cat(ids)

@@ -21,7 +21,7 @@ from scipy.optimize import linear_sum_assignment
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from seminmf_lightning.data import PlantedRows
-from seminmf_lightning.explain.sweeps import read_run
+from seminmf_lightning.explain.runs import read_run
 
 TAGS = {"train/reconstruction_loss", "val/reconstruction_loss", "val/r2", "val/l0", "val/dead_fraction"}
 KEYS = {

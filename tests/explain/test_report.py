@@ -22,7 +22,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from seminmf_lightning import SemiNMF
 from seminmf_lightning.explain import Harvested
-from seminmf_lightning.explain.page import embed, heat_of
+from seminmf_lightning.explain.page import embed, scaled_codes
 from seminmf_lightning.explain.strongest import CodeSample, ConceptSums, TopExamples, nearest
 from seminmf_lightning.harvest.provenance import TokenOrigin
 from seminmf_lightning.training.callbacks.gallery import plain, r2_against_l0
@@ -45,7 +45,7 @@ def test_top_examples_are_the_strongest_row_of_each_example(
     top = TopExamples(k, wanted)
     for rows in torch.arange(n).split(batch):
         top.update(Z[rows], rows, groups[rows])
-    for sign, found in zip((1, -1), top.poles(), strict=True):
+    for sign, found in zip((1, -1), top.signs(), strict=True):
         for concept in range(k):
             best: dict[int, tuple[float, int]] = {}
             for row in range(n):  # the naive way
@@ -53,7 +53,7 @@ def test_top_examples_are_the_strongest_row_of_each_example(
                 if value > 0 and value > best.get(group, (0.0, 0))[0]:
                     best[group] = (value, row)
             expected = sorted(best.values(), reverse=True)[:wanted]
-            rows = [row for row in found.rows[concept].tolist() if row >= 0]
+            rows = [row for row in found.row_ids[concept].tolist() if row >= 0]
             assert rows == [row for _, row in expected]
             assert found.values[concept, : len(rows)].tolist() == pytest.approx(
                 [value for value, _ in expected]
@@ -348,7 +348,7 @@ def test_a_sentence_shows_the_words_that_have_codes_and_whole_ones() -> None:
 @given(st.floats(-1e6, 1e6), st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=6))
 def test_heat_of_an_example_is_relative_to_its_own_largest_code(first: float, codes: list[float]) -> None:
     z = torch.tensor([first, *codes], dtype=torch.float64)
-    heat, peak = heat_of(z)
+    heat, peak = scaled_codes(z)
     assert peak == float(z.abs().max())
     assert np.abs(heat).max() == (127 if peak else 0)
     assert np.allclose(heat * peak / 127, z.numpy(), atol=peak / 254 + 1e-300)

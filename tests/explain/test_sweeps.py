@@ -20,7 +20,8 @@ from rich.console import Console
 
 from seminmf_lightning.core.normalize import Normalizer
 from seminmf_lightning.dictionary_file import save_dictionary
-from seminmf_lightning.explain.sweeps import Run, best, find_runs, frontier, read_run, stability, varying
+from seminmf_lightning.explain.runs import Run, find_runs, read_run
+from seminmf_lightning.explain.sweeps import best, frontier, stability, varying
 
 FIGURES = {
     "reconstruction_loss": 0.1,
@@ -71,7 +72,7 @@ def sweep(tmp_path: Path) -> Path:
     [
         (0, "finished", ""),
         (2, "failed", "no rows"),
-        (3, "unfinished", "last.ckpt can go on"),
+        (3, "unfinished", "resumed from checkpoints/last.ckpt"),
         (4, "unfinished", "no checkpoint"),
         (5, "failed", "metrics.json: not JSON .*(Unterminated|Expecting)"),
         (6, "failed", "r2 is nan"),
@@ -130,7 +131,7 @@ def test_keys_that_vary_take_their_defaults_from_the_config(tmp_path: Path) -> N
 
 
 def finished(number: int, l0: float, r2: float) -> Run:
-    return Run(Path(str(number)), "finished", figures={"l0": l0, "r2": r2})
+    return Run(Path(str(number)), "finished", metrics={"l0": l0, "r2": r2})
 
 
 points = st.tuples(
@@ -216,7 +217,7 @@ def test_the_script_shows_broken_runs_and_needs_no_plotly(
     shown = capsys.readouterr().out
     for words in (
         "no rows",
-        "can go on",
+        "resumed from",
         "no checkpoint",
         "r2 is nan",
         "no finished run with l0 <= 5",
@@ -336,7 +337,7 @@ def test_search_finds_a_frontier(script, npy: Path, tmp_path: Path) -> None:
         4 <= run.settings["nb_concepts"] <= 16 and 0.01 <= run.settings["l1_penalty"] <= 0.3 for run in runs
     )
     solutions = yaml.safe_load((search / "optimization_results.yaml").read_text())["solutions"]
-    measured = [[run.figures["reconstruction_loss"], run.l0] for run in runs]
+    measured = [[run.metrics["reconstruction_loss"], run.l0] for run in runs]
     assert solutions
     assert all(solution["values"] in measured for solution in solutions)
 

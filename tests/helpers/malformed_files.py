@@ -39,7 +39,7 @@ from safetensors.torch import save
 
 from seminmf_lightning import SemiNMF, SemiNMFModule
 from seminmf_lightning.data import ActivationDataModule, HarvestedRows, NpyRows, SafetensorsRows
-from seminmf_lightning.explain.sweeps import read_run
+from seminmf_lightning.explain.runs import read_run
 from seminmf_lightning.harvest import HarvestJob, HarvestRecipe, Store
 from seminmf_lightning.harvest.inputs.base import Unreadable
 from seminmf_lightning.harvest.inputs.images import FORMATS, ImageFiles
@@ -478,7 +478,7 @@ def read_a_run(path: Path, content: bytes) -> bool:
         raise AssertionError(f"status {found.status}, reason {found.reason!r}")
     plain = json.loads((folder / "metrics.json").read_bytes())
     assert all(
-        math.isclose(plain[name], found.figures[name] or 0.0) for name in ("r2", "l0", "reconstruction_loss")
+        math.isclose(plain[name], found.metrics[name] or 0.0) for name in ("r2", "l0", "reconstruction_loss")
     )
     return True
 

@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from seminmf_lightning import SemiNMF, SemiNMFModule
 from seminmf_lightning.cli.build import data_of_run
 from seminmf_lightning.data import ActivationDataModule, HarvestedRows, NpyRows, SafetensorsRows
-from seminmf_lightning.explain.sweeps import read_run
+from seminmf_lightning.explain.runs import read_run
 from seminmf_lightning.harvest import HarvestJob, HarvestRecipe, Store
 from seminmf_lightning.harvest.inputs.images import ImageFiles
 from seminmf_lightning.harvest.models.base import load_weights

@@ -25,7 +25,7 @@ from safetensors.torch import load_file
 
 from seminmf_lightning import ActivationDataModule, SemiNMFModule
 from seminmf_lightning.data import TensorRows
-from seminmf_lightning.explain.sweeps import read_run
+from seminmf_lightning.explain.runs import read_run
 from seminmf_lightning.training.checkpoint_io import AtomicCheckpointIO, newest_whole
 
 TWO = ("trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu")
@@ -206,7 +206,7 @@ def test_what_is_left_of_a_run_is_no_run_and_a_converged_one_does_not_go_on(
     )
     assert failed.returncode != 0
     after = read_run(run)  # a resume that failed at once leaves the finished run as it was
-    assert (after.status, after.settings, after.figures) == ("finished", before.settings, before.figures)
+    assert (after.status, after.settings, after.metrics) == ("finished", before.settings, before.metrics)
     assert "an attempt to go on failed" in after.reason and "it holds a dictionary of 8" in after.reason
     assert not list(run.glob("*.previous"))
     assert json.loads((run / "metrics.json").read_text())["rows_seen"] == figures["rows_seen"] < 9 * 5400

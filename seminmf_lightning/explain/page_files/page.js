@@ -18,7 +18,7 @@
   const number = (value) => (Number.isInteger(value) ? String(value) : value.toPrecision(3));
 
   const searchable = new Map(data.table.map((row) => {
-    const poles = data.details[row[0]] ? data.details[row[0]].poles : [];
+    const poles = data.details[row[0]] ? data.details[row[0]].signs : [];
     const words = poles.flat().map((example) => `${example.name} ${example.text || ""}`).join(" ");
     return [row[0], words.toLowerCase()];
   }));
@@ -97,8 +97,8 @@
       section.append(chips("Most co-active (correlation of |z|)", detail.together, link));
       const poles = make("div", undefined, { class: "poles" });
       const pale = "Red: z > 0. Blue: z < 0. The stronger, the nearer to the largest |z| of the same example.";
-      if (detail.poles.flat().some((one) => one.tokens || one.cells)) section.append(make("p", pale, { class: "empty" }));
-      poles.append(pole("z > 0", detail.poles[0], "positive"), pole("z < 0", detail.poles[1], "negative"));
+      if (detail.signs.flat().some((one) => one.tokens || one.cells)) section.append(make("p", pale, { class: "empty" }));
+      poles.append(pole("z > 0", detail.signs[0], "positive"), pole("z < 0", detail.signs[1], "negative"));
       section.append(poles);
     }
     list();
@@ -172,7 +172,7 @@
 
   function photo(one) {
     const box = make("div", undefined, { class: "photo" });
-    box.append(make("img", undefined, { src: data.pictures[one.picture], alt: one.name, loading: "lazy" }));
+    box.append(make("img", undefined, { src: data.images[one.image], alt: one.name, loading: "lazy" }));
     const [height, width] = one.grid;
     const canvas = make("canvas", undefined, { width: width * 16, height: height * 16, "aria-hidden": "true" });
     const pen = canvas.getContext("2d");

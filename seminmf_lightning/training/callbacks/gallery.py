@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from seminmf_lightning.core.checks import whole_number
-from seminmf_lightning.explain.provenance import Harvested, Origins, origins_of, seen
+from seminmf_lightning.explain.provenance import Harvested, Origins, network_view, origins_of
 from seminmf_lightning.explain.strongest import ConceptSums, Top, TopExamples
 from seminmf_lightning.harvest.provenance import PatchOrigin, TokenOrigin, Tracer
 from seminmf_lightning.training.callbacks.standard import tensorboards
@@ -131,7 +131,7 @@ class Gallery(lightning.Callback):
         groups = np.concatenate([origins.groups(row, row + 1) for row in numbers.tolist()])
         top.update(Z, torch.from_numpy(numbers).to(Z.device), torch.from_numpy(groups).to(Z.device))
         energy = sums.squares * D.cpu().double().square().sum(dim=1)
-        return energy.argsort(descending=True)[: self.concepts].tolist(), top.poles()
+        return energy.argsort(descending=True)[: self.concepts].tolist(), top.signs()
 
     def _pictures(
         self, shown: list[int], poles: tuple[Top, Top], tracer: Tracer, data: Any, module: SemiNMFModule
@@ -143,7 +143,7 @@ class Gallery(lightning.Callback):
         sheet = Image.new("RGB", (2 * self.examples * CELL, len(shown) * CELL), "white")
         for line, concept in enumerate(shown):
             for pole, top in enumerate(poles):
-                for place, row in enumerate(top.rows[concept].tolist()):
+                for place, row in enumerate(top.row_ids[concept].tolist()):
                     if row < 0:
                         continue
                     origin = tracer.origin(row)
@@ -154,7 +154,7 @@ class Gallery(lightning.Callback):
                     )  # a row left out has no colour
                     codes = module.encode(A.to(module.device))[:, concept]
                     small = heat(
-                        seen(tracer.picture(origin), origin.region), origin, tracer, rows, codes.cpu().numpy()
+                        network_view(tracer.picture(origin), origin.region), origin, tracer, rows, codes.cpu().numpy()
                     )
                     left = (pole * self.examples + place) * CELL
                     sheet.paste(small, (left, line * CELL))
@@ -193,7 +193,7 @@ def texts(shown: list[int], poles: tuple[Top, Top], tracer: Tracer) -> str:
     lines = ["| concept | z | sentence |", "|---|---|---|"]
     for concept in shown:
         for sign, top in zip((1, -1), poles, strict=True):
-            for value, row in zip(top.values[concept].tolist(), top.rows[concept].tolist(), strict=True):
+            for value, row in zip(top.values[concept].tolist(), top.row_ids[concept].tolist(), strict=True):
                 origin = tracer.origin(row) if row >= 0 else None
                 if isinstance(origin, TokenOrigin):
                     lines.append(f"| {concept} | {sign * value:.3g} | {sentence(origin)} |")
