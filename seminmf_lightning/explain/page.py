@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.resources import files
 from importlib.util import find_spec
@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from seminmf_lightning.core.discovery import available
 from seminmf_lightning.core.linalg import unit_atoms
 from seminmf_lightning.data import ActivationDataModule
 from seminmf_lightning.dictionary_file import load_dictionary
-from seminmf_lightning.explain import charts
+from seminmf_lightning.explain.charts import Chart
 from seminmf_lightning.explain.gather import EncodeRanges, Model, Summary, encode_ranges, gather
 from seminmf_lightning.explain.provenance import Harvested, Origins, origins_of
 from seminmf_lightning.explain.runs import METRICS_FILE, read_metrics
@@ -30,16 +31,12 @@ FEATURES = 8
 """Features shown per atom."""
 NEIGHBOURS = 6
 """Similar and co-active concepts shown per concept."""
-LIBRARIES = ("jinja2", "plotly")
 
 
 def require_libraries() -> None:
-    """Raise ModuleNotFoundError if a library of the report is missing, before any work is done."""
-    missing = [name for name in LIBRARIES if find_spec(name) is None]
-    if missing:
-        raise ModuleNotFoundError(
-            f"a report needs {' and '.join(missing)}: pip install 'seminmf-lightning[report]'"
-        )
+    """Raise ModuleNotFoundError, before any work is done, if jinja2 is missing."""
+    if find_spec("jinja2") is None:
+        raise ModuleNotFoundError("a report needs jinja2: pip install 'seminmf-lightning[report]'")
 
 
 @dataclass(frozen=True)
@@ -87,9 +84,8 @@ def make_report(model: Model, data: ActivationDataModule, run: Path, options: Re
         notes=_notes(origins, len(shown), k),
         held_out=held_out, of_rows=list(described(of_rows)),
         of_run=list(described({name: v for name, v in metrics.items() if v is None or is_finite(v)})),
-        charts=[charts.as_html(figure, with_library=not i) for i, figure in enumerate(_charts(summary, run))],
         data=embed({
-            "table": _table(summary), "details": details,
+            "table": _table(summary), "details": details, "charts": _charts(summary, run),
             "images": origins.images if isinstance(origins, Harvested) else [],
         }),
     )  # fmt: skip
@@ -112,6 +108,11 @@ def _notes(origins: Origins, shown: int, concepts: int) -> list[str]:
             f"Examples of the {shown} concepts of most energy; the other {concepts - shown} are only listed."
         )
     return notes
+
+
+def _charts(summary: Summary, run: Path) -> list[dict[str, Any]]:
+    plots = (chart().plot(summary, run) for chart in available(Chart).values())
+    return [asdict(plot) for plot in plots if plot is not None]
 
 
 def _table(summary: Summary) -> list[list[float]]:
@@ -191,21 +192,6 @@ def scaled_codes(codes: Tensor) -> tuple[np.ndarray, float]:
     return (127 * codes / (peak or 1.0)).round().to(torch.int16).numpy(), peak
 
 
-def _charts(summary: Summary, run: Path) -> Sequence[Any]:
-    from seminmf_lightning.metrics.variation import variation
-
-    curves = charts.curves(run, ("train/reconstruction_loss", "val/reconstruction_loss"))
-    made = [charts.density_figure(summary.sums.density.numpy())]
-    if curves:
-        made.insert(0, charts.loss_figure(curves))
-    _, squares = variation(summary.metrics.spread)
-    if summary.moment is not None and squares > 0:
-        eigenvalues = torch.linalg.eigvalsh(summary.moment.gram.cpu()).flip(0).clamp(min=0).numpy()
-        left = float(summary.metrics.squared_error) / squares
-        made.append(charts.spectrum_figure(eigenvalues, summary.D.shape[0], left))
-    return made
-
-
 def _render(**values: Any) -> str:
     import jinja2
 
@@ -214,8 +200,10 @@ def _render(**values: Any) -> str:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     template = environment.from_string((folder / "page.html").read_text(encoding="utf-8"))
-    style, script = ((folder / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    return template.render(style=style, script=script, **values)
+    style, *scripts = (
+        (folder / name).read_text(encoding="utf-8") for name in ("page.css", "charts.js", "page.js")
+    )
+    return template.render(style=style, scripts=scripts, **values)
 
 
 def _short(value: Any) -> float:

@@ -190,7 +190,7 @@
   byId("previous").addEventListener("click", () => { state.page -= 1; list(); });
   byId("next").addEventListener("click", () => { state.page += 1; list(); });
   list();
-  window.dispatchEvent(new Event("resize")); // charts were drawn before the page had its layout
+  byId("charts").append(...data.charts.map(drawChart));
   const openAsked = () => {
     const asked = /^#concept-(\d+)$/.exec(location.hash);
     if (asked && searchable.has(Number(asked[1]))) open(Number(asked[1]));

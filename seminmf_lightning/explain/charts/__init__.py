@@ -1,0 +1,5 @@
+"""Charts of the report, one per file, found by file name."""
+
+from seminmf_lightning.explain.charts.base import Chart, Plot, Series
+
+__all__ = ["Chart", "Plot", "Series"]
