@@ -26,9 +26,8 @@ from seminmf_lightning import ActivationDataModule, SemiNMFModule
 from seminmf_lightning.cli.build import build_data_for, build_trainer, data_of_run, plain, register_schemas
 from seminmf_lightning.cli.results import refuse_to_overwrite, write_json
 from seminmf_lightning.core.checks import one_of
-from seminmf_lightning.core.similarity import collinearity, hungarian_distance, matched_share
 from seminmf_lightning.dictionary_file import load_dictionary
-from seminmf_lightning.metrics import defined
+from seminmf_lightning.metrics import described, evaluation_values, finite_or_none
 from seminmf_lightning.training.callbacks.evaluation import Evaluation
 
 SPLIT_KEYS = ("val_fraction", "val_split", "split_seed")
@@ -50,14 +49,12 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     output = Path(cfg.output or (run if run.is_dir() else run.parent) / "evaluation.json")
     refuse_to_overwrite(output, cfg.overwrite)
     D = module.dictionary.detach().clone()
-    of_dictionary = dictionary_figures(
-        D, None if cfg.against is None else other_dictionary(cfg.against, cfg.run, D)
-    )
+    other = None if cfg.against is None else other_dictionary(cfg.against, cfg.run, D)
     if cfg.data is None:
         cfg.data = data_of_run(cfg.run)
     data = build_data_for(module, cfg)
 
-    evaluation = Evaluation()
+    evaluation = Evaluation(other)
     trainer = build_trainer(cfg, [evaluation, RichProgressBar()], loggers=False)
     if cfg.split == "held_out":
         check_split(plain(cfg.data), load_dictionary(cfg.run).config.get("data") or {})
@@ -73,11 +70,10 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         "concepts": D.shape[0],
         "features": D.shape[1],
     }
-    measured = module.figures | evaluation.figures | of_dictionary
-    figures |= {name: defined(measured[name]) for name in MEANINGS if name in measured}
-    figures |= {name: measured[name] for name in EACH_CONCEPT} | {
-        "seconds": round(time.monotonic() - began, 3)
-    }
+    measured = module.figures | evaluation.figures
+    names = [value.name for value in sorted(evaluation_values(), key=lambda value: value.per_concept)]
+    figures |= {name: finite_or_none(measured[name]) for name in names if name in measured}
+    figures["seconds"] = round(time.monotonic() - began, 3)
     if trainer.is_global_zero:
         write_json(output, figures)
         show(figures, output)
@@ -90,18 +86,6 @@ def skipped(data: ActivationDataModule, trainer: Trainer) -> int:
         return 0
     mine = torch.tensor(len(data.skipped_rows), device=trainer.strategy.root_device)
     return int(trainer.strategy.reduce(mine, reduce_op="sum"))
-
-
-def dictionary_figures(D: Tensor, other: Tensor | None) -> dict[str, float]:
-    """Of the dictionary alone, and beside another."""
-    largest, mean = collinearity(D)
-    figures = {"collinearity_max": largest, "collinearity_mean": mean}
-    if other is not None:
-        figures |= {
-            "hungarian_distance": hungarian_distance(D, other),
-            "matched_share": matched_share(D, other),
-        }
-    return figures
 
 
 def other_dictionary(against: str, run: str, D: Tensor) -> Tensor:
@@ -131,32 +115,14 @@ def show(figures: dict[str, Any], output: Path) -> None:
     """The table of the scalars."""
     title = f"{figures['rows']:,} rows ({figures['split']}), {figures['concepts']} concepts x {figures['features']} features"
     table = Table("figure", "value", "meaning", title=title)
-    for name, meaning in MEANINGS.items():
-        if name in figures:
-            table.add_row(name, "-" if figures[name] is None else f"{figures[name]:.6g}", meaning)
+    scalars = [value.name for value in evaluation_values() if not value.per_concept and value.name in figures]
+    for row in described({name: figures[name] for name in scalars}, evaluation_values()):
+        table.add_row(*row)
     console = Console()
     console.print(table)
     console.print(
-        f"figures  {output} (with {' and '.join(EACH_CONCEPT)} of each concept)",
+        f"figures  {output} (with {' and '.join(v.name for v in evaluation_values() if v.per_concept)} of each concept)",
         soft_wrap=True,
         highlight=False,
     )
 
-
-MEANINGS = {
-    "reconstruction_loss": "mean squared error, data units",
-    "objective": "loss as minimised, normalised",
-    "r2": "share of variance explained",
-    "relative_l2": "||A - A_hat|| / ||A||, data units",
-    "l0": "mean nonzero codes a row",
-    "hoyer": "sparsity of a row's codes, 0 to 1",
-    "dead_fraction": "concepts no row uses",
-    "code_correlation_max": "largest |correlation| of two codes",
-    "code_correlation_mean": "mean |correlation| of two codes",
-    "optimality_gap": "loss / lower bound - 1, these rows",
-    "collinearity_max": "largest cosine of two atoms",
-    "collinearity_mean": "mean cosine of two atoms",
-    "hungarian_distance": "mean 1 - cosine of matched atoms",
-    "matched_share": "matched atoms with cosine >= 0.9",
-}
-EACH_CONCEPT = ("density", "energy")

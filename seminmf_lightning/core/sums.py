@@ -15,6 +15,8 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+AFFORDABLE_FEATURES = 8192
+"""Largest number of features d for which C (d, d) is kept where there is a choice: 0.5 GB in float64."""
 BLOCK_ROWS = 2048
 """Rows of one float32 product.  Processes get whole blocks, so that the products do not depend on their
 number."""

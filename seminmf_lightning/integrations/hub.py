@@ -25,7 +25,7 @@ from seminmf_lightning.estimator import Activations, SemiNMF
 from seminmf_lightning.integrations.model_card import is_as_written, model_card
 from seminmf_lightning.io.schema import conform
 from seminmf_lightning.io.untrusted import parse_json
-from seminmf_lightning.metrics import defined
+from seminmf_lightning.metrics import finite_or_none
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -89,7 +89,7 @@ class HubSemiNMF(
             raise FileExistsError(
                 f"{save_directory} is a run directory, whose dictionary would be replaced; choose another"
             )
-        known = {name: defined(value) for name, value in (self.figures or {}).items()}
+        known = {name: finite_or_none(value) for name, value in (self.figures or {}).items()}
         settings, figures = (
             json.dumps(found, indent=2, allow_nan=False) + "\n" for found in (self.settings, known)
         )

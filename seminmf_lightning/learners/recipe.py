@@ -9,14 +9,13 @@ from typing import Any
 from seminmf_lightning.core.checks import known_names, one_of, real_number, whole_number
 from seminmf_lightning.core.discovery import available, build, default_for, name_of, spec_of, without_numpy
 from seminmf_lightning.core.normalize import MODES
+from seminmf_lightning.core.sums import AFFORDABLE_FEATURES
 from seminmf_lightning.encoders import Encoder, Penalised
 from seminmf_lightning.inits import Init
 from seminmf_lightning.learners.penalty import INITIAL_PENALTY
 from seminmf_lightning.solvers import Solver
 
 STATISTICS = ("auto", "second_moment", "codes")
-AFFORDABLE_FEATURES = 8192
-"""Largest number of features d for which ``statistics=auto`` keeps C (d, d): 0.5 GB in float64."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,63 +6,38 @@ Legend:  A (n, d) activations   A_hat = Z D (n, d)   Z (n, k) codes
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from seminmf_lightning.metrics.base import SummedMetric
+from seminmf_lightning.metrics.base import SummedMetric, Value
 from seminmf_lightning.metrics.variation import merged, none_seen, of_rows, variation
-
-MEANINGS = {
-    "reconstruction_loss": "mean squared error, data units",
-    "objective": "loss as minimised, normalised",
-    "r2": "share of variance explained",
-    "l0": "mean nonzero codes a row",
-    "dead_fraction": "concepts no row uses",
-    "optimality_gap": "training loss / lower bound - 1",
-    "rows_seen": "training rows, with repeats",
-    "seconds": "wall time",
-}
-"""The keys of a run's ``metrics.json``: of held-out rows, of the training rows where none are held out."""
-
-
-def described(figures: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """Name, value as people read it, and meaning of each figure."""
-    for name, value in figures.items():
-        yield name, _shown(value), MEANINGS.get(name, "")
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return "-"
-    return (
-        f"{value:.6g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
-    )
-
-
-def defined(value: Any) -> Any:
-    """None in place of NaN and Inf, which JSON does not have."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class ReconstructionMetrics(SummedMetric):
-    """The five figures of a run.
+    """The five metrics of a run.
 
-    - ``reconstruction_loss``: ``||A - A_hat||_F^2 / (n d)``, mean squared error an element, in squared units
+    - ``reconstruction_loss``: ``||A - A_hat||_F^2 / (n d)``, mean squared error per element, in squared units
       of A; :func:`in_data_units` undoes the normaliser.
     - ``objective``: ``(1/n) sum_i 1/2 ||a_i - z_i D||^2 + l1_penalty ||z_i||_1``, in normalised units as
       minimised.
     - ``r2``: ``1 - ||A - A_hat||_F^2 / sum_j sum_i (a_ij - mean_j)^2``, the mean of each feature over the
-      same rows; predicting the feature means scores 0, however far from zero they are.  Of rows that do not
-      vary: 1 if they are reconstructed, else 0.
-    - ``l0``: mean number of codes that are not zero, a count a row.
+      same rows; predicting the feature means scores 0, however far from zero they are.  Rows that do not
+      vary score 1 if they are reconstructed, else 0.
+    - ``l0``: mean number of codes that are not zero, a count per row.
     - ``dead_fraction``: share of concepts whose code is exactly zero in every row.
 
-    All are NaN of no rows.
+    All are NaN without rows.
     """
 
+    values = (
+        Value("reconstruction_loss", "mean squared error, data units"),
+        Value("objective", "loss as minimised, normalised"),
+        Value("r2", "share of variance explained"),
+        Value("l0", "mean nonzero codes per row"),
+        Value("dead_fraction", "concepts no row uses"),
+    )
     squared_error: Tensor
     spread: Tensor
     l1_norm: Tensor
@@ -77,7 +52,7 @@ class ReconstructionMetrics(SummedMetric):
         self.add_state("spread", default=none_seen(features), dist_reduce_fx=merged)
 
     def update(self, A: Tensor, A_hat: Tensor, Z: Tensor) -> None:
-        """Add rows, in normalised units where the objective is to be as minimised."""
+        """Add rows, in normalised units if the objective is to be the minimised one."""
         self.squared_error += (A - A_hat).double().square().sum()
         self.spread = merged(torch.stack([self.spread, of_rows(A)]))
         self.l1_norm += Z.abs().sum(dtype=torch.float64)
@@ -87,10 +62,10 @@ class ReconstructionMetrics(SummedMetric):
         self.rows += A.shape[0]
 
     def compute(self) -> dict[str, float]:
-        """The figures, in the units of the rows added."""
+        """Return the metrics in the units of the rows added."""
         rows, error = float(self.rows), float(self.squared_error)
         if not rows:
-            return dict.fromkeys(("reconstruction_loss", "objective", "r2", "l0", "dead_fraction"), math.nan)
+            return {value.name: math.nan for value in self.values}
         features, (total, squares) = len(self.spread) - 2, variation(self.spread)
         return {
             "reconstruction_loss": error / (rows * features),
@@ -101,32 +76,10 @@ class ReconstructionMetrics(SummedMetric):
         }
 
 
-def in_data_units(figures: Mapping[str, float], scale: float) -> dict[str, float]:
-    """Figures of normalised rows, the reconstruction loss in squared data units: it is multiplied by
-    ``scale^2``."""
-    return {**figures, "reconstruction_loss": figures["reconstruction_loss"] * scale * scale}
+def in_data_units(metrics: Mapping[str, float], scale: float) -> dict[str, float]:
+    """Return metrics of normalised rows with the reconstruction loss in squared data units.
 
-
-class RelativeError(SummedMetric):
-    """``relative_l2``: ``||A - A_hat||_F / ||A||_F``, no unit, of rows in data units (a mean that was taken
-    off is in A).
-
-    0 is exact, 1 is as good as predicting zeros.  Where every row is zero: NaN if they are reconstructed,
-    else infinite.
+    >>> in_data_units({"reconstruction_loss": 0.5, "r2": 0.9}, scale=2.0)
+    {'reconstruction_loss': 2.0, 'r2': 0.9}
     """
-
-    squared_error: Tensor
-    squares: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_sums(squared_error=(), squares=())
-
-    def update(self, A: Tensor, A_hat: Tensor) -> None:
-        """Add rows and their reconstructions, both in data units."""
-        A = A.double()
-        self.squared_error += (A - A_hat).square().sum()
-        self.squares += A.square().sum()
-
-    def compute(self) -> dict[str, float]:
-        return {"relative_l2": float((self.squared_error / self.squares).sqrt())}
+    return {**metrics, "reconstruction_loss": metrics["reconstruction_loss"] * scale * scale}

@@ -31,7 +31,7 @@ from seminmf_lightning.core.similarity import (
     matched_share,
 )
 from seminmf_lightning.dictionary_file import save_dictionary
-from seminmf_lightning.metrics import ReconstructionMetrics, correlation, dictionary_metrics, variation
+from seminmf_lightning.metrics import Fitted, ReconstructionMetrics, code_correlation, dictionary_metrics, variation
 
 TWO = ("trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu")
 
@@ -77,7 +77,7 @@ def measured(
 ) -> dict[str, float | list[float]]:
     """The streamed figures, in batches of these sizes, then the rest."""
     of_run = ReconstructionMetrics(*D.shape, l1_penalty=0.0)
-    metrics = dictionary_metrics(D, certify=True)
+    metrics = dictionary_metrics(Fitted(D, least_squares=True))
     sizes = [*sizes, len(A) - sum(sizes)]
     for rows, reconstructed, codes in zip(A.split(sizes), A_hat.split(sizes), Z.split(sizes), strict=True):
         of_run.update(rows, reconstructed, codes)
@@ -216,9 +216,9 @@ def test_of_no_rows_and_of_rows_that_do_not_vary() -> None:
 
 
 def test_of_many_concepts_some_are_correlated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(correlation, "MOST_CONCEPTS", 3)
+    monkeypatch.setattr(code_correlation, "MOST_CONCEPTS", 3)
     Z = problem(80, 9)[1]
-    metric = correlation.CodeCorrelation(9)
+    metric = code_correlation.CodeCorrelation(Fitted(torch.ones(9, 9)))
     metric.update(Z)
     assert metric.gram.shape == (3, 3)
     expected = np.abs(np.corrcoef(Z[:, [0, 4, 8]].double().T.numpy()))[np.triu_indices(3, 1)]
@@ -230,7 +230,7 @@ def test_gap_is_of_rows_as_the_dictionary_sees_them(signed: Tensor) -> None:
     A = signed + 50.0
     normalizer = Normalizer.fit(A, "center")
     D = torch.rand(6, 24)
-    found = dictionary_metrics(D, normalizer, certify=True)
+    found = dictionary_metrics(Fitted(D, normalizer, least_squares=True))
     found.update(A=A, A_hat=A, Z=torch.zeros(600, 6))
     seen = normalizer.apply(A.double()).numpy()
     gap = reference(seen, seen, np.zeros((600, 6)), D.numpy())["optimality_gap"]

@@ -8,30 +8,32 @@ import lightning
 import torch
 from torchmetrics import MetricCollection
 
-from seminmf_lightning.learners.recipe import AFFORDABLE_FEATURES
-from seminmf_lightning.metrics import dictionary_metrics
+from seminmf_lightning.metrics import Fitted, dictionary_metrics
 from seminmf_lightning.training.data_port import unpack
 from seminmf_lightning.training.module import SemiNMFModule
 
 
 class Evaluation(lightning.Callback):
     """Collects :func:`~seminmf_lightning.metrics.dictionary_metrics` over all processes; the module has its
-    own five figures.
+    own five metrics.
+
+    Args:
+        other: a dictionary (k2, d) to compare with.
 
     Attributes:
-        figures: by name, once ``trainer.validate`` has ended.  ``optimality_gap`` is None where codes
-            are not least squares (a penalty, or a sparse encoder) or d is above 8,192.
+        figures: by name, once ``trainer.validate`` has ended; NaN where undefined.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, other: torch.Tensor | None = None) -> None:
+        self.other = other
         self.metrics: MetricCollection | None = None
         self.figures: dict[str, Any] = {}
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         assert isinstance(pl_module, SemiNMFModule)
         recipe, D = pl_module.recipe, pl_module.dictionary.detach()
-        certify = not recipe.penalised and not recipe.encoder.sparse and D.shape[1] <= AFFORDABLE_FEATURES
-        self.metrics = dictionary_metrics(D, pl_module.normalizer, certify=certify)
+        least_squares = not recipe.penalised and not recipe.encoder.sparse
+        self.metrics = dictionary_metrics(Fitted(D, pl_module.normalizer, least_squares, self.other))
 
     @torch.no_grad()
     def on_validation_batch_end(
@@ -49,4 +51,4 @@ class Evaluation(lightning.Callback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
         assert self.metrics is not None
-        self.figures = {"optimality_gap": None} | self.metrics.compute()
+        self.figures = self.metrics.compute()

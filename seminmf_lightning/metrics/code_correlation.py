@@ -1,4 +1,4 @@
-"""Whether concepts say the same thing.
+"""Whether two concepts say the same thing.
 
 Legend:  Z (n, k) codes
 """
@@ -10,42 +10,42 @@ import math
 import torch
 from torch import Tensor
 
-from seminmf_lightning.metrics.base import SummedMetric
+from seminmf_lightning.metrics.base import DictionaryMetric, Fitted, Value
 
 MOST_CONCEPTS = 4096
-"""Concepts whose correlations are all worked out: 128 MB of sums in float64."""
+"""Concepts whose correlations are all computed: 128 MB of sums in float64."""
 CONSTANT = 1e-12
-"""A code whose variance is below this share of its mean square is constant as far as float64 sums can
-tell."""
+"""Share of its mean square below which the variance of a code is rounding: the code counts as constant."""
 
 
-class CodeCorrelation(SummedMetric):
-    """``code_correlation_max`` and ``code_correlation_mean``: of ``|r_jl|`` over the pairs j < l of concepts,
-    no unit.
+class CodeCorrelation(DictionaryMetric):
+    """``code_correlation_max`` and ``code_correlation_mean`` of ``|r_jl|`` over the pairs j < l of concepts.
 
     ``r_jl = (mean(z_j z_l) - mean(z_j) mean(z_l)) / (std(z_j) std(z_l))`` is Pearson's correlation over the
-    rows, zero codes included.  Pairs with a constant code (dead concepts above all) have none and are left
-    out; NaN if no pair is left.
+    rows, zero codes included.  Constant codes (dead concepts above all) are left out; NaN if no pair is left.
 
-    Memory is k^2 numbers, so that above :data:`MOST_CONCEPTS` only as many concepts, evenly spread over the
-    dictionary, are looked at: the mean is then an estimate and the maximum a lower bound.
+    Memory is k^2 numbers.  Above :data:`MOST_CONCEPTS` only as many concepts, evenly spread over the
+    dictionary, are compared: the mean is then an estimate and the maximum a lower bound.
     """
 
+    values = (
+        Value("code_correlation_max", "largest |correlation| of two codes"),
+        Value("code_correlation_mean", "mean |correlation| of two codes"),
+    )
     chosen: Tensor
     total: Tensor
     gram: Tensor
     rows: Tensor
 
-    def __init__(self, concepts: int) -> None:
-        super().__init__()
+    def __init__(self, fitted: Fitted) -> None:
+        super().__init__(fitted)
+        concepts = len(fitted.D)
         count = min(concepts, MOST_CONCEPTS)
-        self.register_buffer(
-            "chosen", torch.linspace(0, concepts - 1, count, dtype=torch.float64).round().long()
-        )
         self.add_sums(total=(count,), gram=(count, count), rows=())
+        spread = torch.linspace(0, concepts - 1, count, dtype=torch.float64)
+        self.register_buffer("chosen", spread.round().long())
 
     def update(self, Z: Tensor) -> None:
-        """Add the codes of a batch."""
         Z = Z[:, self.chosen].double()
         self.total += Z.sum(dim=0)
         self.gram += Z.T @ Z
