@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import seminmf_lightning  # isort: skip  # noqa: F401  # before torch, for which it chooses how threads wait
 
-import inspect
 import logging
 import os
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from hydra.core.config_store import ConfigStore
-from hydra.utils import get_class, instantiate
-from lightning import Callback, LightningDataModule, Trainer
+from hydra.utils import instantiate
+from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from omegaconf import DictConfig, OmegaConf
 
-from seminmf_lightning import ActivationDataModule, SemiNMFModule, data
+from seminmf_lightning import SemiNMFModule
 from seminmf_lightning.cli.schemas import (
     EncodeConfig,
     EvaluateConfig,
@@ -27,7 +25,8 @@ from seminmf_lightning.cli.schemas import (
     ShowRowsConfig,
     TrainConfig,
 )
-from seminmf_lightning.data import Source
+from seminmf_lightning.data.build import DataModule, settings_from_file
+from seminmf_lightning.data.build import build_data as build_from_settings
 from seminmf_lightning.dictionary_file import load_dictionary
 
 RECIPE_KEYS = (
@@ -55,19 +54,9 @@ def build_module(cfg: DictConfig) -> SemiNMFModule:
     return SemiNMFModule(**{key: plain(cfg[key]) for key in RECIPE_KEYS})
 
 
-def build_data(node: DictConfig) -> Any:
-    """A data module as it is; of a source, the keys that the data module knows go to it, the others to the
-    source."""
-    target = get_class(node._target_)
-    if issubclass(target, LightningDataModule):
-        return target(**{key: value for key, value in plain(node).items() if key != "_target_"})
-    stream_keys = inspect.signature(ActivationDataModule).parameters
-    options: dict[str, Any] = plain(node)
-    stream = {key: value for key, value in options.items() if key in stream_keys}
-    source = instantiate(
-        {key: value for key, value in options.items() if key not in stream_keys}, _convert_="all"
-    )
-    return ActivationDataModule(source, **stream)
+def build_data(node: DictConfig) -> DataModule:
+    """The data module of the group ``data``."""
+    return build_from_settings(plain(node))
 
 
 def build_data_for(module: SemiNMFModule, cfg: DictConfig) -> Any:
@@ -117,47 +106,9 @@ def data_of_run(run: str | os.PathLike[str]) -> DictConfig:
     """The data that a run was trained on, as it was configured.
 
     Raises:
-        ValueError: the run does not say, or asks for more than one of our sources with plain settings: a file
-            from elsewhere must not be able to name, nest or interpolate anything else.
+        ValueError: the run does not say, or names something else than a source of rows with plain settings.
     """
-    node = load_dictionary(run).config.get("data")
-    if node is None:
-        raise ValueError(f"{run} does not say which data it was trained on: give data=... data.path=...")
-    target = node.get("_target_")
-    if target not in [
-        f"{module}.{source.__name__}"
-        for source in sources()
-        for module in ("seminmf_lightning.data", source.__module__)
-    ]:
-        raise ValueError(
-            f"{run} asks for data from {target!r}, which is no source of seminmf_lightning.data: give data=... data.path=..."
-        )
-    settings = {key: value for key, value in node.items() if key != "_target_"}
-    for value in nested(settings):
-        if isinstance(value, str) and ((value.startswith("_") and value.endswith("_")) or "${" in value):
-            raise ValueError(
-                f"{run} has {value[:80]!r} among the settings of its data, which is not read: give data=... data.path=..."
-            )
-    return OmegaConf.create(node)
-
-
-def sources() -> list[type[Source]]:
-    """The sources of rows that this package has."""
-    return [
-        found
-        for name in data.__all__
-        if isinstance(found := getattr(data, name), type) and issubclass(found, Source)
-    ]
-
-
-def nested(node: Any) -> Iterator[Any]:
-    """All keys and values of containers in containers."""
-    if isinstance(node, dict):
-        yield from node
-        node = list(node.values())
-    for value in node if isinstance(node, list) else ():
-        yield value
-        yield from nested(value)
+    return OmegaConf.create(settings_from_file(run, load_dictionary(run).config.get("data")))
 
 
 def quieten() -> None:

@@ -37,7 +37,7 @@ from seminmf_lightning.cli.run_directory import (
     write_settings,
 )
 from seminmf_lightning.core.checks import one_of
-from seminmf_lightning.data.remote.objects import refuse_secrets
+from seminmf_lightning.data.build import named, refuse_secrets
 from seminmf_lightning.dictionary_file import FILE_NAME
 from seminmf_lightning.explain.runs import ERROR_FILE
 from seminmf_lightning.metrics import MEANINGS, described
@@ -52,6 +52,7 @@ register_schemas()
 @hydra.main(version_base="1.3", config_path="pkg://seminmf_lightning.configs", config_name="train")
 def main(cfg: DictConfig) -> float | list[float]:
     run_dir = Path(cfg.run_dir)
+    cfg.data = named(plain(cfg.data))
     if cfg.ckpt_path == "auto":
         if (figures := run_dir / "metrics.json").is_file():
             print(f"{run_dir} is finished already: {figures}")
@@ -60,7 +61,7 @@ def main(cfg: DictConfig) -> float | list[float]:
         cfg.ckpt_path = None if found is None else str(found)
     if is_first_process():  # the others come when it may have begun to write
         refuse_other_run(run_dir, cfg.ckpt_path)
-        refuse_secrets(plain(cfg.data).get("storage") or {})
+        refuse_secrets(cfg.data)
     with finished_run_kept(run_dir), failure_kept(run_dir / ERROR_FILE):
         if is_first_process():
             write_settings(run_dir / ".hydra", cfg)

@@ -52,6 +52,8 @@ class HarvestDataModule(lightning.LightningDataModule):
             read.
     """
 
+    name = "harvest"  # what data= takes
+
     def __init__(
         self,
         model: Mapping[str, Any],

@@ -344,12 +344,16 @@ def test_a_dictionary_with_odd_numbers_is_refused(
         {"_target_": "os.system", "command": "touch MARKER"},
         {"_target_": "seminmf_lightning.data.files.os.system", "command": "touch MARKER"},
         {"_target_": "seminmf_lightning.data.datamodule.torch.utils.data.Dataset"},
-        {"_target_": "seminmf_lightning.data.HarvestDataModule", "model": {"name": "callable", "target": "os:system"}},
-        {"_target_": "seminmf_lightning.data.NpyRows", "path": {"_target_": "os.system", "_args_": ["touch MARKER"]}},
-        {"_target_": "seminmf_lightning.data.NpyRows", "path": [{"x": {"_target_": "os.system", "command": "touch MARKER"}}]},
-        {"_target_": "seminmf_lightning.data.NpyRows", "path": "x.npy", "_partial_": True},
-        {"_target_": "seminmf_lightning.data.NpyRows", "path": "${oc.env:HOME}"},
         {"_target_": ["seminmf_lightning.data.NpyRows"]}, {"path": "x"}, None,
+        {"name": "os.system", "command": "touch MARKER"}, {"name": "os"}, {"name": ["npy"]}, {"name": 3},
+        {"name": "harvest", "model": {"name": "callable", "target": "os:system"}},
+        {"name": "npy", "path": {"_target_": "os.system", "_args_": ["touch MARKER"]}},
+        {"name": "npy", "path": [{"x": {"_target_": "os.system", "command": "touch MARKER"}}]},
+        {"name": "npy", "path": "x.npy", "_partial_": True}, {"name": "npy", "path": "${oc.env:HOME}"},
+        {"name": "npy", "path": ["a.npy", "${oc.env:HOME}"]}, {"name": "npy", "path": [["a.npy"]]},
+        {"name": "npy", "path": "x.npy", "source": "y"}, {"name": "npy", "path": "x.npy", "trainer": "y"},
+        {"name": "object_store", "path": "s3://x", "storage": {"a": {"_target_": "os.system"}}},
+        {"name": "object_store", "path": "s3://x", "storage": {"a": "${oc.env:HOME}"}},
     ],
 )  # fmt: skip
 def test_a_dictionary_from_elsewhere_cannot_name_code(node: Any, trained: Path, tmp_path: Path) -> None:
@@ -361,12 +365,7 @@ def test_a_dictionary_from_elsewhere_cannot_name_code(node: Any, trained: Path, 
 
 
 def test_the_data_of_a_run_of_ours_is_found(trained: Path, tmp_path: Path) -> None:
-    node = {
-        "_target_": "seminmf_lightning.data.NpyRows",
-        "path": "x.npy",
-        "val_fraction": 0.1,
-        "groups": None,
-    }
+    node = {"name": "npy", "path": "x.npy", "val_fraction": 0.1, "groups": None}
     path = with_config(
         trained, tmp_path / "dictionary.safetensors", json.dumps({"nb_concepts": 4, "data": node})
     )
@@ -375,10 +374,7 @@ def test_the_data_of_a_run_of_ours_is_found(trained: Path, tmp_path: Path) -> No
 
 def test_a_report_runs_nothing_that_a_dictionary_names(script: Any, trained: Path, tmp_path: Path) -> None:
     marker = tmp_path / "ran"
-    node = {
-        "_target_": "seminmf_lightning.data.NpyRows",
-        "path": {"_target_": "os.system", "command": f"touch {marker}"},
-    }
+    node = {"name": "npy", "path": {"_target_": "os.system", "command": f"touch {marker}"}}
     with_config(trained, tmp_path / "dictionary.safetensors", json.dumps({"nb_concepts": 4, "data": node}))
     done = script("report", f"run={tmp_path}", check=False)
     assert done.returncode and "which is not read" in done.stderr and not marker.exists()

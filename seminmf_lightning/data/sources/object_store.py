@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ from seminmf_lightning.data.remote.catalog import pieces_of, read_array, sha256_
 from seminmf_lightning.data.remote.chunk_cache import ChunkCache
 from seminmf_lightning.data.remote.fetcher import Fetcher
 from seminmf_lightning.data.remote.headers import Layout, npy_layout
-from seminmf_lightning.data.remote.objects import Remote, in_parallel
+from seminmf_lightning.data.remote.objects import Remote, in_parallel, refuse_secrets
 from seminmf_lightning.data.sources.base import NO_FETCH, Chunking, FetchPlan, Ranges, Shard, Source
 from seminmf_lightning.data.splits import numbered_apart
 from seminmf_lightning.harvest.store import StoreError
@@ -91,6 +91,10 @@ class ObjectStoreRows(Source):
                 "is fetched meanwhile): raise the one or lower the other"
             )
         self._wanted = NO_FETCH
+
+    @classmethod
+    def refuse_secrets(cls, settings: Mapping[str, Any]) -> None:
+        refuse_secrets(settings.get("storage") or {})
 
     def __getstate__(self) -> dict[str, Any]:
         return {one.name: getattr(self, one.name) for one in fields(self)} | {"_wanted": NO_FETCH}

@@ -1,0 +1,140 @@
+"""Build the data of a run from plain settings: ``{"name": "npy", "path": "rows.npy", "val_fraction":
+0.1}``."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from seminmf_lightning.core.checks import known_names, unknown_name
+from seminmf_lightning.core.discovery import available, build
+from seminmf_lightning.data.datamodule import ActivationDataModule
+from seminmf_lightning.data.live import HarvestDataModule
+from seminmf_lightning.data.sources.base import Source
+
+DataModule = ActivationDataModule | HarvestDataModule
+
+WITHOUT_SOURCE = {str(module.name): module for module in (HarvestDataModule,)}
+"""Data modules that make their own rows, by the name that ``data=`` takes."""
+
+NAMES_OF_0_1_0 = {
+    "DemoRows": "demo", "HarvestDataModule": "harvest", "HarvestedRows": "shards", "NpyRows": "npy",
+    "ObjectStoreRows": "object_store", "PlantedRows": "synthetic", "SafetensorsRows": "safetensors",
+}  # fmt: skip
+"""Class of each ``_target_`` that runs and YAML files of 0.1.0 have, and the name that replaces it."""
+
+
+def build_data(spec: Mapping[str, Any]) -> DataModule:
+    """Make a data module from its name and settings.
+
+    Settings of :class:`ActivationDataModule` go to it, the others to the source that ``name`` chooses.
+
+    Raises:
+        TypeError: a setting that neither of them has.
+        ValueError: an unknown name, or a required setting that is missing.
+
+    >>> build_data({"name": "synthetic", "rows": 100, "features": 8, "val_fraction": 0}).features
+    8
+    """
+    spec = named(spec)
+    kind = _kind(spec["name"])
+    settings = {key: value for key, value in spec.items() if key != "name"}
+    known_names(f"setting of data={spec['name']}:", settings, _accepted(kind))
+    parameters = inspect.signature(kind).parameters.values()
+    required = [one.name for one in parameters if one.default is inspect.Parameter.empty]
+    if missing := [key for key in required if key not in settings]:
+        raise ValueError(f"data={spec['name']} needs data.{missing[0]}=...")
+    if issubclass(kind, HarvestDataModule):
+        return kind(**settings)
+    stream = {key: settings.pop(key) for key in _stream_keys() if key in settings}
+    return ActivationDataModule(build(Source, {"name": spec["name"], **settings}), **stream)
+
+
+def named(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with a ``name``, where those of version 0.1.0 have a ``_target_``.
+
+    Raises:
+        ValueError: neither, or a ``_target_`` that is not a class of ours.
+    """
+    settings = {key: value for key, value in spec.items() if key != "_target_"}
+    if "_target_" in spec:
+        package, _, kind = str(spec["_target_"]).rpartition(".")
+        if not package.startswith("seminmf_lightning.data") or kind not in NAMES_OF_0_1_0:
+            raise ValueError(
+                f"data._target_={spec['_target_']!r}: data is chosen by data.name, one of "
+                f"{', '.join(_names())}; a package adds its own by an entry point of the group "
+                "seminmf_lightning.sources"
+            )
+        settings["name"] = NAMES_OF_0_1_0[kind]
+        warnings.warn(
+            f"data._target_: {spec['_target_']} is now data.name: {settings['name']}; "
+            "the old key is read until the next release",
+            FutureWarning,
+            stacklevel=3,
+        )
+    if not isinstance(settings.get("name"), str):
+        raise ValueError(f"data.name must be one of {', '.join(_names())}; got {settings.get('name')!r}")
+    return settings
+
+
+def settings_from_file(file: object, spec: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What a run's file says of its data: the name of a source and plain settings, never code.
+
+    Raises:
+        ValueError: anything else; the message names the file and the setting.
+    """
+    advice = "give data=... data.path=..."
+    if spec is None:
+        raise ValueError(f"{file} does not say which data it was trained on: {advice}")
+    try:
+        spec = named(spec)
+        kind = available(Source).get(spec["name"])
+        if kind is None:
+            raise ValueError(unknown_name("source of rows", spec["name"], list(available(Source))))
+        known_names(f"setting of data={spec['name']}:", spec.keys() - {"name"}, _accepted(kind))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{file}: the data of this run is not read, {error}: {advice}") from error
+    nested = [one.name for one in fields(kind) if one.default_factory is dict]  # type: ignore[arg-type]
+    for key, value in spec.items():
+        parts = list(value.values()) if isinstance(value, Mapping) and key in nested else value
+        if not all(map(_is_plain, parts if isinstance(parts, list) else [parts])):
+            raise ValueError(
+                f"{file} has {str(value)[:80]!r} for data.{key}, which is not read; text, numbers and lists of "
+                f"them are: {advice}"
+            )
+    return spec
+
+
+def refuse_secrets(spec: Mapping[str, Any]) -> None:
+    """Raise ValueError if settings hold a secret: a run writes them to its folder and dictionary."""
+    kind = available(Source).get(str(spec.get("name")))
+    if kind is not None:
+        kind.refuse_secrets(spec)
+
+
+def _kind(name: str) -> type[Source] | type[HarvestDataModule]:
+    kinds: dict[str, Any] = available(Source) | WITHOUT_SOURCE
+    if name not in kinds:
+        raise ValueError(unknown_name("source of data", name, _names()))
+    return kinds[name]
+
+
+def _names() -> list[str]:
+    return sorted([*available(Source), *WITHOUT_SOURCE])
+
+
+def _accepted(kind: type[Any]) -> list[str]:
+    own = list(inspect.signature(kind).parameters)
+    return own if kind in WITHOUT_SOURCE.values() else own + _stream_keys()
+
+
+def _stream_keys() -> list[str]:
+    return [name for name in inspect.signature(ActivationDataModule).parameters if name != "source"]
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is a text without interpolation, a number, true, false or null."""
+    return value is None or isinstance(value, int | float) or (isinstance(value, str) and "${" not in value)
