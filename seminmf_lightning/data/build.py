@@ -102,8 +102,8 @@ def settings_from_file(file: object, spec: Mapping[str, Any] | None) -> dict[str
         parts = list(value.values()) if isinstance(value, Mapping) and key in nested else value
         if not all(map(_is_plain, parts if isinstance(parts, list) else [parts])):
             raise ValueError(
-                f"{file} has {str(value)[:80]!r} for data.{key}, which is not read; text, numbers and lists of "
-                f"them are: {advice}"
+                f"{file} has {str(value)[:80]!r} for data.{key}, which is not read; text, numbers and lists "
+                f"of them are: {advice}"
             )
     return spec
 
