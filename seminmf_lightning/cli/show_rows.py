@@ -46,7 +46,7 @@ def save_framed(tracer: Tracer, origin: PatchOrigin, path: Path) -> None:
     """The photograph with a frame around the patch."""
     from PIL import ImageDraw
 
-    picture = tracer.picture(origin).convert("RGB")
+    picture = tracer.image(origin).convert("RGB")
     if origin.box is not None:
         top, left, bottom, right = origin.box
         thick = max(1, min(picture.size) // 100)

@@ -131,9 +131,9 @@ class Harvested(Origins):
                 continue
             other = self.tracer.origin(row)
             assert isinstance(other, PatchOrigin)
-            if other.place[0] >= 0:
-                cells.append([other.place[0], other.place[1], code])
-        return shown | {"image": number, "grid": origin.place[2:], "cells": cells, "at": origin.place[:2]}
+            if other.cell[0] >= 0:
+                cells.append([other.cell[0], other.cell[1], code])
+        return shown | {"image": number, "grid": origin.cell[2:], "cells": cells, "at": origin.cell[:2]}
 
     def _image_id(self, origin: PatchOrigin) -> int | None:
         """Index of an example's embedded image; None if ``budget`` is spent or the image cannot be read."""
@@ -141,7 +141,7 @@ class Harvested(Origins):
             self._image_ids[origin.example] = None
             if self.budget > 0:
                 try:
-                    content = _data_uri(network_view(self.tracer.picture(origin), origin.region))
+                    content = _data_uri(network_view(self.tracer.image(origin), origin.region))
                 except (OSError, ValueError) as error:
                     self.note = f"Some images could not be read again and are missing here ({error})."
                 else:

@@ -1,6 +1,6 @@
-"""From an example (a picture, a text, a tensor) to what a network is called with.
+"""Turn examples (images, tensors) into what a network is called with; texts are in ``text_feed``.
 
-One example makes one or more *items*, rows of a network's batch: a long text is cut into windows.
+One example makes one or more *items*, which are rows of a network's batch: a long text is cut into windows.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from torch import Tensor, nn
 
 from seminmf_lightning.harvest.inputs import Unreadable
 
+Region = tuple[float, float, float, float]
+"""Top, left, height and width, in pixels of an image. What lies outside the image is padding."""
+
 
 @dataclass
 class Item:
@@ -22,12 +25,12 @@ class Item:
 
     example: int
     window: int
-    """Which part of its example."""
+    """Number of this item within its example."""
     inputs: dict[str, Tensor]
     special: Tensor | None = None
-    """(t,) bool: tokens that stand for no text, such as [CLS]."""
+    """(t,) bool: True for tokens that stand for no text, such as [CLS]. None for images and tensors."""
     spans: Tensor | None = None
-    """(t, 2) int32: the characters of each token in its text."""
+    """(t, 2) int32: first and last character (exclusive) of each token in its text."""
 
     @property
     def tokens(self) -> int:
@@ -35,20 +38,20 @@ class Item:
 
 
 class Feed(ABC):
-    """What a model is fed with."""
+    """Prepares examples for one network, and calls it."""
 
     prefix_tokens: int = 0
-    """Tokens before the patches of a picture ([CLS], registers)."""
-    pictures: bool = False
-    """Whether the network is shown pictures, so that sequences may be grids of patches."""
+    """Tokens before the patches of an image ([CLS], registers), as far as the library tells."""
+    images: bool = False
+    """True if the network takes images, so that a sequence may be a grid of patches."""
     channels_last: bool = False
-    """Whether maps are usually (n, h, w, c) where their shape does not tell."""
+    """True if maps are (n, h, w, c) where their shape does not tell."""
     pool: int = 1
-    """Batches of items that are sorted by length together, so that little is padded."""
+    """Number of batches whose items are sorted by length together, to save padding."""
 
     @abstractmethod
     def items(self, example: int, content: Any) -> list[Item]:
-        """Items of an example."""
+        """Return the items of one example."""
 
     @abstractmethod
     def call(self, network: nn.Module, items: list[Item], device: torch.device) -> None:
@@ -56,40 +59,35 @@ class Feed(ABC):
 
     @abstractmethod
     def record(self, content: Any) -> dict[str, Any]:
-        """What is kept of an example, so that a person can find a row in it again."""
+        """Return what the store keeps of an example, so that a row can be traced back to it."""
 
 
 class ImageFeed(Feed):
-    """Pictures through the model's own preprocessing.
+    """Images through the model's own preprocessing.
 
     Args:
-        transform: from a PIL picture (RGB) to a tensor (3, h, w).
-        region: from the height and width of a picture to the part of it that the network sees: top, left,
-            height, width.
-        keyword: name of the network's argument; None: its first.
+        transform: maps a PIL image (RGB) to a tensor (3, h, w).
+        region: maps the height and width of an image to the part of it that the network sees.
+        keyword: name of the network's argument; None passes the batch by position.
     """
 
-    pictures = True
+    images = True
 
     def __init__(
-        self, transform: Callable[[Any], Tensor], region: Callable[[int, int], tuple[float, float, float, float]], *,
+        self, transform: Callable[[Any], Tensor], region: Callable[[int, int], Region], *,
         keyword: str | None = None, prefix_tokens: int = 0,
     ) -> None:  # fmt: skip
-        self.transform, self.region, self.keyword, self.prefix_tokens = (
-            transform,
-            region,
-            keyword,
-            prefix_tokens,
-        )
+        self.transform, self.region, self.keyword = transform, region, keyword
+        self.prefix_tokens = prefix_tokens
 
     def items(self, example: int, content: Any) -> list[Item]:
         try:
-            return [Item(example, 0, {"picture": self.transform(content)})]
+            return [Item(example, 0, {"image": self.transform(content)})]
         except (ValueError, RuntimeError, OSError) as error:
-            raise Unreadable(f"its picture of {content.size} cannot be preprocessed ({error})") from error
+            raise Unreadable(f"its image of {content.size} cannot be preprocessed ({error})") from error
 
     def call(self, network: nn.Module, items: list[Item], device: torch.device) -> None:
-        batch = stacked([item.inputs["picture"] for item in items]).to(device)
+        batch = stack([item.inputs["image"] for item in items]).to(device)
         batch = batch.to(next((p.dtype for p in network.parameters() if p.is_floating_point()), batch.dtype))
         if self.keyword is None:
             network(batch)
@@ -104,46 +102,57 @@ class ImageFeed(Feed):
 class TensorFeed(Feed):
     """Tensors as they are; the network is called with a batch of them."""
 
-    def __init__(self, prefix_tokens: int = 0, *, pictures: bool = False) -> None:
-        self.prefix_tokens, self.pictures = prefix_tokens, pictures
+    def __init__(self, prefix_tokens: int = 0, *, images: bool = False) -> None:
+        self.prefix_tokens, self.images = prefix_tokens, images
 
     def items(self, example: int, content: Tensor) -> list[Item]:
         return [Item(example, 0, {"tensor": content})]
 
     def call(self, network: nn.Module, items: list[Item], device: torch.device) -> None:
-        network(stacked([item.inputs["tensor"] for item in items]).to(device))
+        network(stack([item.inputs["tensor"] for item in items]).to(device))
 
     def record(self, content: Tensor) -> dict[str, Any]:
         return {"shape": list(content.shape)}
 
 
-def stacked(tensors: list[Tensor]) -> Tensor:
-    """One batch (n, ...) of tensors of one shape."""
+def stack(tensors: list[Tensor]) -> Tensor:
+    """Stack tensors of one shape into a batch (n, ...).
+
+    Raises:
+        ValueError: the shapes differ; the message lists them.
+    """
     if len(shapes := {tuple(one.shape) for one in tensors}) > 1:
         raise ValueError(
-            f"pictures of different sizes cannot be one batch: {', '.join(map(str, sorted(shapes)))}; "
+            f"images of different sizes cannot share a batch: {', '.join(map(str, sorted(shapes)))}; "
             "resize them in the preprocessing, or set batch_size=1"
         )
     return torch.stack(tensors)
 
 
-def whole_picture(height: int, width: int) -> tuple[float, float, float, float]:
-    """The region of preprocessing that resizes without cropping."""
+def whole_image(height: int, width: int) -> Region:
+    """Return the region of preprocessing that does not crop: all of the image.
+
+    >>> whole_image(40, 60)
+    (0.0, 0.0, 40.0, 60.0)
+    """
     return 0.0, 0.0, float(height), float(width)
 
 
 @dataclass(frozen=True)
 class CentreCrop:
-    """The region of preprocessing that resizes a picture, aspect kept, to cover ``resize`` and crops ``crop``
-    centrally.
+    """Region of preprocessing that resizes an image to cover ``resize``, aspect kept, and crops its centre.
 
-    Both are (height, width); for a square ``resize`` it is the shorter side that gets its length.
+    ``resize`` and ``crop`` are (height, width) in pixels. With a square ``resize``, the shorter side of the
+    image gets that length.
+
+    >>> CentreCrop(resize=(256, 256), crop=(224, 224))(512, 1024)
+    (32.0, 288.0, 448.0, 448.0)
     """
 
     resize: tuple[float, float]
     crop: tuple[float, float]
 
-    def __call__(self, height: int, width: int) -> tuple[float, float, float, float]:
+    def __call__(self, height: int, width: int) -> Region:
         scale = min(height / self.resize[0], width / self.resize[1])
         h, w = min(self.crop[0] * scale, height), min(self.crop[1] * scale, width)
         return (height - h) / 2, (width - w) / 2, h, w

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from seminmf_lightning.core.checks import one_of, real_number, whole_number
 from seminmf_lightning.harvest.adapters import Feed, Item
 from seminmf_lightning.harvest.inputs import Inputs, Unreadable
-from seminmf_lightning.harvest.layers import Candidate, Capture, Layer, try_layers
+from seminmf_lightning.harvest.layers import Capture, Layer, LayerOutputs, list_outputs
 from seminmf_lightning.harvest.models import Loaded
 from seminmf_lightning.harvest.row_selection import Rows, Selector
 
@@ -156,11 +156,11 @@ class Harvester:
             joined = {layer: _in_order(rows) for layer, rows in joined.items()}
         return Harvested(joined, filtered, norm_sums)
 
-    def candidates(self, example: int = 0) -> tuple[list[Candidate], Exception | None]:
+    def candidates(self, example: int = 0) -> tuple[list[LayerOutputs], Exception | None]:
         """What each module of the network returns for one example, and the error that ended the pass early,
         if one did."""
         items = self._first_items(example)
-        return try_layers(
+        return list_outputs(
             self.loaded.network, lambda: self.loaded.feed.call(self.loaded.network, items, self.device)
         )
 

@@ -1,8 +1,8 @@
-"""Layers by name: find them, hook them, stop the network after the last one.
+"""Find layers by name, capture what they return, and stop the network after the last one.
 
-A layer is written as its dotted path, ``encoder.layer.2``, or a glob in which ``*`` stands for one part of
-the path and ``**`` for any number of them.  ``name@1`` is the second call of a module that is called several
-times a pass.
+A layer is a dotted path, ``encoder.layer.2``, or a glob in which ``*`` stands for one part of the path and
+``**`` for any number of parts. ``name@1`` is the second call of a module that runs several times per forward
+pass.
 """
 
 from __future__ import annotations
@@ -16,56 +16,66 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-NEAREST = 5
+SUGGESTIONS = 5
+"""Names listed when a pattern matches nothing."""
 CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
+"""Modules that are never called."""
 
 
 class Layer(NamedTuple):
-    """One call of one module."""
+    """One call of one module.
+
+    >>> str(Layer("encoder.layer.2")), str(Layer("relu", 1))
+    ('encoder.layer.2', 'relu@1')
+    """
 
     name: str
     call: int = 0
+    """0 is the first call of the module in a forward pass."""
 
     def __str__(self) -> str:
         return self.name if self.call == 0 else f"{self.name}@{self.call}"
 
 
-class Candidate(NamedTuple):
-    """What a module returned in a trial pass."""
+class LayerOutputs(NamedTuple):
+    """Shapes that one module returned in a forward pass."""
 
     name: str
     module: str
+    """Name of its class."""
     shapes: list[tuple[int, ...] | None]
-    """One a call; None where no tensor was returned."""
+    """One per call; None where it returned no tensor."""
 
 
 def match_layers(network: nn.Module, patterns: str | Sequence[str]) -> list[Layer]:
-    """The layers that names and globs stand for, in the order of the network.
+    """Return the layers that names and globs stand for, in the network's order.
 
     Raises:
-        ValueError: a pattern matches nothing; the message lists the nearest names.
+        ValueError: a pattern matches nothing (the message lists the nearest names), or there is no pattern.
+
+    >>> network = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
+    >>> [str(layer) for layer in match_layers(network, ["1", "*"])]
+    ['0', '1']
     """
     names = [name for name, _ in network.named_modules() if name]
-    found: set[Layer] = set()
+    layers: set[Layer] = set()
     for pattern in [patterns] if isinstance(patterns, str) else list(patterns):
         path, _, call = str(pattern).partition("@")
         if call and not call.isdigit():
             raise ValueError(f"layer {pattern!r}: after @ comes the number of the call, 0 for the first")
         matches = [name for name in names if _matches(name.split("."), path.split("."))]
-        if "*" in path:  # containers are never called
+        if "*" in path:
             matches = [name for name in matches if not isinstance(network.get_submodule(name), CONTAINERS)]
         if not matches:
-            near = difflib.get_close_matches(path, names, NEAREST, cutoff=0.0)
+            nearest = difflib.get_close_matches(path, names, SUGGESTIONS, cutoff=0.0)
             raise ValueError(
-                f"layer {pattern!r} is not in this {type(network).__name__}; nearest: {', '.join(near)} "
+                f"layer {pattern!r} is not in this {type(network).__name__}; nearest: {', '.join(nearest)} "
                 "(list=true prints all of them)"
             )
-        found |= {Layer(name, int(call or 0)) for name in matches}
-    if not found:
-        raise ValueError(
-            "no layer asked for: set layers, for example layers=[encoder.layer.2] (list=true prints them)"
-        )
-    return sorted(found, key=lambda layer: (names.index(layer.name), layer.call))
+        layers |= {Layer(name, int(call or 0)) for name in matches}
+    if not layers:
+        raise ValueError("no layers given: set layers=[encoder.layer.2], for example (list=true prints them)")
+    return sorted(layers, key=lambda layer: (names.index(layer.name), layer.call))
 
 
 def _matches(name: Sequence[str], pattern: Sequence[str]) -> bool:
@@ -76,41 +86,52 @@ def _matches(name: Sequence[str], pattern: Sequence[str]) -> bool:
     return bool(name) and fnmatch.fnmatchcase(name[0], pattern[0]) and _matches(name[1:], pattern[1:])
 
 
-def try_layers(network: nn.Module, run: Callable[[], None]) -> tuple[list[Candidate], Exception | None]:
-    """What every module returns in one pass, and what ended it early if something did: layers before can be
-    harvested."""
-    seen: dict[str, list[tuple[int, ...] | None]] = {}
-    handles = []
+def list_outputs(
+    network: nn.Module, forward: Callable[[], None]
+) -> tuple[list[LayerOutputs], Exception | None]:
+    """Run one forward pass and return the shapes that every module returned.
 
-    def watch(name: str) -> Callable[..., None]:
+    The second value is the error that ended the pass early, if any: layers before it can still be harvested.
+
+    Raises:
+        Exception: the pass failed before any module returned.
+    """
+    shapes: dict[str, list[tuple[int, ...] | None]] = {}
+
+    def record(name: str) -> Callable[..., None]:
         def hook(_module: nn.Module, _args: Any, output: Any) -> None:
             tensor = first_tensor(output)
-            seen.setdefault(name, []).append(None if tensor is None else tuple(tensor.shape))
+            shapes.setdefault(name, []).append(None if tensor is None else tuple(tensor.shape))
 
         return hook
 
     modules = {name: module for name, module in network.named_modules() if name}
-    for name, module in modules.items():
-        handles.append(module.register_forward_hook(watch(name)))
+    handles = [module.register_forward_hook(record(name)) for name, module in modules.items()]
     failure: Exception | None = None
     try:
         with torch.inference_mode():
-            run()
+            forward()
     except Exception as error:
-        if not seen:
+        if not shapes:
             raise
         failure = error
     finally:
         for handle in handles:
             handle.remove()
-    return [
-        Candidate(name, type(module).__name__, seen[name]) for name, module in modules.items() if name in seen
-    ], failure
+    outputs = [
+        LayerOutputs(name, type(modules[name]).__name__, shapes[name]) for name in modules if name in shapes
+    ]
+    return outputs, failure
 
 
 def first_tensor(output: Any) -> Tensor | None:
-    """The activations in what a module returns: itself, the hidden state of a model's output, the first of a
-    tuple."""
+    """Return the activations in a module's output: itself, or the first value of a mapping or tuple.
+
+    >>> first_tensor({"last_hidden_state": torch.zeros(2, 3), "loss": None}).shape
+    torch.Size([2, 3])
+    >>> first_tensor(["text"]) is None
+    True
+    """
     if isinstance(output, Tensor):
         return output
     if isinstance(output, Mapping):
@@ -120,15 +141,19 @@ def first_tensor(output: Any) -> Tensor | None:
     return None
 
 
-class _Stop(Exception):  # noqa: N818  (no error: the last layer has been seen)
+class _Stop(Exception):  # noqa: N818  (not an error: every layer has been captured)
     """Leaves the forward pass."""
 
 
 class Capture:
-    """Runs a network as far as needed and keeps what the layers return.
+    """Runs a network up to the last of ``layers`` and collects what they return.
 
-    Raises (from :meth:`run`):
-        ValueError: a layer was not called, or returned no tensor.
+    ``keep(layer, output)`` runs inside the hook, because later modules may overwrite the tensor in place.
+
+    >>> network = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
+    >>> capture = Capture(network, [Layer("0")], lambda layer, output: tuple(output.shape))
+    >>> capture.run(lambda: network(torch.zeros(5, 2)))
+    {Layer(name='0', call=0): (5, 3)}
     """
 
     def __init__(
@@ -137,15 +162,17 @@ class Capture:
         self.network, self.layers, self.keep = network, list(layers), keep
 
     def run(self, forward: Callable[[], None]) -> dict[Layer, Any]:
-        """What ``keep`` made of each layer's output.  It is called inside the hook: later modules may
-        overwrite a tensor."""
+        """Return what ``keep`` returned for each layer.
+
+        Raises:
+            ValueError: a layer was not called, or returned no tensor.
+        """
         kept: dict[Layer, Any] = {}
         calls: Counter[str] = Counter()
-        handles = []
-        for name in {layer.name for layer in self.layers}:
-            handles.append(
-                self.network.get_submodule(name).register_forward_hook(self._hook(name, calls, kept))
-            )
+        handles = [
+            self.network.get_submodule(name).register_forward_hook(self._hook(name, calls, kept))
+            for name in {layer.name for layer in self.layers}
+        ]
         try:
             with torch.inference_mode():
                 forward()
@@ -170,7 +197,8 @@ class Capture:
             tensor = first_tensor(output)
             if tensor is None:
                 raise ValueError(
-                    f"layer {layer!s} returns {type(output).__name__}, not a tensor; choose another (list=true)"
+                    f"layer {layer!s} returns {type(output).__name__}, not a tensor; "
+                    "choose another (list=true)"
                 )
             kept[layer] = self.keep(layer, tensor)
             if len(kept) == len(self.layers):

@@ -1,4 +1,4 @@
-"""From a row back to the token in its sentence, or the patch in its picture."""
+"""Trace a row back to its token in a sentence, or its patch in an image."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from typing import Any
 
 import numpy as np
 
+from seminmf_lightning.core.commands import command
 from seminmf_lightning.harvest.inputs import Inputs
 from seminmf_lightning.harvest.recipe import make_inputs
 from seminmf_lightning.harvest.store import Store, StoreError
 
-WINDOWS = 2**24
-"""More than a text has windows."""
+MAX_WINDOWS = 2**24
+"""More windows than any text has: example * MAX_WINDOWS + window numbers every window."""
 COLUMNS = (("example", "window", "position"), ("start", "stop"), ("y", "x", "height", "width"))
-"""Of the index: those that every row has, those of tokens, those of patches."""
+"""Columns of an index: of every row, of tokens, of patches."""
 CONTEXT = 80
-"""Characters shown on each side of a token."""
+"""Characters printed on each side of a token."""
 
 
 @dataclass(frozen=True)
@@ -28,13 +29,13 @@ class Origin:
     row: int
     example: int
     name: str
-    """Of the example: a file, a line, a topic."""
+    """Name of the example: a file, a line, a topic."""
     position: int
-    """Token of its window, or place in the map; -1 for the mean of several."""
+    """Token of its window, or position in the map; -1 for a mean over several."""
 
     @property
     def title(self) -> str:
-        """The name on one line, in characters that can be printed."""
+        """The name on one line, in printable characters."""
         return self.name.encode("utf-8", "replace").decode().replace("\n", "\\n").replace("\r", "\\r")
 
     def __str__(self) -> str:
@@ -43,15 +44,22 @@ class Origin:
 
 @dataclass(frozen=True)
 class TokenOrigin(Origin):
-    """A token; ``text[start:stop]``, -1 where it stands for no text."""
+    """A token of a text.
+
+    >>> print(TokenOrigin(0, 0, "a.txt", 1, text="the cat sat", start=4, stop=7))
+    a.txt: the [[cat]] sat
+    """
 
     text: str
     start: int
+    """The token is ``text[start:stop]``; -1 if it stands for no text."""
     stop: int
 
     def __str__(self) -> str:
+        if self.start < 0 and self.position < 0:
+            return f"{self.title}: mean of a window"
         if self.start < 0:
-            return f"{self.title}: {'mean of a window' if self.position < 0 else f'special token at position {self.position}'}"
+            return f"{self.title}: special token at position {self.position}"
         left, right = max(0, self.start - CONTEXT), self.stop + CONTEXT
         before = self.text[left : self.start].rpartition("\n\n")[2]
         after = self.text[self.stop : right].partition("\n\n")[0]
@@ -61,28 +69,27 @@ class TokenOrigin(Origin):
 
 @dataclass(frozen=True)
 class PatchOrigin(Origin):
-    """A patch; ``box`` is its top, left, bottom and right in pixels of the picture, or None for the whole of
-    it."""
+    """A patch of an image."""
 
     box: tuple[int, int, int, int] | None
+    """Top, left, bottom and right of the patch, in pixels of the image; None for a row without a patch."""
     size: tuple[int, int]
-    """Height and width of the picture."""
+    """Height and width of the image."""
     region: tuple[float, ...]
-    """What the network sees of it: top, left, height, width."""
-    place: tuple[int, int, int, int]
-    """Row and column of the patch, rows and columns of the grid; -1 where there is no grid."""
+    """Part of the image that the network sees: top, left, height, width."""
+    cell: tuple[int, int, int, int]
+    """Row and column of the patch, rows and columns of its grid; -1 where there is no grid."""
 
     def __str__(self) -> str:
+        height, width = self.size
         if self.box is None:
-            return f"{self.title}: the whole picture of {self.size[0]} x {self.size[1]}"
+            return f"{self.title}: the whole image of {height} x {width}"
         top, left, bottom, right = self.box
-        return (
-            f"{self.title}: patch [{top}:{bottom}, {left}:{right}] of {self.size[0]} x {self.size[1]} pixels"
-        )
+        return f"{self.title}: patch [{top}:{bottom}, {left}:{right}] of {height} x {width} pixels"
 
 
 class Tracer:
-    """The origins of the rows of one layer of a store, by row number as ``data=shards`` counts them.
+    """Traces the rows of one layer of a store, numbered as ``data=shards`` numbers them.
 
     Raises:
         StoreError: the store has no such layer, or is not finished.
@@ -96,13 +103,15 @@ class Tracer:
         if layer is None and len(layers) == 1:
             layer = next(iter(layers))
         if layer not in layers:
-            raise StoreError(f"{store.folder}: which layer? It holds {', '.join(layers)}; got {layer!r}")
+            raise StoreError(
+                f"{store.folder} holds the layers {', '.join(layers)}; choose one, got {layer!r}"
+            )
         self.store, self.layer, self._settings = store, str(layer), manifest["settings"]
         self._shards = [record for record in layers[layer]["shards"] if record["rows"]]
         files = (store.files(self.layer, record["shard"]).origin for record in self._shards)
         if missing := [file for file in files if not os.path.exists(file)]:
             raise StoreError(
-                f"{missing[0]} is missing; run the same scripts/harvest.py again, which writes it anew"
+                f"{missing[0]} is missing; run the same {command('harvest')} again, which restores it"
             )
         self._starts = np.cumsum([0] + [record["rows"] for record in self._shards])
         self._columns = lru_cache(maxsize=8)(self._read_columns)
@@ -113,7 +122,7 @@ class Tracer:
         return int(self._starts[-1])
 
     def origin(self, row: int) -> Origin:
-        """Where row ``row`` comes from.
+        """Return the origin of row ``row``.
 
         Raises:
             IndexError: there is no such row.
@@ -122,23 +131,21 @@ class Tracer:
             raise IndexError(
                 f"row {row} is not in 0..{len(self) - 1}, the rows of {self.layer} in {self.store.folder}"
             )
-        index = int(np.searchsorted(self._starts, row, side="right")) - 1
-        record, columns = self._shards[index], self._columns(index)
-        at = {name: int(column[row - self._starts[index]]) for name, column in columns.items()}
-        example = self._example(record, at["example"])
-        known = {"row": row, "example": at["example"], "name": example["name"], "position": at["position"]}
+        index, first = self._shard_of(row)
+        at = {name: int(column[row - first]) for name, column in self._columns(index).items()}
+        example = self._example(self._shards[index], at["example"])
+        common = {"row": row, "example": at["example"], "name": example["name"], "position": at["position"]}
         if "start" in at and "text" in example:
-            return TokenOrigin(**known, text=example["text"], start=at["start"], stop=at["stop"])
+            return TokenOrigin(**common, text=example["text"], start=at["start"], stop=at["stop"])
         if "region" in example and "height" in at:
-            place = (at["y"], at["x"], at["height"], at["width"])
-            box = _box(at, example["region"])
             return PatchOrigin(
-                **known, box=box, size=tuple(example["size"]), region=tuple(example["region"]), place=place
-            )
-        return Origin(**known)
+                **common, box=_box(at, example["region"]), size=tuple(example["size"]),
+                region=tuple(example["region"]), cell=(at["y"], at["x"], at["height"], at["width"]),
+            )  # fmt: skip
+        return Origin(**common)
 
     def groups(self, start: int, stop: int) -> np.ndarray:
-        """One number (stop - start,) for all rows of the same window of the same example."""
+        """Return a number (stop - start,) per row: equal for all rows of one window of one example."""
         parts = []
         for index, first in enumerate(self._starts[:-1]):
             low, high = max(start - first, 0), min(stop - first, self._shards[index]["rows"])
@@ -147,50 +154,60 @@ class Tracer:
         return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
 
     def neighbours(self, row: int) -> range:
-        """The rows of the same window of the same example, ``row`` included."""
-        index = int(np.searchsorted(self._starts, row, side="right")) - 1
-        first, keys = int(self._starts[index]), self._keys(index)
-        key = keys[row - first]
-        return range(
-            first + int(np.searchsorted(keys, key)), first + int(np.searchsorted(keys, key, side="right"))
-        )
+        """Return the rows of the same window of the same example, ``row`` included."""
+        index, first = self._shard_of(row)
+        keys = self._keys(index)
+        start, stop = (int(np.searchsorted(keys, keys[row - first], side=side)) for side in ("left", "right"))
+        return range(first + start, first + stop)
 
-    def _read_keys(self, index: int) -> np.ndarray:
-        columns = self._columns(index)
-        return columns["example"] * WINDOWS + columns["window"]
-
-    def picture(self, origin: Origin) -> Any:
-        """The PIL picture of a row's example, read anew.
+    def image(self, origin: Origin) -> Any:
+        """Read the PIL image of a row's example again.
 
         Raises:
-            StoreError: the inputs are no longer those that were harvested.
+            StoreError: the inputs have changed since the harvest.
         """
         inputs = self._inputs()
         if origin.example >= len(inputs) or inputs.identify(origin.example) != origin.name:
             raise StoreError(
-                f"{origin.name} is no longer example {origin.example}: the inputs have changed since the harvest"
+                f"{origin.name} is no longer example {origin.example}: "
+                "the inputs have changed since the harvest"
             )
         return inputs.read(origin.example)
 
-    @lru_cache(maxsize=1)  # noqa: B019  (one tracer, one inputs)
+    @lru_cache(maxsize=1)  # noqa: B019  (one tracer reads one set of inputs)
     def _inputs(self) -> Inputs:
         return make_inputs(self._settings["inputs"])
 
+    def _shard_of(self, row: int) -> tuple[int, int]:
+        """Index of the shard that holds a row, and the first row of that shard."""
+        index = int(np.searchsorted(self._starts, row, side="right")) - 1
+        return index, int(self._starts[index])
+
+    def _read_keys(self, index: int) -> np.ndarray:
+        columns = self._columns(index)
+        return columns["example"] * MAX_WINDOWS + columns["window"]
+
     def _read_columns(self, index: int) -> dict[str, np.ndarray]:
-        record, present = self._shards[index], self.store.columns(self.layer, self._shards[index]["shard"])
+        record = self._shards[index]
+        stored = self.store.columns(self.layer, record["shard"])
         file = self.store.files(self.layer, record["shard"]).origin
-        wanted = {name for names in COLUMNS if names == COLUMNS[0] or names[0] in present for name in names}
-        if missing := sorted(wanted - set(present)):
-            raise StoreError(f"{file}: no column {missing[0]!r}; it holds {', '.join(present)}")
-        found = {name: present[name].numpy().astype(np.int64) for name in sorted(wanted)}
-        if len(found["example"]) != record["rows"]:
-            raise StoreError(f"{file}: {len(found['example'])} rows, but the manifest says {record['rows']}")
-        if "y" in found and (found["y"] >= 0)[np.minimum(found["height"], found["width"]) < 1].any():
+        # Columns of tokens and of patches come in whole groups or not at all.
+        names = sorted(
+            name for group in COLUMNS if group is COLUMNS[0] or group[0] in stored for name in group
+        )
+        if missing := [name for name in names if name not in stored]:
+            raise StoreError(f"{file}: no column {missing[0]!r}; it holds {', '.join(stored)}")
+        columns = {name: stored[name].numpy().astype(np.int64) for name in names}
+        if len(columns["example"]) != record["rows"]:
+            raise StoreError(
+                f"{file}: {len(columns['example'])} rows, but the manifest says {record['rows']}"
+            )
+        if "y" in columns and (columns["y"] >= 0)[np.minimum(columns["height"], columns["width"]) < 1].any():
             raise StoreError(f"{file}: a patch in a grid of no height or width")
-        return found
+        return columns
 
     def _example(self, record: dict[str, Any], number: int) -> dict[str, Any]:
-        """What is known of an example of a shard."""
+        """The stored record of one example of a shard."""
         first, examples = record["examples"][0], self._examples(record["shard"])
         if not 0 <= number - first < len(examples):
             raise StoreError(
@@ -201,10 +218,11 @@ class Tracer:
 
 
 def _box(at: dict[str, int], region: list[float]) -> tuple[int, int, int, int] | None:
+    """Top, left, bottom and right of a cell of the grid, in whole pixels of the image."""
     if at["y"] < 0:
         return None
     top, left, height, width = region
     y, x = top + height * at["y"] / at["height"], left + width * at["x"] / at["width"]
     bottom, right = y + height / at["height"], x + width / at["width"]
-    # To whole pixels; a patch may be smaller than one.
+    # A patch may be smaller than a pixel.
     return round(y), round(x), max(round(bottom), round(y) + 1), max(round(right), round(x) + 1)

@@ -40,7 +40,7 @@ def test_layers_by_name_and_glob() -> None:
     assert [str(layer) for layer in match_layers(network, "**.c")] == ["b.c"]
     with pytest.raises(ValueError, match=r"'a\.00' is not in this ModuleDict; nearest: a\.0"):
         match_layers(network, "a.00")
-    with pytest.raises(ValueError, match="no layer asked for"):
+    with pytest.raises(ValueError, match="no layers given"):
         match_layers(network, [])
 
 

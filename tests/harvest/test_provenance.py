@@ -21,7 +21,7 @@ def test_inputs_that_changed_are_noticed(tmp_path: Path) -> None:
         job(image_recipe(folder), tmp_path / "store").run()
     tracer = Tracer(Store(tmp_path / "store"))
     with pytest.raises(StoreError, match="the inputs have changed"):
-        tracer.picture(tracer.origin(0))
+        tracer.image(tracer.origin(0))
 
 
 def test_every_row_can_be_found_again(bert: Path, corpus: Path, tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def test_padding_never_becomes_a_row(problem: tuple[torch.Tensor, list[Item]], t
 def test_maps_with_channels_last_are_seen_by_their_shape() -> None:
     items = [Item(number, 0, {"picture": torch.zeros(3, 32, 48)}) for number in range(2)]
     first = torch.arange(2.0 * 5 * 4 * 6).reshape(2, 5, 4, 6)  # (n, c, h, w)
-    feed = TensorFeed(pictures=True)
+    feed = TensorFeed(images=True)
     for output in (first, first.permute(0, 2, 3, 1)):
         rows = Selector("all").rows(Layer("x"), output, items, feed)
         assert torch.equal(rows.values, first.permute(0, 2, 3, 1).reshape(-1, 5))

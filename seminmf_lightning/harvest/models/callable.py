@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from seminmf_lightning.harvest.adapters import Feed, ImageFeed, TensorFeed, whole_picture
+from seminmf_lightning.harvest.adapters import Feed, ImageFeed, TensorFeed, whole_image
 from seminmf_lightning.harvest.models.base import Loaded, Model, only, weights_digest
 from seminmf_lightning.harvest.text_feed import TextFeed
 
@@ -46,7 +46,7 @@ class CallableModel(Model):
             )
         feed: Feed = TensorFeed()
         if kind == "image":
-            feed = ImageFeed(preprocess or unit_range, whole_picture)
+            feed = ImageFeed(preprocess or unit_range, whole_image)
         elif kind == "text":
             if preprocess is None:
                 raise ValueError(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from seminmf_lightning.core.checks import whole_number
-from seminmf_lightning.harvest.adapters import Feed, ImageFeed, TensorFeed, whole_picture
+from seminmf_lightning.harvest.adapters import Feed, ImageFeed, TensorFeed, whole_image
 from seminmf_lightning.harvest.inputs.photographs import INSTALL
 from seminmf_lightning.harvest.models.base import Loaded, Model, only, weights_digest
 
@@ -38,7 +38,7 @@ class EfficientNetLite(Model):
         with contextlib.redirect_stdout(io.StringIO()):  # it prints that it has loaded
             network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights).eval()
         feed: Feed = (
-            ImageFeed(Scale(self.image_size), whole_picture) if kind == "image" else TensorFeed(pictures=True)
+            ImageFeed(Scale(self.image_size), whole_image) if kind == "image" else TensorFeed(images=True)
         )
         description = {
             "library": "efficientnet_lite_pytorch", "path": "efficientnet-lite0", "architecture": "EfficientNet",

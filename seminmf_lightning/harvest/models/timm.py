@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Any
 
-from seminmf_lightning.harvest.adapters import CentreCrop, Feed, ImageFeed, TensorFeed, whole_picture
+from seminmf_lightning.harvest.adapters import CentreCrop, Feed, ImageFeed, TensorFeed, whole_image
 from seminmf_lightning.harvest.models.base import (
     Loaded,
     Model,
@@ -19,17 +19,16 @@ from seminmf_lightning.harvest.models.base import (
 
 @dataclass
 class TimmModel(Model):
-    """Any model that ``timm.create_model`` makes."""
+    """Loads any model that ``timm.create_model`` makes."""
 
     path: str
-    """Name (``vit_base_patch16_224``, ``hf-hub:...``), or a local folder in hub form (``config.json`` and
-    weights)."""
+    """Name (``vit_base_patch16_224``, ``hf-hub:...``), or a local folder with ``config.json`` and weights."""
     pretrained: bool = True
     """False: random weights."""
     checkpoint: str | None = None
-    """A file of weights to load instead."""
+    """File of weights to load in place of the pretrained ones."""
     options: dict[str, Any] = field(default_factory=dict)
-    """Further arguments of ``timm.create_model``, such as ``img_size``."""
+    """More arguments of ``timm.create_model``, such as ``img_size``."""
 
     def load(self, kind: str) -> Loaded:
         only(kind, ("image", "tensor"), "timm")
@@ -47,23 +46,30 @@ class TimmModel(Model):
         side = self.options.get("img_size")
         shape = None if side is None else (3, *(side if isinstance(side, list | tuple) else (side, side)))
         settings = resolve_data_config({"input_size": shape}, model=network)
-        feed: Feed = TensorFeed(pictures=True)
+        feed: Feed = TensorFeed(images=True)
         if kind == "image":
             feed = ImageFeed(create_transform(**settings, is_training=False), _region(settings))
         feed.prefix_tokens = getattr(network, "num_prefix_tokens", 0)
         feed.channels_last = str(getattr(network, "output_fmt", "NCHW")).endswith("NHWC")
+        pretrained_cfg = getattr(network, "pretrained_cfg", None) or {}
         description = {
-            "library": "timm", "path": self.path, "architecture": type(network).__name__,
-            "revision": (getattr(network, "pretrained_cfg", None) or {}).get("tag") if self.pretrained else None,
-            "weights": weights_digest(network), "precision": "float32",
-            "preprocessing": {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()},
-        }  # fmt: skip
+            "library": "timm",
+            "path": self.path,
+            "architecture": type(network).__name__,
+            "revision": pretrained_cfg.get("tag") if self.pretrained else None,
+            "weights": weights_digest(network),
+            "precision": "float32",
+            "preprocessing": {
+                key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()
+            },
+        }
         return Loaded(network, feed, description)
 
 
 def _region(settings: dict[str, Any]) -> Any:
+    """The region that timm's evaluation transform of these settings leaves."""
     height, width = settings["input_size"][1:]
     if settings["crop_mode"] == "squash":
-        return whole_picture
+        return whole_image
     share = settings["crop_pct"]
     return CentreCrop((height // share, width // share), (height, width))

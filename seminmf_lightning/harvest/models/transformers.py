@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from seminmf_lightning.core.checks import one_of, whole_number
-from seminmf_lightning.harvest.adapters import CentreCrop, Feed, ImageFeed, whole_picture
+from seminmf_lightning.harvest.adapters import CentreCrop, Feed, ImageFeed, whole_image
 from seminmf_lightning.harvest.models.base import Loaded, Model, local_path, only, weights_digest
 
 WARPED_FROM = 384
@@ -92,7 +92,7 @@ class TransformersModel(Model):
         crop = dict(processor.crop_size or {}) if getattr(processor, "do_center_crop", False) else {}
         shorter = dict(getattr(processor, "size", None) or {}).get("shortest_edge")
         share = getattr(processor, "crop_pct", None)
-        region: Any = whole_picture
+        region: Any = whole_image
         if crop:
             side = shorter or min(crop["height"], crop["width"])
             region = CentreCrop((side, side), (crop["height"], crop["width"]))

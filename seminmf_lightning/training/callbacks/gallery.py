@@ -154,7 +154,7 @@ class Gallery(lightning.Callback):
                     )  # a row left out has no colour
                     codes = module.encode(A.to(module.device))[:, concept]
                     small = heat(
-                        network_view(tracer.picture(origin), origin.region), origin, tracer, rows, codes.cpu().numpy()
+                        network_view(tracer.image(origin), origin.region), origin, tracer, rows, codes.cpu().numpy()
                     )
                     left = (pole * self.examples + place) * CELL
                     sheet.paste(small, (left, line * CELL))
@@ -170,7 +170,7 @@ def heat(picture: Any, origin: PatchOrigin, tracer: Tracer, rows: range, codes: 
     size."""
     from PIL import Image, ImageDraw
 
-    _, _, height, width = origin.place
+    _, _, height, width = origin.cell
     if height < 1:
         return picture
     layer = Image.new("RGBA", picture.size, (0, 0, 0, 0))
@@ -178,7 +178,7 @@ def heat(picture: Any, origin: PatchOrigin, tracer: Tracer, rows: range, codes: 
     for row, code in zip(rows, codes.tolist(), strict=True):
         place = tracer.origin(row)
         assert isinstance(place, PatchOrigin)
-        y, x = place.place[:2]
+        y, x = place.cell[:2]
         if y < 0 or code == 0:
             continue
         colour = (214, 39, 40) if code > 0 else (31, 119, 180)
