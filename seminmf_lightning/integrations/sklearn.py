@@ -29,28 +29,32 @@ FLOATS = (np.float64, np.float32)
 
 
 class SemiNMFTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
-    """``X ~ Z D`` with ``D >= 0`` and Z free in sign; :meth:`transform` gives Z.
+    """``X ~ Z D`` with ``D >= 0`` and Z free in sign; :meth:`transform` returns Z.
 
-    The arguments are those of :class:`~seminmf_lightning.SemiNMF` and of its ``fit``, with the same meaning,
-    and are checked in :meth:`fit`.  The solver is ``hals`` unless said otherwise, because a grid over
-    ``l1_penalty`` needs one that knows a penalty.  Rows are in memory and dense: float32 stays float32, other
-    numbers become float64.
+    Parameters are those of :class:`~seminmf_lightning.learners.Recipe`, of
+    :class:`~seminmf_lightning.SemiNMF` and of its ``fit``, checked in :meth:`fit`.  The default solver is
+    ``hals``, one solver for a whole grid over ``l1_penalty``.  Rows are in memory and dense: float32 stays
+    float32, other numbers become float64.
+
+    >>> X = np.random.default_rng(0).standard_normal((20, 4)).astype(np.float32)
+    >>> SemiNMFTransformer(nb_concepts=2, max_iter=5).fit_transform(X).shape
+    (20, 2)
 
     Attributes:
         components_: D (k, d); ``X ~ scale * (Z D) + mean``, with the scale and mean of ``model_.normalizer``.
         model_: the fitted :class:`~seminmf_lightning.SemiNMF`, which can be saved.
         n_features_in_: d.
-        n_iter_: iterations done, of ``max_iter``.
+        n_iter_: iterations done, at most ``max_iter``.
 
     Raises:
-        TypeError, ValueError: in :meth:`fit`: a bad argument, bad rows, or fewer rows than concepts.
+        TypeError, ValueError: in :meth:`fit`: a bad parameter, bad rows, or fewer rows than concepts.
     """
 
     def __init__(
         self, nb_concepts: int = 64, *, solver: str | Mapping[str, Any] = "hals", l1_penalty: float = 0.0,
-        target_l0: float | None = None, init: str | Mapping[str, Any] = "data", encoder: str | Mapping[str, Any] = "auto",
-        normalize: str = "scale", tol: float = 1e-4, max_iter: int = 500, seed: int = 0, device: str | torch.device = "cpu",
-        verbose: bool = False,
+        target_l0: float | None = None, init: str | Mapping[str, Any] = "data",
+        encoder: str | Mapping[str, Any] = "auto", normalize: str = "scale", tol: float = 1e-4,
+        max_iter: int = 500, seed: int = 0, device: str | torch.device = "cpu", verbose: bool = False,
     ) -> None:  # fmt: skip
         self.nb_concepts = nb_concepts
         self.solver = solver
@@ -66,12 +70,12 @@ class SemiNMFTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         self.verbose = verbose
 
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Learn D from rows X (n, d); ``y`` is not used."""
+        """Learn D from rows X (n, d); ``y`` is ignored."""
         self.fit_transform(X)
         return self
 
     def fit_transform(self, X: Any, y: Any = None) -> np.ndarray:
-        """Learn D from rows X (n, d), and return their codes (n, k)."""
+        """Learn D from rows X (n, d) and return their codes (n, k)."""
         settings = {name: value for name, value in self.get_params(deep=False).items() if name != "max_iter"}
         model = SemiNMF(**settings)
         X = validate_data(self, X, dtype=FLOATS, ensure_min_samples=2)  # one row has no variance to explain
@@ -80,18 +84,20 @@ class SemiNMFTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         return Z.cpu().numpy()
 
     def transform(self, X: Any) -> np.ndarray:
-        """Codes (n, k) of rows X (n, d)."""
+        """Return the codes (n, k) of rows X (n, d)."""
         check_is_fitted(self)
         return self.model_.encode(self._rows(X)).cpu().numpy()
 
     def inverse_transform(self, X: Any) -> np.ndarray:
-        """Rows (n, d) in the units of the data, of codes X (n, k)."""
+        """Return the rows (n, d), in data units, that codes X (n, k) stand for."""
         check_is_fitted(self)
         return self.model_.decode(check_array(X, dtype=FLOATS, input_name="X")).cpu().numpy()
 
     def score(self, X: Any, y: Any = None) -> float:
-        """R2 of the reconstruction of rows X (n, d), ``1 - ||X - X_hat||_F^2 / ||X - its feature
-        means||_F^2``: what a grid search maximises."""
+        """Return R2 of the reconstruction, which a grid search maximises.
+
+        ``1 - ||X - X_hat||_F^2 / ||X - mean||_F^2`` for rows X (n, d) and their feature means.
+        """
         check_is_fitted(self)
         return self.model_.evaluate(self._rows(X))["r2"]
 

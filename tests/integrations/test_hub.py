@@ -22,7 +22,7 @@ from seminmf_lightning.integrations.hub import HubSemiNMF
 from seminmf_lightning.integrations.model_card import literal
 from seminmf_lightning.metrics import MEANINGS
 
-FIGURES = {
+METRICS = {
     "reconstruction_loss": 0.03125,
     "r2": 0.75,
     "l0": 3.5,
@@ -48,7 +48,7 @@ def test_a_folder_gives_equal_codes(kind: dict, signed: torch.Tensor, tmp_path: 
     config = json.loads((tmp_path / "m" / "config.json").read_text())
     assert config["nb_concepts"] == 8
     again = HubSemiNMF.from_pretrained(tmp_path / "m")
-    assert again.figures is None
+    assert again.metrics is None
     assert torch.equal(again.get_dictionary(), D)
     assert torch.equal(again.encode(signed), Z)
     assert torch.equal(again.decode(Z), model.decode(Z))
@@ -65,23 +65,23 @@ def test_a_folder_saved_again_has_a_new_card_unless_somebody_edited_it(
     model, card = HubSemiNMF(8, solver="hals"), tmp_path / "m" / "README.md"
     model.fit(signed, max_iter=5)
     model.save_pretrained(tmp_path / "m")
-    model.figures = FIGURES
+    model.metrics = METRICS
     model.save_pretrained(tmp_path / "m")
-    assert f"| r2 | {FIGURES['r2']:.6g} |" in card.read_text()
-    card.write_text(edited := card.read_text().replace("## Figures", "## Figures of ours"))
-    model.figures = None
+    assert f"| r2 | {METRICS['r2']:.6g} |" in card.read_text()
+    card.write_text(edited := card.read_text().replace("## Metrics", "## Metrics of ours"))
+    model.metrics = None
     model.save_pretrained(tmp_path / "m")
     assert card.read_text() == edited
     card.unlink()
-    model.figures = {"r2": float("nan"), "l0": float("inf"), "objective": 1.0}
+    model.metrics = {"r2": float("nan"), "l0": float("inf"), "objective": 1.0}
     model.save_pretrained(tmp_path / "m")
     assert json.loads((tmp_path / "m" / "metrics.json").read_text()) == {
         "r2": None,
         "l0": None,
         "objective": 1.0,
     }
-    assert HubSemiNMF.from_pretrained(tmp_path / "m").figures == {"r2": None, "l0": None, "objective": 1.0}
-    model.figures = {"r2": object()}
+    assert HubSemiNMF.from_pretrained(tmp_path / "m").metrics == {"r2": None, "l0": None, "objective": 1.0}
+    model.metrics = {"r2": object()}
     before = {
         file.name: file.read_bytes() for file in (tmp_path / "m").iterdir() if file.name != "config.json"
     }  # the mixin's
@@ -93,7 +93,7 @@ def test_a_folder_saved_again_has_a_new_card_unless_somebody_edited_it(
 def test_the_card_states_figures_shapes_and_equation(signed: torch.Tensor, tmp_path: Path) -> None:
     model = HubSemiNMF(8, solver="hals")
     model.fit(signed, max_iter=5)
-    model.figures = FIGURES
+    model.metrics = METRICS
     model.save_pretrained(tmp_path / "m", model_card_kwargs={"rows": "layer 3"})
     card = ModelCard.load(tmp_path / "m" / "README.md")
     assert card.data.library_name == "seminmf_lightning"
@@ -110,11 +110,11 @@ def test_the_card_states_figures_shapes_and_equation(signed: torch.Tensor, tmp_p
     for name, value in shown.items():
         assert f"| {name} | {value} | {MEANINGS[name]} |" in card.text
     again = HubSemiNMF.from_pretrained(tmp_path / "m")
-    assert again.figures == FIGURES  # they go on with the dictionary, and no further than it
+    assert again.metrics == METRICS  # they go on with the dictionary, and no further than it
     again.fit(signed, max_iter=1)
-    assert again.figures is None
+    assert again.metrics is None
     again.save_pretrained(tmp_path / "m")
-    assert HubSemiNMF.load(tmp_path / "m").figures is None
+    assert HubSemiNMF.load(tmp_path / "m").metrics is None
     with pytest.raises(TypeError, match="layer"):
         again.save_pretrained(tmp_path / "n", model_card_kwargs={"layer": 3})
 
@@ -123,11 +123,12 @@ def test_special_characters_have_no_effect(signed: torch.Tensor, tmp_path: Path)
     markdown_it = pytest.importorskip(
         "markdown_it", reason="markdown-it-py, which rich brings, renders the card here"
     )
-    nasty = '<script>alert("1")</script> **b** _e_ __s__ `c` | x\n\n# h [l](http://a.b) {{ 7 * 7 }} $x$ ~~d~~ www.a.b'
+    nasty = '<script>alert("1")</script> **b** _e_ __s__ `c` | x\n\n# h [l](http://a.b) {{ 7 * 7 }} $x$'
+    nasty += " ~~d~~ www.a.b"
     model = HubSemiNMF(2, solver="hals")
     model.fit(signed, max_iter=1)
     model.settings = model.settings | {"note": f"```\n{nasty}\n```\n"}
-    model.figures = {nasty: nasty, "dead_fraction": 0.5, "r2": float("nan")}
+    model.metrics = {nasty: nasty, "dead_fraction": 0.5, "r2": float("nan")}
     model.save_pretrained(tmp_path / "m", model_card_kwargs={"rows": nasty})
     text = ModelCard.load(tmp_path / "m" / "README.md").text
     assert "<script" not in text.partition("## Settings")[0]
@@ -214,13 +215,13 @@ def test_a_run_directory_becomes_a_model(
         assert model.recipe.l1_penalty > 0
 
     model = HubSemiNMF.load(run)
-    assert model.figures == figures
+    assert model.metrics == figures
     model.save_pretrained(tmp_path / "m")
     assert str(tmp_path) not in "".join(
         path.read_bytes().decode("latin-1") for path in (tmp_path / "m").iterdir()
     )
     again = HubSemiNMF.from_pretrained(tmp_path / "m")
-    assert again.figures == figures
+    assert again.metrics == figures
     assert torch.equal(again.encode(signed), model.encode(signed))
     assert f"| r2 | {figures['r2']:.6g} |" in (tmp_path / "m" / "README.md").read_text()
     assert torch.equal(
@@ -253,7 +254,7 @@ def test_the_hub_receives_and_gives_a_folder(
     monkeypatch.setattr(hub, "snapshot_download", snapshot)
     model = HubSemiNMF(4, solver="pgd", l1_penalty=0.1)
     Z, _ = model.fit(signed, max_iter=2)
-    model.figures = model.evaluate(signed)
+    model.metrics = model.evaluate(signed)
     model.push_to_hub("me/concepts", model_card_kwargs={"rows": "signed rows"})
     assert {file.name for file in remote.iterdir()} == {
         "dictionary.safetensors",
@@ -263,7 +264,7 @@ def test_the_hub_receives_and_gives_a_folder(
     }
     again = HubSemiNMF.from_pretrained("me/concepts", revision="v1")
     assert torch.equal(again.encode(signed), Z)
-    assert again.figures == model.figures
+    assert again.metrics == model.metrics
 
 
 def test_mistakes_are_explained(signed: torch.Tensor, tmp_path: Path) -> None:
@@ -300,3 +301,20 @@ def test_without_the_extra_the_message_has_the_command(monkeypatch: pytest.Monke
     monkeypatch.delitem(sys.modules, "seminmf_lightning.integrations.hub")
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'seminmf-lightning\[hub\]'"):
         importlib.import_module("seminmf_lightning.integrations.hub")
+
+
+@pytest.mark.parametrize(
+    "content", [b"{", b"[1]", b'"text"', b"\xff\xfe{}", b"", b'{"nb_concepts": 3, "device": "cuda:7"}']
+)
+def test_no_config_of_a_download_decides_anything(
+    content: bytes, signed: torch.Tensor, tmp_path: Path
+) -> None:
+    """``dictionary.safetensors`` holds the settings, and the caller says where to compute."""
+    model = HubSemiNMF(4, solver="hals")
+    Z, _ = model.fit(signed, max_iter=2)
+    model.save_pretrained(tmp_path / "m")
+    (tmp_path / "m" / "config.json").write_bytes(content)
+    again = HubSemiNMF.from_pretrained(tmp_path / "m")
+    assert again.device.type == again.get_dictionary().device.type == "cpu"
+    assert torch.equal(again.encode(signed), Z)
+    assert HubSemiNMF.from_pretrained(tmp_path / "m", device="meta").device.type == "meta"

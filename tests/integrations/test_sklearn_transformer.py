@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import pickle
 import sys
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from seminmf_lightning import SemiNMF
 from seminmf_lightning.integrations.sklearn import SemiNMFTransformer
+from seminmf_lightning.learners import Recipe
 
 EXPECTED_FAILURES: dict[str, str] = {}
 """None.  A check that must fail goes here with its reason."""
@@ -65,6 +67,18 @@ def test_it_is_the_estimator(settings: dict, rows: np.ndarray) -> None:
     )
     again = pickle.loads(pickle.dumps(transformer))
     assert np.array_equal(again.transform(rows), Z)
+
+
+def test_parameters_are_those_of_the_recipe() -> None:
+    """scikit-learn needs them one by one in __init__; this holds the list equal to the recipe's."""
+    params = SemiNMFTransformer().get_params()
+    for name in ("max_iter", "device", "verbose"):
+        params.pop(name)
+    assert params.pop("solver") == "hals"
+    recipe = {
+        field.name: field.default for field in fields(Recipe) if field.name not in ("solver", "statistics")
+    }
+    assert params == recipe
 
 
 def test_names_and_output_containers(rows: np.ndarray) -> None:
