@@ -100,10 +100,10 @@ class SemiNMF:
         learner = make_learner(self.recipe, sample.shape[1])
         learner.to_(self.device)
         self.iterations = 0
-        D = learner.start(sample)
+        D = learner.initialise(sample)
         D = (
             self._one_pass(learner, D, A, max_iter)
-            if learner.one_pass
+            if learner.single_epoch
             else self._passes(learner, D, A, max_iter)
         )
         self.normalizer, self.effort = learner.normalizer, learner.effort
@@ -259,7 +259,7 @@ class SemiNMF:
         for rows in self._batches(A, BLOCK_ROWS):
             learner.observe(rows, D)
             learner.absorb()
-        D = learner.end_pass(D)
+        D = learner.end_epoch(D)
         for step in range(max_iter):
             if learner.converged():
                 break
@@ -280,7 +280,7 @@ class SemiNMF:
                 learner.observe(rows, D)
                 learner.absorb()
                 D = learner.improve(D)
-            D = learner.end_pass(D)
+            D = learner.end_epoch(D)
             self.iterations = done + 1
             if self.verbose:
                 print(f"pass {done + 1}: loss {learner.mean_squared_error(D):.6g}")

@@ -26,7 +26,7 @@ def pass_rate(options: Namespace) -> dict[str, float]:
     data = ActivationDataModule(str(options.path), val_fraction=0, order="sequential", batch_size=16_384)
     data.setup()
     learner = make_learner(Recipe(nb_concepts=options.concepts), data.features)
-    D = learner.start(data.sample())
+    D = learner.initialise(data.sample())
     blocks = [A.clone() for A, *_ in data.train_dataloader()]
     plain, ours = [], []
     for _ in range(REPEATS):
@@ -52,7 +52,7 @@ def solution(options: Namespace) -> dict[str, float]:
         reached = None
         began = time.perf_counter()
         learner = make_learner(Recipe(nb_concepts=options.concepts), A.shape[1])
-        D = learner.start(A[:4096])
+        D = learner.initialise(A[:4096])
         for rows in A.split(BLOCK_ROWS):
             learner.observe(rows, D)
             learner.absorb()
@@ -77,7 +77,7 @@ def memory(options: Namespace) -> dict[str, float]:
     data = ActivationDataModule(str(options.path))
     data.setup()
     learner = make_learner(Recipe(nb_concepts=options.concepts), data.features)
-    D = learner.start(data.sample())
+    D = learner.initialise(data.sample())
     for A, *_ in data.train_dataloader():
         learner.observe(A, D)
         learner.absorb()

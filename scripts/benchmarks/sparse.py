@@ -53,7 +53,7 @@ def trained(options: Namespace, **recipe: object) -> list[tuple[float, Tensor]]:
     began = time.perf_counter()
     learner = make_learner(Recipe(nb_concepts=options.concepts, normalize="none", **recipe), A.shape[1])  # type: ignore[arg-type]
     learner.to_(A.device)
-    D = learner.start(A[:16_384])
+    D = learner.initialise(A[:16_384])
     step = learner.update_rows or len(A)
     position, found = 0, []
     while marks:
@@ -63,7 +63,7 @@ def trained(options: Namespace, **recipe: object) -> list[tuple[float, Tensor]]:
         learner.absorb()
         D = learner.improve(D)
         if position % len(A) < step:
-            D = learner.end_pass(D)
+            D = learner.end_epoch(D)
         if A.is_cuda:
             torch.cuda.synchronize()
         while marks and time.perf_counter() - began >= marks[0]:

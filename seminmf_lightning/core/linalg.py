@@ -82,7 +82,7 @@ def unit_atoms(D: Tensor) -> Tensor:
     return D / torch.where(norms > 0, norms, 1.0)
 
 
-def as_written(D: Tensor) -> Tensor:
-    """Unit atoms with every entry a float32 number, in float64: what a figure is worked out of is what is
-    written and used."""
+def float32_unit_atoms(D: Tensor) -> Tensor:
+    """Return unit atoms whose entries are float32 numbers, in float64: metrics then belong to the saved
+    dictionary."""
     return unit_atoms(D).float().double()

@@ -1,13 +1,13 @@
-"""What every learner is: sums over rows in, a better dictionary out.
+"""Base class of the learners: sums over rows in, a better dictionary out.
 
 The estimator (one process, rows in memory) and the Lightning module (many processes, rows from disk) drive
 the same object:
 
-    D = learner.start(sample)
+    D = learner.initialise(sample)
     for A in batches:
         learner.observe(A, D)       # adds this process's rows to learner.pending
         ...                         # many processes: pending <- its sum over processes
-        learner.absorb()            # pending moves into the totals
+        learner.absorb()            # moves pending into the totals
         D = learner.improve(D)      # one solver step, from the totals alone
 """
 
@@ -32,17 +32,16 @@ class Learner(ABC):
 
     order_matters: ClassVar[bool]
     """Whether rows should come shuffled."""
-    one_pass: ClassVar[bool]
-    """Whether one pass over the data is all that is of use."""
+    single_epoch: ClassVar[bool]
+    """Whether one epoch is all that is of use."""
     update_rows: ClassVar[int | None]
-    """Rows of all processes together between two updates of the dictionary, where the caller does not say
-    otherwise."""
+    """Rows, of all processes together, between two updates of the dictionary unless the caller chooses."""
     dictionary_dtype: ClassVar[torch.dtype]
 
     pending: Sums
     """This process's rows since the last :meth:`absorb`."""
     total: Sums
-    """Of all processes."""
+    """Sums over the rows of all processes."""
 
     def __init__(self, recipe: Recipe, features: int) -> None:
         self.recipe = recipe
@@ -50,56 +49,59 @@ class Learner(ABC):
         self.normalizer = Normalizer()
         self.rows_seen = 0
         self.effort: Effort = ()
-        """What the encoder settled on; :meth:`Encoder.precise` takes it up."""
+        """Work per row that the encoder was calibrated to; :meth:`Encoder.precise` starts from it."""
         self.replaced: int | None = None
-        """Dead atoms given a new direction so far, where the method looks for any."""
+        """Dead atoms given a new direction so far; None if the method replaces none."""
 
     @property
     def penalty(self) -> float:
-        """Weight of ``||z||_1`` at present."""
+        """Current weight of ``||z||_1``."""
         return self.recipe.l1_penalty
 
     @property
     def encoder(self) -> Encoder:
-        """The encoder at the present penalty."""
-        return self.recipe.encoder
+        """The encoder at the current penalty."""
+        encoder: Encoder = self.recipe.encoder
+        return encoder
 
     def plain_recipe(self) -> dict[str, Any]:
-        """The recipe with the penalty as tuned: what encodes new rows like those of the training."""
+        """Return the recipe with the penalty as tuned, which encodes new rows as training did."""
         return self.recipe.plain() | {"l1_penalty": self.penalty, "encoder": spec_of(self.encoder)}
 
-    def start(self, sample: Tensor, held_out: Tensor | None = None, rows: int | None = None) -> Tensor:
-        """Settle the normaliser on a sample of raw rows (m, d) and return the starting dictionary.
+    def initialise(self, sample: Tensor, held_out: Tensor | None = None, rows: int | None = None) -> Tensor:
+        """Fit the normaliser to raw rows ``sample`` (m, d) and return the starting dictionary (k, d).
 
-        A penalty that is tuned is tuned on the raw rows ``held_out``, or on the sample where there are none.
-        ``rows`` is how many a pass has, where that is known.
+        ``held_out`` and ``rows`` as in :meth:`attach_sample`.
         """
         self.attach_sample(sample, held_out=held_out, rows=rows)
-        generator = torch.Generator().manual_seed(self.recipe.seed)
-        positive = self.recipe.solver.needs_positive_start
         D = self.recipe.init.start(
-            self.normalizer.apply(sample), self.recipe.nb_concepts, generator, positive=positive
-        )
-        return self.begin(D.to(self.dictionary_dtype))
+            self.normalizer.apply(sample), self.recipe.nb_concepts,
+            torch.Generator().manual_seed(self.recipe.seed), positive=self.recipe.solver.needs_positive_start,
+        )  # fmt: skip
+        return self.prepare(D.to(self.dictionary_dtype))
 
-    def begin(self, D: Tensor) -> Tensor:
-        """Whatever else is to be settled with the starting dictionary."""
-        return D
+    @abstractmethod
+    def prepare(self, D: Tensor) -> Tensor:
+        """Return the starting dictionary in the form that the method needs."""
 
     def attach_sample(
-        self,
-        sample: Tensor,
-        normalizer: Normalizer | None = None,
-        *,
-        held_out: Tensor | None = None,
+        self, sample: Tensor, normalizer: Normalizer | None = None, *, held_out: Tensor | None = None,
         rows: int | None = None,
-    ) -> None:
-        """Keep what is needed of the sample; after a resume, with the normaliser of the checkpoint."""
+    ) -> None:  # fmt: skip
+        """Keep what is needed of raw rows ``sample`` (m, d); after a resume with the checkpoint's normaliser.
+
+        Args:
+            sample: rows that represent the data.
+            normalizer: fitted to the sample if None.
+            held_out: raw rows on which a penalty is tuned; the sample if None.
+            rows: number of rows per epoch, if known.
+        """
         self.normalizer = normalizer or Normalizer.fit(sample, self.recipe.normalize)
 
     def to_(self, device: torch.device) -> None:
         """Move every sum to ``device``."""
         self.pending.to_(device)
+        self.total.to_(device)
         self.normalizer = self.normalizer.to(device)
 
     @abstractmethod
@@ -107,21 +109,8 @@ class Learner(ABC):
         """Add raw rows ``A`` (n, d), n >= 0, to :attr:`pending`.
 
         Raises:
-            FloatingPointError: a row holds NaN or Inf, or is too large; :attr:`pending` is as before.
+            FloatingPointError: a row holds NaN or Inf, or is too large; :attr:`pending` is unchanged.
         """
-
-    def step(self, D: Tensor, S: Tensor, P: Tensor) -> Tensor:
-        """The solver's step, or FloatingPointError: a dictionary that is not finite goes no further."""
-        better = self.recipe.solver.step(D, S, P, bounded=self.recipe.bounded)
-        if not better.sum().isfinite():  # a fortieth of the time of `isfinite().all()`
-            finite = S.isfinite().all() and P.isfinite().all()
-            cause = (
-                f"solver={name_of(self.recipe.solver)} returned"
-                if finite
-                else "the statistics of the codes hold"
-            )
-            raise FloatingPointError(f"{cause} NaN or Inf")
-        return better
 
     @abstractmethod
     def absorb(self) -> None:
@@ -129,20 +118,32 @@ class Learner(ABC):
 
     @abstractmethod
     def improve(self, D: Tensor) -> Tensor:
-        """One solver step from the totals.
+        """Return the dictionary after one solver step from the totals.
 
         Raises:
             FloatingPointError: it is not finite.
         """
 
+    def solver_step(self, D: Tensor, S: Tensor, P: Tensor) -> Tensor:
+        """Return the solver's dictionary, or raise a FloatingPointError that names the cause of NaN or Inf."""
+        stepped: Tensor = self.recipe.solver.step(D, S, P, bounded=self.recipe.bounded)
+        if not stepped.sum().isfinite():  # a fortieth of the time of `isfinite().all()`
+            finite = S.isfinite().all() and P.isfinite().all()
+            solver = f"solver={name_of(self.recipe.solver)} returned"
+            raise FloatingPointError(f"{solver if finite else 'the statistics of the codes hold'} NaN or Inf")
+        return stepped
+
+    @abstractmethod
+    def end_epoch(self, D: Tensor) -> Tensor:
+        """Return the dictionary after whatever the method does once all rows have been seen again."""
+
     @abstractmethod
     def mean_squared_error(self, D: Tensor) -> float:
-        """Training reconstruction loss, mean squared error an element, in data units."""
+        """Training reconstruction loss: mean squared error per element, in data units."""
 
     @abstractmethod
     def unexplained(self, D: Tensor) -> float:
-        """Training objective as a share of that of the zero dictionary, ``||A||_F^2 / 2``; 0 where that is
-        0."""
+        """Training objective over that of the zero dictionary, ``||A||_F^2 / 2``; 0 where that is 0."""
 
     @abstractmethod
     def optimality_gap(self, D: Tensor) -> float | None:
@@ -150,16 +151,12 @@ class Learner(ABC):
 
     @abstractmethod
     def converged(self) -> bool:
-        """Whether the last look at the objective found it lower by less than ``tol``, relatively."""
-
-    @abstractmethod
-    def end_pass(self, D: Tensor) -> Tensor:
-        """All rows have been seen once more: whatever the method does then, a better dictionary perhaps."""
+        """Whether the objective, when last checked, was lower by less than ``tol``, relatively."""
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain numbers that :meth:`load_state_dict` continues from, bit for bit."""
+        """Return tensors and plain numbers from which :meth:`load_state_dict` resumes bit for bit."""
 
     @abstractmethod
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from ``state``."""
+        """Resume from ``state``."""

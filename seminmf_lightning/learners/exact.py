@@ -1,7 +1,7 @@
-"""l1_penalty = 0: the data enters through its second moment alone, so that one pass is exact.
+"""l1_penalty = 0: the data enters through its second moment alone, so that one epoch is exact.
 
 For given D the best codes are Z = A D^+, hence Z^T Z = X^T Q^T C Q X and Z^T A = X^T Q^T C with D^+ = Q X:
-every solver step is full-batch semi-NMF at a cost that does not depend on n.
+every solver step is full-batch semi-NMF at a cost that does not depend on the number of rows.
 
 Legend:  C = A^T A (d, d)   D (k, d)   Q (d, r)   X (r, k)   S = Z^T Z (k, k)   P = Z^T A (k, d)
 """
@@ -15,7 +15,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from seminmf_lightning.core.linalg import RowSpace, as_written, idle_atoms, row_space, unit_atoms
+from seminmf_lightning.core.linalg import RowSpace, float32_unit_atoms, idle_atoms, row_space, unit_atoms
 from seminmf_lightning.core.normalize import Normalizer
 from seminmf_lightning.core.objective import NOTHING, eckart_young_bound, optimality_gap
 from seminmf_lightning.core.sums import SecondMoment
@@ -24,14 +24,13 @@ from seminmf_lightning.learners.recipe import Recipe
 
 STEPS_BETWEEN_CHECKS = 10
 PLAIN_SCALES = (1e-8, 1e8)
-"""Scales at which squares of raw rows stay in the range of float32: no scaled copy of the rows is needed."""
+"""Scales at which squares of raw rows stay in the range of float32, so that rows need no scaled copy."""
 SPARE_BITS = 5
-"""By which sums may be larger than the sample lets expect before they depend on the order of rows, in the
-last digit."""
+"""Headroom in bits before the last digit of a sum depends on the order of rows."""
 
 
 class Reduced(NamedTuple):
-    """The problem with the codes eliminated, at one dictionary."""
+    """The problem at one dictionary with the codes eliminated."""
 
     D: Tensor
     error: float  # ||A - Z D||_F^2, normalised
@@ -39,63 +38,59 @@ class Reduced(NamedTuple):
     projected: Tensor  # Q^T C (r, d)
 
     def statistics(self) -> tuple[Tensor, Tensor]:
-        """S (k, k) and P (k, d) of the best codes for D."""
+        """Return S (k, k) and P (k, d) of the best codes for D."""
         P = self.space.to_codes.T @ self.projected
         S = (P @ self.space.basis) @ self.space.to_codes
         return (S + S.T) / 2, P
 
 
 class ExactLearner(Learner):
-    """Exact semi-NMF on C.  While few rows have been seen, the sample's C stands in for that of the whole.
+    """Exact semi-NMF on C.  While few rows have been seen, the sample's C stands in for that of all rows.
 
-    Lengths of atoms mean nothing here, so that they are 1; and entries are float32 numbers (held in float64),
-    so that the objective is that of the dictionary as it is written and used, however nearly collinear its
-    atoms are.
+    Atoms have length 1, because lengths mean nothing without a penalty.  Their entries are float32 numbers
+    held in float64: the objective is that of the dictionary as it is saved and used, even where nearly
+    collinear atoms magnify rounding.
     """
 
     order_matters: ClassVar[bool] = False
-    one_pass: ClassVar[bool] = True
+    single_epoch: ClassVar[bool] = True
     update_rows: ClassVar[int | None] = None
     dictionary_dtype: ClassVar[torch.dtype] = torch.float64
 
+    pending: SecondMoment
     total: SecondMoment
+    _reduced: Reduced | None
+    _bound: float | None
+    _checked_error: float | None
 
     def __init__(self, recipe: Recipe, features: int) -> None:
         super().__init__(recipe, features)
         self.pending = SecondMoment.empty(features)
         self.total = SecondMoment.empty(features)
         self.preview = SecondMoment.empty(features)
+        """Second moment of the sample."""
         self._factor, self._grid = 1.0, 0.0
-        self._reduced: Reduced | None = None
-        self._bound: float | None = None
-        self._steps = 0
-        self._checked_error: float | None = None
-        self._converged = False
+        self._reset_cache()
 
-    def begin(self, D: Tensor) -> Tensor:
-        return as_written(D)
+    def prepare(self, D: Tensor) -> Tensor:
+        return float32_unit_atoms(D)
 
     def attach_sample(
-        self,
-        sample: Tensor,
-        normalizer: Normalizer | None = None,
-        *,
-        held_out: Tensor | None = None,
+        self, sample: Tensor, normalizer: Normalizer | None = None, *, held_out: Tensor | None = None,
         rows: int | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().attach_sample(sample, normalizer)
         self.preview = SecondMoment.empty(self.features, sample.device)
         self.preview.add_rows_(self.normalizer.apply(sample).double())
         low, high = PLAIN_SCALES
         raw = self.normalizer.mean is None and low < self.normalizer.scale < high
-        # A power of two leaves the 24 bits of float32 products as they are; absorb() does the rest.
+        # A power of two leaves the 24 bits of float32 products unchanged; absorb() applies the rest of the scale.
         self._factor = 2.0 ** -round(math.log2(self.normalizer.scale)) if raw else 0.0
-        self._grid = self._grid_of(rows)
-        self._forget()
+        self._grid = self._grid_for(rows)
+        self._reset_cache()
 
-    def _grid_of(self, rows: int | None) -> float:
-        """Of sums over ``rows`` rows like those of the sample, a few bits to spare; 0 where they are not
-        known."""
+    def _grid_for(self, rows: int | None) -> float:
+        """Grid of products summed over ``rows`` rows like the sample's; 0 (none) if their number is unknown."""
         squares = float(self.preview.gram.trace())
         if rows is None or not 0 < squares < math.inf:
             return 0.0
@@ -103,35 +98,30 @@ class ExactLearner(Learner):
 
     def to_(self, device: torch.device) -> None:
         super().to_(device)
-        self.total.to_(device)
         self.preview.to_(device)
-        self._forget()
+        self._reset_cache()
 
     def observe(self, A: Tensor, D: Tensor) -> None:
-        assert isinstance(self.pending, SecondMoment)
         if not self._factor:
             A = self.normalizer.apply(A)
         try:
             self.pending.add_rows_(A, self._factor or 1.0, self._grid)
-        except (
-            FloatingPointError
-        ):  # a square beyond the range of A's type, unless the rows themselves are to blame
+        except FloatingPointError:  # a square beyond the range of A's type, unless a row itself is not finite
             self.pending.add_rows_(A.double(), self._factor or 1.0, self._grid)
 
     def absorb(self) -> None:
-        assert isinstance(self.pending, SecondMoment)
         before = self.moment
         self.rows_seen += int(self.pending.rows)
         if self._factor:
             self.pending.gram.mul_((self._factor * self.normalizer.scale) ** -2)
         self.total.add_(self.pending)
         if self.moment is not before or (before is self.total and self.pending.rows > 0):
-            self._forget()
+            self._reset_cache()
         self.pending.zero_()
 
     @property
     def moment(self) -> SecondMoment:
-        """The better of the two estimates of C there are: the one from more rows."""
+        """The estimate of C from more rows: that of the data seen, or that of the sample."""
         return self.total if self.total.rows >= self.preview.rows else self.preview
 
     def improve(self, D: Tensor) -> Tensor:
@@ -141,20 +131,19 @@ class ExactLearner(Learner):
             self._note(before.error)
             return before.D
         if before.space.basis.shape[1] < min(D.shape):
-            D = revive(D, self.moment.gram)
+            D = replace_idle_atoms(D, self.moment.gram)
         S, P = (before if D is before.D else self._compute(D)).statistics()
-        after = self._compute(as_written(self.step(D, S, P)))
-        # Nearly collinear atoms magnify rounding, so a step counts only if the objective, taken anew, did not
-        # rise.
+        after = self._compute(float32_unit_atoms(self.solver_step(D, S, P)))
+        # Nearly collinear atoms magnify rounding: a step counts only if the recomputed objective did not rise.
         self._reduced = after if after.error <= before.error else before
         self._note(self._reduced.error)
         return self._reduced.D
 
-    def end_pass(self, D: Tensor) -> Tensor:
+    def end_epoch(self, D: Tensor) -> Tensor:
         refined = self.recipe.init.refine(self.moment.gram, self.recipe.nb_concepts)
         if refined is None or refined.shape != D.shape:
             return D
-        candidate, current = self._compute(as_written(refined.to(D))), self._reduce(D)
+        candidate, current = self._compute(float32_unit_atoms(refined.to(D))), self._reduce(D)
         self._reduced = candidate if candidate.error < current.error else current
         return self._reduced.D
 
@@ -185,20 +174,20 @@ class ExactLearner(Learner):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._forget()
+        self._reset_cache()
         self.total.load_(state["total"])
         self.pending.load_(state["pending"])
         self.rows_seen = state["rows_seen"]
-        self._steps = state["steps"]
-        self._checked_error = state["checked_error"]
+        self._steps, self._checked_error = state["steps"], state["checked_error"]
         self._converged = state["converged"]
 
-    def _forget(self) -> None:
+    def _reset_cache(self) -> None:
+        """Drop what was computed for another C; convergence, too, is a statement about one C."""
         self._reduced, self._bound = None, None
-        # Convergence is a statement about one C.
         self._steps, self._checked_error, self._converged = 0, None, False
 
     def _note(self, error: float) -> None:
+        """Count a step, and compare the error with that of the last check every ``STEPS_BETWEEN_CHECKS``."""
         self._steps += 1
         if self._steps % STEPS_BETWEEN_CHECKS == 0:
             previous, self._checked_error = self._checked_error, error
@@ -217,8 +206,8 @@ class ExactLearner(Learner):
         return Reduced(D, error, space, projected)
 
 
-def revive(D: Tensor, C: Tensor) -> Tensor:
-    """Give atoms that add nothing a direction the dictionary misses, so that the objective can only fall.
+def replace_idle_atoms(D: Tensor, C: Tensor) -> Tensor:
+    """Give atoms that add nothing a direction that the dictionary misses, so that the objective can only fall.
 
     The columns of the residual's second moment ``(I - Q Q^T) C (I - Q Q^T)`` with the largest diagonal,
     positive part.

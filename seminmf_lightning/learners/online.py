@@ -2,7 +2,7 @@
 
 Mairal, Bach, Ponce & Sapiro, "Online learning for matrix factorization and sparse coding", JMLR 11, 2010,
 Algorithm 1, with the forgetting of section 3.4.3.  Deviations: sums are weighted by rows, not batches, so
-that the batch size does not change the optimum; D is nonnegative; atoms that stay silent are replaced.
+that the batch size does not change the optimum; D is nonnegative; dead atoms are replaced.
 
 Legend:  A (n, d)   Z (n, k)   D (k, d)   S = Z^T Z (k, k)   P = Z^T A (k, d)
 """
@@ -26,28 +26,29 @@ from seminmf_lightning.learners.recipe import Recipe
 
 FORGETTING = 5.0
 """Exponent r of the weight (1 - n / N)^r that old sums get when n rows make N in all (Mairal, section 3.4.3).
-Of 2, 5, 10 and 30, on the residual stream of MiniLM, 5 and 10 had the lowest held-out objectives after a
-pass; 8 was better than 5 with updates every 512 rows, by 0.3 %, and worse every 256, by 0.5 %."""
+Of 2, 5, 10 and 30, on the residual stream of MiniLM, 5 and 10 had the lowest held-out objectives after an
+epoch; 8 was better than 5 with updates every 512 rows, by 0.3 %, and worse every 256, by 0.5 %."""
 SAMPLE_ROWS = 2048
-"""Rows of the sample on which silent atoms look for a new direction."""
-SETTLE_ROWS = 128
-"""Rows of the sample on which the encoder settles how much work a row needs in training."""
-SETTLE_EVERY = 64
-"""Updates of D between two such looks, beside two early ones."""
-SILENT_ROWS = 10_000
-"""An atom is dead when so many rows in succession leave it at exactly zero."""
+"""Rows of the sample among which dead atoms find a new direction."""
+CALIBRATION_ROWS = 128
+"""Rows of the sample on which the encoder calibrates how much work a row needs in training."""
+CALIBRATE_EVERY = 64
+"""Updates of D between two calibrations, beside two early ones."""
+DEAD_ROWS = 10_000
+"""An atom is dead when so many rows in succession leave its code at exactly zero."""
 ROUGH_ITERATIONS = 30
-"""Of the encoder, where nonzeros are counted with the starting dictionary, which is soon another."""
+"""Iterations of the encoder where nonzeros are counted with the starting dictionary, which soon changes."""
 
 
 class OnlineLearner(Learner):
     """Sparse (or least-squares) codes for each batch, then solver steps on (S, P)."""
 
     order_matters: ClassVar[bool] = True
-    one_pass: ClassVar[bool] = False
+    single_epoch: ClassVar[bool] = False
     update_rows: ClassVar[int | None] = 512
     dictionary_dtype: ClassVar[torch.dtype] = torch.float32
 
+    pending: CodeStatistics
     total: CodeStatistics
 
     def __init__(self, recipe: Recipe, features: int) -> None:
@@ -57,10 +58,12 @@ class OnlineLearner(Learner):
         self.replaced = 0
         self.tuner = None if recipe.target_l0 is None else PenaltyTuner(recipe.target_l0)
         self._encode: Encode | None = None
-        self._updates, self._settled_at = 0, -1
-        self._silent = torch.zeros(recipe.nb_concepts, dtype=torch.float64)  # rows since each atom last fired
+        self._updates, self._calibrated_at = 0, -1
+        self._silent = torch.zeros(
+            recipe.nb_concepts, dtype=torch.float64
+        )  # rows since each code was last used
         self._error, self._unexplained = float("nan"), 0.0
-        self._pass_rows, self._pass_objective, self._pass_nonzeros = 0.0, 0.0, 0.0
+        self._epoch_rows, self._epoch_objective, self._epoch_nonzeros = 0.0, 0.0, 0.0
         self._previous_objective: float | None = None
         self._converged = False
 
@@ -70,14 +73,12 @@ class OnlineLearner(Learner):
 
     @property
     def encoder(self) -> Encoder:
-        encoder = self.recipe.encoder
-        return (
-            encoder
-            if self.tuner is None or not isinstance(encoder, Penalised)
-            else encoder.with_penalty(self.penalty)
-        )
+        encoder: Encoder = self.recipe.encoder
+        if self.tuner is None or not isinstance(encoder, Penalised):
+            return encoder
+        return encoder.with_penalty(self.penalty)
 
-    def begin(self, D: Tensor) -> Tensor:
+    def prepare(self, D: Tensor) -> Tensor:
         """
         Raises:
             ValueError: the penalty is so large that every code will be zero.
@@ -85,33 +86,27 @@ class OnlineLearner(Learner):
         largest = float(self.sample.norm(dim=1).max()) if len(self.sample) else 0.0
         if 0 < largest <= self.recipe.l1_penalty:
             raise ValueError(
-                f"l1_penalty={self.recipe.l1_penalty:g} makes every code zero: it must be less than the largest row norm, "
-                f"{largest:.3g} in normalised units (rows have mean norm 1)"
+                f"l1_penalty={self.recipe.l1_penalty:g} makes every code zero: it must be less than the largest "
+                f"row norm, {largest:.3g} in normalised units (rows have mean norm 1)"
             )
         D = project_atoms(D, self.recipe.bounded)  # rounding to float32 may have left a norm above 1
         self._tune(D, roughly=True)
         return D
 
     def attach_sample(
-        self,
-        sample: Tensor,
-        normalizer: Normalizer | None = None,
-        *,
-        held_out: Tensor | None = None,
+        self, sample: Tensor, normalizer: Normalizer | None = None, *, held_out: Tensor | None = None,
         rows: int | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().attach_sample(sample, normalizer)
-        self.sample = self.normalizer.apply(sample[:SAMPLE_ROWS]).to(self.dictionary_dtype)
         tuning = sample[:SAMPLE_ROWS] if held_out is None else held_out
+        self.sample = self.normalizer.apply(sample[:SAMPLE_ROWS]).to(self.dictionary_dtype)
         self.tuning = self.normalizer.apply(tuning).to(self.dictionary_dtype)  # rows to count nonzeros of
 
     def to_(self, device: torch.device) -> None:
         super().to_(device)
-        self.total.to_(device)
         self._silent = self._silent.to(device)
 
     def observe(self, A: Tensor, D: Tensor) -> None:
-        assert isinstance(self.pending, CodeStatistics)
         A = self.normalizer.apply(A).to(D.dtype)
         if not A.sum(dim=1).isfinite().all():  # an encoder may loop or divide by zero on such rows
             raise FloatingPointError("rows are not finite")
@@ -120,23 +115,19 @@ class OnlineLearner(Learner):
         self.pending.add_rows_(A, self._encode(A), D)
 
     def absorb(self) -> None:
-        assert isinstance(self.pending, CodeStatistics)
         rows = float(self.pending.rows)
         if not rows:
             return
         self.rows_seen += int(rows)
         self.total.add_(self.pending, keep=(1 - rows / self.rows_seen) ** FORGETTING)
-        squared_error = float(self.pending.squared_error)
+        squared_error, nonzeros = float(self.pending.squared_error), float(self.pending.fired.sum())
+        objective = 0.5 * squared_error + self.penalty * float(self.pending.l1_norm)
+        zero_objective = 0.5 * float(self.pending.squares)
         self._error = squared_error / rows
-        self._pass_rows += rows
-        objective, nothing = (
-            0.5 * squared_error + self.penalty * float(self.pending.l1_norm),
-            0.5 * float(self.pending.squares),
-        )
-        self._unexplained = objective / nothing if nothing else 0.0
-        self._pass_objective += objective
-        nonzeros = float(self.pending.fired.sum())
-        self._pass_nonzeros += nonzeros
+        self._unexplained = objective / zero_objective if zero_objective else 0.0
+        self._epoch_rows += rows
+        self._epoch_objective += objective
+        self._epoch_nonzeros += nonzeros
         if self.tuner is not None:
             self.tuner.follow(nonzeros / rows)
         self._silent = torch.where(self.pending.fired > 0, 0.0, self._silent + rows)
@@ -147,17 +138,17 @@ class OnlineLearner(Learner):
         if not rows:
             return D
         S, P = ((sums / rows).to(D.dtype) for sums in (self.total.gram, self.total.cross))
-        D = self.step(D, S, P)
+        D = self.solver_step(D, S, P)
         self._updates += 1
         self._encode = None
-        return self._revive(D, (self._silent >= SILENT_ROWS).nonzero()[:, 0])
+        return self._replace_dead(D, (self._silent >= DEAD_ROWS).nonzero()[:, 0])
 
     def mean_squared_error(self, D: Tensor) -> float:
-        """Of the rows absorbed last, at the dictionary their codes were computed with."""
+        """Error of the rows absorbed last, with the dictionary that their codes were computed with."""
         return self._error / self.features * self.normalizer.scale**2
 
     def unexplained(self, D: Tensor) -> float:
-        """As :meth:`mean_squared_error`."""
+        """Share for the rows absorbed last, as in :meth:`mean_squared_error`."""
         return self._unexplained
 
     def optimality_gap(self, D: Tensor) -> float | None:
@@ -166,28 +157,29 @@ class OnlineLearner(Learner):
     def converged(self) -> bool:
         return self._converged
 
-    def end_pass(self, D: Tensor) -> Tensor:
-        if self._pass_rows:
-            objective, previous = self._pass_objective / self._pass_rows, self._previous_objective
+    def end_epoch(self, D: Tensor) -> Tensor:
+        if self._epoch_rows:
+            objective, previous = self._epoch_objective / self._epoch_rows, self._previous_objective
             self._converged = previous is not None and previous - objective <= self.recipe.tol * previous
             if self.tuner is not None:
                 self._tune(D)
                 self._converged &= self.tuner.usable
             self._previous_objective = objective
-            if not self._pass_nonzeros:
+            if not self._epoch_nonzeros:
                 warnings.warn(
-                    f"every code of this pass was zero: l1_penalty={self.penalty:g} is above every correlation of a row "
-                    "with an atom; lower it",
+                    f"every code of this epoch was zero: l1_penalty={self.penalty:g} is above every correlation of "
+                    "a row with an atom; lower it",
                     stacklevel=2,
                 )
-            self._pass_rows, self._pass_objective, self._pass_nonzeros = 0.0, 0.0, 0.0
+            self._epoch_rows, self._epoch_objective, self._epoch_nonzeros = 0.0, 0.0, 0.0
         return D
 
     def _tune(self, D: Tensor, *, roughly: bool = False) -> None:
+        """Set the penalty so that the codes of the tuning rows have the target number of nonzeros."""
         if self.tuner is None or not isinstance(self.recipe.encoder, Penalised):
             return
         if not self.effort:
-            self.effort = self.encoder.settle(D, self.sample[:SETTLE_ROWS])
+            self.effort = self.encoder.settle(D, self.sample[:CALIBRATION_ROWS])
         encoder = self.recipe.encoder.with_limits(ROUGH_ITERATIONS if roughly else None, None)
 
         def count(penalty: float) -> float:
@@ -195,40 +187,24 @@ class OnlineLearner(Learner):
             Z = encoder.with_penalty(penalty).precise(D, self.effort)(self.tuning)
             return float((Z != 0).sum()) / max(1, len(Z))
 
-        self.tuner.settle(count)
-        self._encode = None
-
-    def state_dict(self) -> dict[str, Any]:
-        plain = {name: getattr(self, name) for name in PLAIN_STATE}
-        plain["tuner"] = {} if self.tuner is None else self.tuner.state_dict()
-        return plain | {
-            "total": self.total.tensors(),
-            "pending": self.pending.tensors(),
-            "silent": self._silent,
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        for name in PLAIN_STATE:
-            setattr(self, name, state[name])
-        self.effort = tuple(self.effort)
-        if self.tuner is not None:
-            self.tuner.load_state_dict(state["tuner"])
-        self.total.load_(state["total"])
-        self.pending.load_(state["pending"])
-        self._silent = state["silent"].to(self._silent.device)
+        self.tuner.search(count)
         self._encode = None
 
     def _training_encode(self, D: Tensor) -> Encode:
+        """Return the encoder of this dictionary, calibrated anew where that is due."""
         encoder = self.encoder
-        due = not self.effort or self._updates in (8, 32) or self._updates % SETTLE_EVERY == 0
-        if due and self._settled_at != self._updates:
-            self._settled_at = self._updates
-            self.effort = encoder.settle(D, self.sample[:SETTLE_ROWS], self.effort)
+        due = not self.effort or self._updates in (8, 32) or self._updates % CALIBRATE_EVERY == 0
+        if due and self._calibrated_at != self._updates:
+            self._calibrated_at = self._updates
+            self.effort = encoder.settle(D, self.sample[:CALIBRATION_ROWS], self.effort)
         return encoder.training(D, self.effort)
 
-    def _revive(self, D: Tensor, dead: Tensor) -> Tensor:
-        """Point dead atoms at what badly reconstructed rows of the sample lack: the same choice on every
-        process."""
+    def _replace_dead(self, D: Tensor, dead: Tensor) -> Tensor:
+        """Point dead atoms at the residuals of badly reconstructed rows of the sample.
+
+        Rows are drawn by squared error from the seed, so that every process makes the same choice.  Sums and
+        counters of a replaced atom start again.
+        """
         if not len(dead):
             return D
         residual = self.sample - self._training_encode(D)(self.sample) @ D
@@ -247,8 +223,30 @@ class OnlineLearner(Learner):
         self.replaced = (self.replaced or 0) + count
         return D
 
+    def state_dict(self) -> dict[str, Any]:
+        state = {key: getattr(self, name) for key, name in STATE.items()}
+        state["tuner"] = {} if self.tuner is None else self.tuner.state_dict()
+        return state | {
+            "total": self.total.tensors(),
+            "pending": self.pending.tensors(),
+            "silent": self._silent,
+        }
 
-PLAIN_STATE = (
-    "rows_seen", "replaced", "effort", "_updates", "_settled_at", "_error", "_unexplained",
-    "_pass_rows", "_pass_objective", "_pass_nonzeros", "_previous_objective", "_converged",
-)  # fmt: skip
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for key, name in STATE.items():
+            setattr(self, name, state[key])
+        self.effort = tuple(self.effort)
+        if self.tuner is not None:
+            self.tuner.load_state_dict(state["tuner"])
+        self.total.load_(state["total"])
+        self.pending.load_(state["pending"])
+        self._silent = state["silent"].to(self._silent.device)
+        self._encode = None
+
+
+STATE = {name: name for name in ("rows_seen", "replaced", "effort", "_updates", "_error", "_unexplained",
+                                 "_previous_objective", "_converged")} | {
+    "_settled_at": "_calibrated_at", "_pass_rows": "_epoch_rows", "_pass_objective": "_epoch_objective",
+    "_pass_nonzeros": "_epoch_nonzeros",
+}  # fmt: skip
+"""Key in a checkpoint (fixed since the first release): attribute."""

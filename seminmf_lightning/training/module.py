@@ -117,7 +117,7 @@ class SemiNMFModule(lightning.LightningModule):
     @property
     def extra_batches(self) -> int:
         """Empty batches wanted after each pass, in which the solver goes on with what it knows."""
-        if not self._made_learner().one_pass:
+        if not self._made_learner().single_epoch:
             return 0
         return -(-self.recipe.solver.max_iter // STEPS_A_BATCH_AFTER_PASS)
 
@@ -196,13 +196,13 @@ class SemiNMFModule(lightning.LightningModule):
                 learner.pending.zero_()  # the checkpoint holds the sum of all processes: rank 0 takes it
             return
         with torch.no_grad():
-            self.dictionary.copy_(learner.start(sample, self._held_out(sample), rows))
+            self.dictionary.copy_(learner.initialise(sample, self._held_out(sample), rows))
             self.scale.fill_(learner.normalizer.scale)
             if learner.normalizer.mean is not None:
                 self.mean.copy_(learner.normalizer.mean)
         rank_zero_info(
             f"statistics: {self.recipe.statistics_for(learner.features)} "
-            f"({'exact, one pass' if learner.one_pass else 'online'}), {learner.features} features, "
+            f"({'exact, one pass' if learner.single_epoch else 'online'}), {learner.features} features, "
             f"{'an unknown number of' if rows is None else f'{rows:,}'} training rows"
         )
 
@@ -212,7 +212,7 @@ class SemiNMFModule(lightning.LightningModule):
     def on_train_start(self) -> None:
         learner = self._made_learner()
         self._watch = TrainingFigures(learner)
-        if learner.rows_seen and self._batch == 0 and (learner.one_pass or learner.converged()):
+        if learner.rows_seen and self._batch == 0 and (learner.single_epoch or learner.converged()):
             self.trainer.should_stop = True  # resumed after its last pass: rows must not count twice
         if self.global_step == 0:
             self._log(self._watch.take(self.dictionary.detach(), self.global_step, certify=True))
@@ -239,11 +239,11 @@ class SemiNMFModule(lightning.LightningModule):
                 if not updated:
                     self._observe(batch)
                 if last:
-                    self.dictionary.copy_(learner.end_pass(self.dictionary.detach()))
+                    self.dictionary.copy_(learner.end_epoch(self.dictionary.detach()))
             elif not learner.converged():
                 self._solve(STEPS_A_BATCH_AFTER_PASS)
             at_end = batch_idx + 1 >= self.trainer.num_training_batches or self.trainer.is_last_batch
-            if at_end and learner.one_pass:
+            if at_end and learner.single_epoch:
                 # A loader without extra batches, or the last of them: what is left to do is done here.
                 done = (batch_idx + 1 - data_batches) * STEPS_A_BATCH_AFTER_PASS
                 while done < solver.max_iter and not learner.converged():
@@ -253,11 +253,11 @@ class SemiNMFModule(lightning.LightningModule):
         if at_end:
             self._batch = 0
         finished = learner.converged() and batch_idx + 1 >= data_batches
-        if finished or (at_end and learner.one_pass):
+        if finished or (at_end and learner.single_epoch):
             self.trainer.should_stop = True
         due = self.global_step - self._watch.step >= getattr(self.trainer, "log_every_n_steps", 50)
         rare = (
-            learner.one_pass
+            learner.single_epoch
             and updated
             and update_every > 1
             and solver.update_every is None

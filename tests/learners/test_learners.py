@@ -24,14 +24,14 @@ from seminmf_lightning.learners.penalty import PenaltyTuner
 
 def learn(A: torch.Tensor, steps: int = 100, **recipe: object) -> tuple[Learner, torch.Tensor]:
     learner = make_learner(Recipe(**recipe), A.shape[1])  # type: ignore[arg-type]
-    D = learner.start(A)
-    for _ in range(1 if learner.one_pass else 10):
+    D = learner.initialise(A)
+    for _ in range(1 if learner.single_epoch else 10):
         for rows in A.split(128):
             learner.observe(rows, D)
             learner.absorb()
             D = learner.improve(D)
-        D = learner.end_pass(D)
-    for _ in range(steps if learner.one_pass else 0):
+        D = learner.end_epoch(D)
+    for _ in range(steps if learner.single_epoch else 0):
         D = learner.improve(D)
     return learner, D
 
@@ -43,6 +43,7 @@ def test_the_error_from_the_second_moment_is_that_of_the_codes(signed: torch.Ten
     assert torch.allclose(squared_error(A.T @ A, row_space(D)), naive)
 
 
+@settings(deadline=None)
 @given(st.permutations(range(30)), st.integers(1, 29), st.floats(-6, 6))
 def test_the_sum_over_rows_depends_neither_on_their_order_nor_on_who_adds_them(
     order: list[int], cut: int, power: float
@@ -52,7 +53,7 @@ def test_the_sum_over_rows_depends_neither_on_their_order_nor_on_who_adds_them(
 
     def added(numbers: list[int]) -> Learner:
         learner = make_learner(Recipe(nb_concepts=3), 6)
-        learner.start(A[:100], rows=len(A))
+        learner.initialise(A[:100], rows=len(A))
         for number in numbers:
             learner.observe(blocks[number], A)
         return learner
@@ -85,7 +86,7 @@ def test_loss_falls_at_each_step_and_is_certified(signed: torch.Tensor, solver: 
 def test_svd_start_is_optimal_on_nonnegative_data_and_stays_so(signed: torch.Tensor, solver: str) -> None:
     A = signed.abs() + 0.1
     learner = make_learner(Recipe(nb_concepts=6, solver=solver, init="svd"), 24)
-    D = learner.start(A)
+    D = learner.initialise(A)
     assert learner.optimality_gap(D) < 1e-5
     for _ in range(20):
         D = learner.improve(D)
@@ -131,7 +132,7 @@ class _nothing:  # noqa: N801
 def test_state_continues_bit_for_bit(signed: torch.Tensor, penalty: float) -> None:
     recipe = Recipe(nb_concepts=6, solver="hals", l1_penalty=penalty)
     first = make_learner(recipe, 24)
-    D = first.start(signed)
+    D = first.initialise(signed)
     first.observe(signed[:100], D)
     first.absorb()
     D = first.improve(D)
@@ -147,7 +148,7 @@ def test_state_continues_bit_for_bit(signed: torch.Tensor, penalty: float) -> No
 
 def test_dead_atoms_are_pointed_elsewhere(signed: torch.Tensor) -> None:
     learner = make_learner(Recipe(nb_concepts=6, solver="hals", l1_penalty=0.05), 24)
-    D = learner.start(signed)
+    D = learner.initialise(signed)
     D[0] = 0
     for _ in range(20):
         learner.observe(signed, D)
@@ -157,6 +158,7 @@ def test_dead_atoms_are_pointed_elsewhere(signed: torch.Tensor) -> None:
     assert D[0].norm() > 0.1
 
 
+@settings(deadline=None)
 @given(st.floats(0.5, 60), st.floats(1e-3, 10), st.floats(0.3, 3), st.floats(20, 500))
 def test_the_penalty_of_a_wanted_number_of_nonzeros_is_found(
     target: float, middle: float, power: float, most: float
@@ -167,20 +169,20 @@ def test_the_penalty_of_a_wanted_number_of_nonzeros_is_found(
     if not count(1e3) < 0.9 * target < 1.1 * target < count(1e-6):
         return
     tuner = PenaltyTuner(target)
-    tuner.settle(count)
+    tuner.search(count)
     assert tuner.usable
     assert math.isclose(count(tuner.penalty), tuner.held_out)
 
 
 def test_target_l0_is_met_on_held_out_rows(signed: torch.Tensor) -> None:
     learner = make_learner(Recipe(nb_concepts=16, solver="hals", target_l0=4), 24)
-    D = learner.start(signed[:500], signed[500:])
+    D = learner.initialise(signed[:500], signed[500:])
     for _ in range(5):
         for rows in signed[:500].split(100):
             learner.observe(rows, D)
             learner.absorb()
             D = learner.improve(D)
-        D = learner.end_pass(D)
+        D = learner.end_epoch(D)
     Z = learner.encoder.precise(D)(learner.normalizer.apply(signed[500:]))
     assert float((Z != 0).sum(dim=1).float().mean()) == pytest.approx(4, rel=0.05)
     assert (
@@ -214,7 +216,7 @@ def test_what_only_the_data_shows_is_refused_too(signed: torch.Tensor) -> None:
     with pytest.raises(ValueError, match="nonzeros=9 is more than"):
         make_learner(Recipe(nb_concepts=8, encoder={"name": "omp", "nonzeros": 9}), 24)
     with pytest.raises(ValueError, match="every code zero"):
-        make_learner(Recipe(nb_concepts=8, l1_penalty=50.0), 24).start(signed)
+        make_learner(Recipe(nb_concepts=8, l1_penalty=50.0), 24).initialise(signed)
 
 
 @pytest.mark.parametrize("recipe", [{"l1_penalty": 0.1}, {"encoder": {"name": "omp", "nonzeros": 3}}])
@@ -241,11 +243,11 @@ def test_hardly_an_atom_is_dead_where_there_are_four_times_more_than_features(si
 def test_codes_that_are_all_zero_are_said_to_be(signed: torch.Tensor) -> None:
     learner = make_learner(Recipe(nb_concepts=8, l1_penalty=1.5), 24)
     signed[0] *= 10  # one row that the penalty does not silence, whatever the atoms; it is not trained on
-    D = learner.start(signed)
+    D = learner.initialise(signed)
     learner.observe(0.1 * signed[1:], D)
     learner.absorb()
-    with pytest.warns(UserWarning, match="every code of this pass was zero"):
-        learner.end_pass(D)
+    with pytest.warns(UserWarning, match="every code of this epoch was zero"):
+        learner.end_epoch(D)
 
 
 @pytest.mark.parametrize("recipe", [{}, {"l1_penalty": 0.1}])

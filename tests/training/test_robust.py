@@ -20,7 +20,7 @@ from seminmf_lightning.solvers import Solver
 from seminmf_lightning.training.divergence import Guard, symptom
 
 pytestmark = pytest.mark.filterwarnings(
-    "ignore:nb_concepts=.*fits anything", "ignore:every code of this pass"
+    "ignore:nb_concepts=.*fits anything", "ignore:every code of this epoch"
 )
 SOLVERS, INITS, STEPS = list(available(Solver)), list(available(Init)), 40
 SPOILS = (
@@ -104,16 +104,16 @@ def recipes(draw: st.DrawFn) -> dict[str, Any]:
 def learn(A: Tensor, *, steps: int = STEPS, passes: int = 3, **recipe: Any) -> tuple[Learner, Tensor]:
     learner = make_learner(Recipe(**recipe), A.shape[1])
     A = A if A.dtype in (torch.float32, torch.float64) else A.float()
-    D, guard = learner.start(A), Guard()
-    for _ in range(1 if learner.one_pass else passes):
+    D, guard = learner.initialise(A), Guard()
+    for _ in range(1 if learner.single_epoch else passes):
         for rows in A.split(16):
             learner.observe(rows, D)
             learner.absorb()
             D = learner.improve(D)
             assert guard.look(learner, D, 0, end_of_pass=False) is None
-        D = learner.end_pass(D)
+        D = learner.end_epoch(D)
         assert guard.look(learner, D, 0, end_of_pass=True) is None  # it lets every healthy run pass
-    for _ in range(steps if learner.one_pass else 0):
+    for _ in range(steps if learner.single_epoch else 0):
         D = learner.improve(D)
     return learner, D
 
@@ -144,7 +144,7 @@ def check_learner(problem: Problem, recipe: dict[str, Any], statistics: str) -> 
         + recipe["l1_penalty"] * float(Z.double().abs().sum()) / N.numel()
     )
     assert objective <= 0.5 * mean_square(N) * (1 + 1e-6)
-    if learner.one_pass:  # apart from the rounding of float32 codes, which the estimator's property looks at
+    if learner.single_epoch:  # apart from the rounding of float32 codes, which the estimator's property looks at
         exact = learner.encoder.precise(D.float())(N.double())
         left = mean_square(A - learner.normalizer.undo(exact @ D))
         assert learner.mean_squared_error(D) == pytest.approx(
@@ -182,9 +182,9 @@ def test_the_figure_of_collinear_atoms_is_that_of_their_codes(
     generator = torch.Generator().manual_seed(seed)
     A = torch.randn(200, 24, generator=generator) @ torch.randn(24, 24, generator=generator)
     learner = make_learner(Recipe(nb_concepts=shape[0]), 24)
-    learner.start(A)
+    learner.initialise(A)
     common = torch.rand(24, generator=generator, dtype=torch.float64)
-    D = learner.begin(common + apart * torch.rand(shape, generator=generator, dtype=torch.float64))
+    D = learner.prepare(common + apart * torch.rand(shape, generator=generator, dtype=torch.float64))
     N, encode = learner.normalizer.apply(A), LeastSquares().precise(D.float())
     figure = learner.mean_squared_error(D) / learner.normalizer.scale**2
     assert mean_square(N.double() - encode(N.double()) @ D) == pytest.approx(figure, rel=1e-4, abs=1e-9)
