@@ -1,46 +1,49 @@
-"""TensorBoard while it trains: what the strongest concepts fire on, the atoms in the projector, r2 against
-nonzeros."""
+"""TensorBoard during training: examples of the strongest concepts, r2 against l0, atoms in the projector."""
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import Any
 
 import lightning
 import numpy as np
 import torch
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from seminmf_lightning.core.checks import whole_number
+from seminmf_lightning.data import ActivationDataModule, HarvestDataModule
 from seminmf_lightning.explain.provenance import Harvested, Origins, network_view, origins_of
 from seminmf_lightning.explain.strongest import ConceptSums, Top, TopExamples
 from seminmf_lightning.harvest.provenance import PatchOrigin, TokenOrigin, Tracer
 from seminmf_lightning.training.callbacks.standard import tensorboards
 from seminmf_lightning.training.module import SemiNMFModule
 
-THRESHOLDS = 64
-CELL = 150
-"""Pixels of a photograph and its margin."""
-PROJECTOR_NUMBERS = 2**23
-"""Numbers of a dictionary beyond which the projector, which reads text, is not fed."""
-AROUND = 60
+TILE = 150
+"""Pixels of an image with its margin."""
+MAX_PROJECTOR_NUMBERS = 2**23
+"""Size of a dictionary beyond which it is not written for the projector, which reads text."""
+CONTEXT = 60
+"""Characters shown on each side of a token."""
 QUANTILE_NUMBERS = 2**20
-"""Codes that quantiles are taken of."""
+"""Codes that quantiles are estimated from."""
 
 
 class Gallery(lightning.Callback):
-    """At validations: pictures or texts of the concepts of most energy, and r2 against l0; at the end: the
-    projector.
+    """Log examples of the concepts of most energy, and r2 against l0, at validations; the atoms at the end.
 
-    Pictures and texts need ``data=shards``, whose rows know where they come from; other data gives the curve
-    and the atoms.
+    Examples need ``data=shards``, whose rows know their image or text; other data give curve and atoms.
 
     Args:
         every_n_steps: least number of steps between two galleries.
-        concepts: shown at once.
-        examples: of each sign.
-        rows: held-out rows that are looked at.
+        concepts: concepts shown.
+        examples: examples per concept and sign.
+        rows: held-out rows that are encoded.
+
+    >>> Gallery(concepts=0)
+    Traceback (most recent call last):
+    ValueError: concepts must be at least 1, got 0
     """
 
     def __init__(
@@ -50,58 +53,47 @@ class Gallery(lightning.Callback):
         self.concepts = whole_number("concepts", concepts, 1)
         self.examples = whole_number("examples", examples, 1)
         self.rows = whole_number("rows", rows, 1)
-        self._last: int | None = None
+        self._last_step: int | None = None
         self._origins: Origins | None = None
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         assert isinstance(pl_module, SemiNMFModule)
-        step = pl_module.global_step
-        due = self._last is None or step - self._last >= self.every_n_steps
-        writers = (
-            list(tensorboards(trainer))
-            if due and trainer.state.fn == "fit" and not trainer.sanity_checking
-            else []
-        )
-        data: Any = getattr(trainer, "datamodule", None)
-        if not writers or data is None:
+        data, step = getattr(trainer, "datamodule", None), pl_module.global_step
+        due = self._last_step is None or step - self._last_step >= self.every_n_steps
+        writers = list(tensorboards(trainer))
+        if not (due and writers and trainer.state.fn == "fit") or trainer.sanity_checking:
             return
-        self._last = step
-        A, numbers = self._held_out(data, pl_module)
+        if not isinstance(data, ActivationDataModule | HarvestDataModule):
+            return
+        self._last_step = step
+        A, row_ids = self._held_out(data, pl_module)
+        if not len(A):
+            return
         Z = pl_module.encode(A).float()
         l0, r2 = r2_against_l0(pl_module.normalizer.apply(A).to(Z), Z, pl_module.dictionary.detach().to(Z))
-        for writer in writers:
-            zeros = torch.zeros(len(l0))
-            # The plugin's axes are recall and precision: here l0 as a share of the concepts, and r2.
+        zeros = torch.zeros(len(l0))
+        for writer in writers:  # the plugin's axes are recall and precision: here l0 / k and r2
             writer.add_pr_curve_raw(
-                "val/r2_against_share_of_concepts",
-                zeros,
-                zeros,
-                zeros,
-                zeros,
-                r2.clamp(0, 1),
-                l0 / Z.shape[1],
-                step,
-                len(l0),
-            )
-        origins = self._origins_of(data)
-        if numbers is None or not isinstance(origins, Harvested):
-            return
-        shown, poles = self._strongest(Z, numbers, origins, pl_module.dictionary.detach())
-        tracer = origins.tracer
-        for writer in writers:
-            if isinstance(tracer.origin(int(numbers[0])), PatchOrigin):
-                picture = self._pictures(shown, poles, tracer, data, pl_module)
-                writer.add_image("val/top_concepts", picture, step, dataformats="HWC")
-            else:
-                writer.add_text("val/top_concepts", texts(shown, poles, tracer), step)
+                "val/r2_against_share_of_concepts", zeros, zeros, zeros, zeros, r2.clamp(0, 1),
+                l0 / Z.shape[1], step, len(l0),
+            )  # fmt: skip
+        if isinstance(data, ActivationDataModule) and row_ids is not None:
+            self._origins = self._origins or origins_of(data.source)
+            if isinstance(self._origins, Harvested):
+                try:
+                    self._log_examples(writers, Z, row_ids, self._origins, data, pl_module)
+                except (OSError, ValueError) as error:  # inputs that are gone must not end the training
+                    rank_zero_warn(
+                        f"TensorBoard shows no examples, because their inputs cannot be read: {error}"
+                    )
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         assert isinstance(pl_module, SemiNMFModule)
         D = pl_module.dictionary.detach().float().cpu()
         for writer in tensorboards(trainer):
-            if D.numel() > PROJECTOR_NUMBERS:
+            if D.numel() > MAX_PROJECTOR_NUMBERS:
                 rank_zero_info(
-                    f"the dictionary of {D.numel():,} numbers is too large for TensorBoard's projector"
+                    f"a dictionary of {D.numel():,} numbers is too large for TensorBoard's projector"
                 )
                 return
             labels = [[str(concept), str(int(feature))] for concept, feature in enumerate(D.argmax(dim=1))]
@@ -110,115 +102,123 @@ class Gallery(lightning.Callback):
                 global_step=pl_module.global_step,
             )  # fmt: skip
 
-    def _held_out(self, data: Any, module: SemiNMFModule) -> tuple[Tensor, np.ndarray | None]:
-        if getattr(data, "val_rows", None) is None:
+    def _held_out(
+        self, data: ActivationDataModule | HarvestDataModule, module: SemiNMFModule
+    ) -> tuple[Tensor, np.ndarray | None]:
+        """Held-out rows, and their ids where the data can be read by row."""
+        if isinstance(data, HarvestDataModule) or data.val_rows is None:
             return data.held_out_sample(self.rows).to(module.device), None
-        numbers = data.val_rows.rows(np.arange(min(self.rows, len(data.val_rows))))
-        A, left = data.usable(data.source.read(numbers), torch.from_numpy(numbers))
-        return A.to(module.device), left.numpy()
+        row_ids = data.val_rows.rows(np.arange(min(self.rows, len(data.val_rows))))
+        A, usable = data.usable(data.source.read(row_ids), torch.from_numpy(row_ids))
+        return A.to(module.device), usable.numpy()
 
-    def _origins_of(self, data: Any) -> Origins | None:
-        if self._origins is None and getattr(data, "val_rows", None) is not None:
-            self._origins = origins_of(data.source)
-        return self._origins
-
-    def _strongest(
-        self, Z: Tensor, numbers: np.ndarray, origins: Origins, D: Tensor
-    ) -> tuple[list[int], tuple[Top, Top]]:
-        """The concepts of most energy, and the strongest rows of all."""
+    def _log_examples(
+        self, writers: list[Any], Z: Tensor, row_ids: np.ndarray, origins: Harvested,
+        data: ActivationDataModule, module: SemiNMFModule,
+    ) -> None:  # fmt: skip
         sums, top = ConceptSums(Z.shape[1]), TopExamples(Z.shape[1], self.examples)
         sums.update(Z)
-        groups = np.concatenate([origins.groups(row, row + 1) for row in numbers.tolist()])
-        top.update(Z, torch.from_numpy(numbers).to(Z.device), torch.from_numpy(groups).to(Z.device))
-        energy = sums.squares * D.cpu().double().square().sum(dim=1)
-        return energy.argsort(descending=True)[: self.concepts].tolist(), top.signs()
+        groups = np.concatenate([origins.groups(row, row + 1) for row in row_ids.tolist()])
+        top.update(Z, torch.from_numpy(row_ids).to(Z.device), torch.from_numpy(groups).to(Z.device))
+        energy = sums.squares * module.dictionary.detach().cpu().double().square().sum(dim=1)
+        shown = energy.argsort(descending=True)[: self.concepts].tolist()
+        images = isinstance(origins.tracer.origin(int(row_ids[0])), PatchOrigin)
+        for writer in writers:
+            if images:
+                sheet = self._sheet(shown, top.signs(), origins.tracer, data, module)
+                writer.add_image("val/top_concepts", sheet, module.global_step, dataformats="HWC")
+            else:
+                table = markdown_table(shown, top.signs(), origins.tracer)
+                writer.add_text("val/top_concepts", table, module.global_step)
 
-    def _pictures(
-        self, shown: list[int], poles: tuple[Top, Top], tracer: Tracer, data: Any, module: SemiNMFModule
-    ) -> np.ndarray:
-        """A row of photographs a concept: its positive pole on the left, its negative on the right (h, w,
-        3)."""
+    def _sheet(
+        self, shown: list[int], signs: tuple[Top, Top], tracer: Tracer, data: ActivationDataModule,
+        module: SemiNMFModule,
+    ) -> np.ndarray:  # fmt: skip
+        """Images (h, w, 3): one line per concept, examples with z > 0 on the left, z < 0 on the right."""
         from PIL import Image, ImageDraw
 
-        sheet = Image.new("RGB", (2 * self.examples * CELL, len(shown) * CELL), "white")
+        sheet = Image.new("RGB", (2 * self.examples * TILE, len(shown) * TILE), "white")
+        pen = ImageDraw.Draw(sheet)
         for line, concept in enumerate(shown):
-            for pole, top in enumerate(poles):
-                for place, row in enumerate(top.row_ids[concept].tolist()):
-                    if row < 0:
-                        continue
-                    origin = tracer.origin(row)
+            for sign, top in enumerate(signs):
+                left = sign * self.examples * TILE
+                for column, row in enumerate(row for row in top.row_ids[concept].tolist() if row >= 0):
+                    origin, rows = tracer.origin(row), tracer.neighbours(row)
                     assert isinstance(origin, PatchOrigin)
-                    rows = tracer.neighbours(row)
-                    A = data.source.read_range(rows.start, rows.stop).nan_to_num(
-                        0, 0, 0
-                    )  # a row left out has no colour
-                    codes = module.encode(A.to(module.device))[:, concept]
-                    small = heat(
-                        network_view(tracer.image(origin), origin.region), origin, tracer, rows, codes.cpu().numpy()
+                    A = data.source.read_range(rows.start, rows.stop).nan_to_num(0, 0, 0)
+                    codes = module.encode(A.to(module.device))[:, concept].cpu().numpy()
+                    view = network_view(tracer.image(origin), origin.region)
+                    sheet.paste(
+                        heat_map(view, origin, tracer, rows, codes), (left + column * TILE, line * TILE)
                     )
-                    left = (pole * self.examples + place) * CELL
-                    sheet.paste(small, (left, line * CELL))
-            pen = ImageDraw.Draw(sheet)
-            pen.text(
-                (2, line * CELL + 2), f"concept {concept}", fill="black", stroke_width=2, stroke_fill="white"
-            )
+                caption = f"concept {concept}, z {'<' if sign else '>'} 0"
+                pen.text(
+                    (left + 2, line * TILE + 2), caption, fill="black", stroke_width=2, stroke_fill="white"
+                )
         return np.asarray(sheet)
 
 
-def heat(picture: Any, origin: PatchOrigin, tracer: Tracer, rows: range, codes: np.ndarray) -> Any:
-    """Codes (len(rows),) of the patches of a picture laid over it: red above zero, blue below, stronger with
-    size."""
+def heat_map(image: Any, origin: PatchOrigin, tracer: Tracer, rows: range, codes: np.ndarray) -> Any:
+    """Lay the codes (len(rows),) of patches over a PIL image: red above 0, blue below, opaque with size."""
     from PIL import Image, ImageDraw
 
     _, _, height, width = origin.cell
     if height < 1:
-        return picture
-    layer = Image.new("RGBA", picture.size, (0, 0, 0, 0))
+        return image
+    layer = Image.new("RGBA", image.size, (0, 0, 0, 0))
     pen, largest = ImageDraw.Draw(layer), max(float(np.abs(codes).max()), 1e-12)
     for row, code in zip(rows, codes.tolist(), strict=True):
-        place = tracer.origin(row)
-        assert isinstance(place, PatchOrigin)
-        y, x = place.cell[:2]
+        patch = tracer.origin(row)
+        assert isinstance(patch, PatchOrigin)
+        y, x = patch.cell[:2]
         if y < 0 or code == 0:
             continue
         colour = (214, 39, 40) if code > 0 else (31, 119, 180)
-        box = (x * picture.width // width, y * picture.height // height)
-        end = ((x + 1) * picture.width // width - 1, (y + 1) * picture.height // height - 1)
-        pen.rectangle((*box, *end), fill=(*colour, int(190 * abs(code) / largest)))
-    return Image.alpha_composite(picture.convert("RGBA"), layer).convert("RGB")
+        corner = (x * image.width // width, y * image.height // height)
+        end = ((x + 1) * image.width // width - 1, (y + 1) * image.height // height - 1)
+        pen.rectangle((*corner, *end), fill=(*colour, int(190 * abs(code) / largest)))
+    return Image.alpha_composite(image.convert("RGBA"), layer).convert("RGB")
 
 
-def texts(shown: list[int], poles: tuple[Top, Top], tracer: Tracer) -> str:
-    """A Markdown table: for each concept the tokens of both poles in their sentences."""
+def markdown_table(shown: list[int], signs: tuple[Top, Top], tracer: Tracer) -> str:
+    """Return a Markdown table of the strongest tokens of both signs in their sentences."""
     lines = ["| concept | z | sentence |", "|---|---|---|"]
-    for concept in shown:
-        for sign, top in zip((1, -1), poles, strict=True):
-            for value, row in zip(top.values[concept].tolist(), top.row_ids[concept].tolist(), strict=True):
-                origin = tracer.origin(row) if row >= 0 else None
-                if isinstance(origin, TokenOrigin):
-                    lines.append(f"| {concept} | {sign * value:.3g} | {sentence(origin)} |")
+    for concept, (sign, top) in itertools.product(shown, zip((1, -1), signs, strict=True)):
+        for value, row in zip(top.values[concept].tolist(), top.row_ids[concept].tolist(), strict=True):
+            origin = tracer.origin(row) if row >= 0 else None
+            if isinstance(origin, TokenOrigin):
+                lines.append(f"| {concept} | {sign * value:.3g} | {sentence(origin)} |")
     return "\n".join(lines)
 
 
 def sentence(origin: TokenOrigin) -> str:
-    """A token in bold with what stands around it, harmless in a Markdown table."""
+    """Return a token in bold with its context, without effect on a Markdown table.
+
+    >>> sentence(TokenOrigin(0, 0, "a.txt", 1, text="the *cat* sat", start=5, stop=8))
+    'the &#42;<b>cat</b>&#42; sat'
+    """
     if origin.start < 0:
-        return plain(str(origin))
-    before = origin.text[max(0, origin.start - AROUND) : origin.start]
-    after = origin.text[origin.stop : origin.stop + AROUND]
-    return f"{plain(before)}<b>{plain(origin.text[origin.start : origin.stop])}</b>{plain(after)}"
+        return escaped(str(origin))
+    before = origin.text[max(0, origin.start - CONTEXT) : origin.start]
+    after = origin.text[origin.stop : origin.stop + CONTEXT]
+    return f"{escaped(before)}<b>{escaped(origin.text[origin.start : origin.stop])}</b>{escaped(after)}"
 
 
-def plain(text: str) -> str:
-    """Text on one line without a character that HTML or Markdown gives a meaning to."""
+def escaped(text: str) -> str:
+    """Return text on one line, without characters that mean something in HTML or Markdown."""
     return "".join(f"&#{ord(c)};" if c in "&<>\"'|*_`[]\\#~" else c for c in re.sub(r"\s+", " ", text))
 
 
-def r2_against_l0(A: Tensor, Z: Tensor, D: Tensor, thresholds: int = THRESHOLDS) -> tuple[Tensor, Tensor]:
-    """Mean nonzeros a row and r2 when only codes with ``|z| ||D_j||`` above a threshold are kept (t,),
-    sparsest last.
+def r2_against_l0(A: Tensor, Z: Tensor, D: Tensor, thresholds: int = 64) -> tuple[Tensor, Tensor]:
+    """Mean nonzeros per row and r2 (t,) when only codes with ``|z| ||D_j||`` above a threshold are kept.
 
-    Thresholds are quantiles of the codes that are not zero; the first keeps all of them.
+    Thresholds are quantiles of the nonzero codes, ascending; the first keeps all.
+
+    >>> Z = torch.tensor([[1.0, 0.0], [2.0, 3.0]])
+    >>> l0, r2 = r2_against_l0(Z, Z, torch.eye(2), thresholds=2)
+    >>> l0.tolist(), r2.tolist()[0]
+    ([1.5, 0.5], 1.0)
     """
     size = Z.abs() * D.norm(dim=1)
     used = size[size > 0]
