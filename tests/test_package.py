@@ -15,7 +15,7 @@ HEAVY = {"lightning", "hydra", "omegaconf", "transformers", "torchmetrics", "ric
 
 def loaded_by(code: str) -> set[str]:
     """Names of the modules in a new process after ``code``; the process must leave its environment alone."""
-    probe = f"import os, sys; before = dict(os.environ)\n{code}\nassert dict(os.environ) == before\nprint(*sys.modules)"
+    probe = f"import os, sys; old = dict(os.environ)\n{code}\nassert os.environ == old\nprint(*sys.modules)"
     return set(
         subprocess.run(
             [sys.executable, "-c", probe], capture_output=True, text=True, check=True
@@ -30,7 +30,7 @@ def test_importing_the_package_loads_nothing() -> None:
 
 
 def test_the_estimator_needs_torch_numpy_and_scipy_alone() -> None:
-    fit = "from seminmf_lightning import SemiNMF; import torch; SemiNMF(2, solver='hals').fit(torch.rand(9, 4), 3)"
+    fit = "from seminmf_lightning import SemiNMF; import torch; SemiNMF(2).fit(torch.rand(9, 4), 3)"
     assert not {"safetensors", *HEAVY} & loaded_by(fit)
 
 

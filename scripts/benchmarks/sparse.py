@@ -78,7 +78,7 @@ def encoding(options: Namespace) -> dict[str, float]:
     D = trained(options, l1_penalty=options.l1_penalty)[-1][1].to(A)
     torch.save(D.cpu(), options.dictionary)
     lasso = Lasso(l1_penalty=options.l1_penalty, precise_gap=1e-3)
-    effort = lasso.settle(D, A[:256])
+    effort = lasso.calibrate(D, A[:256])
     encoders = {
         "lasso, as in training": lasso.training(D, effort),
         "lasso, every row within 0.1 %": lasso.precise(D, effort),

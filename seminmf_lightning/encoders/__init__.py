@@ -1,4 +1,4 @@
-"""Encoders: rows and a dictionary to codes; one file each, found by the name of the file."""
+"""Encoders, from rows and a dictionary to codes: one file each, found by its name."""
 
 from seminmf_lightning.encoders.base import Effort, Encode, Encoder, Penalised
 

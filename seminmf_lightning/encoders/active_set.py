@@ -1,8 +1,7 @@
-"""Exact codes on known supports: many small positive definite systems at once.
+"""Exact codes on given supports: many small positive definite systems at once.
 
 On the support s of a row, with signs e, the lasso is ``G_ss z = q_s - l1_penalty e``; least squares is the
-same with l1_penalty = 0.  Float64, so that the codes of a row do not depend on the rows it shares a batch
-with.
+same with l1_penalty = 0.  Float64, so that the codes of a row do not depend on the other rows of its batch.
 
 Legend:  Z (n, k) codes   D (k, d) dictionary   Q = A D^T (n, k)   G = D D^T (k, k)   m = most nonzeros of a
 row
@@ -14,47 +13,51 @@ import torch
 from torch import Tensor
 
 ROWS_AT_ONCE = 256
-"""Rows sorted by their nonzeros are taken so many at a time: small systems are not padded to the size of
-large ones."""
+"""Rows solved at once, sorted by their nonzeros, so that small systems are not padded to the size of large
+ones."""
 LARGEST_SUPPORT = 128
-"""A row with more nonzeros is left as it is: there the systems cost more than the iterations they spare."""
+"""Rows with more nonzeros keep their codes: a solve would cost more than the iterations it saves."""
 GRAM_ROWS = 1024
-"""Rows of a rounded D D^T made at once."""
 RIDGE = 1e-10
-"""Added to the diagonal where atoms are (nearly) equal, as a share of it."""
+"""Share of the diagonal that is added to it, for atoms that are (nearly) equal."""
 WORK_OF_SQUARE, WORK_OF_CUBE = 4000.0, 16.0
-"""Operations of a large matrix product that take as long as solving for m nonzeros does for each m^2 and m^3;
-measured on two CPU cores.  It decides how much to iterate before solving, never what the codes are."""
+"""Cost of a solve for m nonzeros per m^2 and per m^3, in operations of a large matrix product; measured on
+two CPU cores.  It decides how long to iterate before the solve, never the codes."""
 
 
 def support_work(Z: Tensor) -> float:
-    """What :func:`solve_on_support` costs for these supports, a row, in operations of a large matrix
-    product."""
+    """Return the mean cost per row of :func:`solve_on_support` for the supports of Z, in operations of a
+    large matrix product."""
     counts = (Z != 0).sum(dim=1).clamp(max=LARGEST_SUPPORT).double()
     return float((WORK_OF_SQUARE * counts.square() + WORK_OF_CUBE * counts**3).mean())
 
 
 def gram(D: Tensor) -> Tensor | None:
-    """``D D^T`` in float64, or None where k > 2 d and it would be larger than D: then it is taken support by
+    """Return ``D D^T`` in float64, or None if k > 2 d: it would be larger than D, so it is formed support by
     support."""
     return D.double() @ D.double().T if D.shape[0] <= 2 * D.shape[1] else None
 
 
 def rounded_gram(E: Tensor, dtype: torch.dtype) -> Tensor:
-    """``E E^T`` of float64 rows (k, d), rounded to ``dtype``; never (k, k) in float64 beside it."""
+    """Return ``E E^T`` of float64 rows (k, d), rounded to ``dtype``, without a (k, k) matrix in float64."""
     G = torch.empty(len(E), len(E), dtype=dtype)
-    for some, rows in zip(G.split(GRAM_ROWS), E.split(GRAM_ROWS), strict=True):
-        some.copy_(rows @ E.T)
+    for block, rows in zip(G.split(GRAM_ROWS), E.split(GRAM_ROWS), strict=True):
+        block.copy_(rows @ E.T)
     return G
 
 
 def solve_on_support(
     Z: Tensor, Q: Tensor, D: Tensor, G: Tensor | None, penalty: float, rounds: int = 1
 ) -> Tensor:
-    """The minimisers on the supports of Z.
+    """Return the minimisers on the supports of Z (n, k).
 
     With ``penalty > 0`` signs are kept: a code whose sign would change becomes zero, and the smaller system
-    is solved again, ``rounds`` times in all.  With ``penalty = 0`` signs are free and one round solves.
+    is solved again, up to ``rounds`` times in all.  With ``penalty = 0`` signs are free and one round
+    suffices.
+
+    >>> Z, Q, D = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.5, 0.2]]), torch.eye(2)
+    >>> solve_on_support(Z, Q, D, None, penalty=0.1)
+    tensor([[0.4000, 0.0000]])
     """
     out = Z.clone()
     counts = (Z != 0).sum(dim=1)
@@ -75,7 +78,7 @@ def solve_on_support(
 
 
 def solve_with_signs(E: Tensor, Q: Tensor, D: Tensor, G: Tensor | None, penalty: float) -> Tensor:
-    """``G_ss z = q_s - penalty e`` with the supports and signs ``e`` given by E (n, k), all in float64."""
+    """Solve ``G_ss z = q_s - penalty e`` with supports and signs ``e`` given by E (n, k), all in float64."""
     counts = (E != 0).sum(dim=1)
     size = max(1, int(counts.max()))
     present, atoms = E.abs().topk(size, dim=1)
@@ -87,7 +90,7 @@ def solve_with_signs(E: Tensor, Q: Tensor, D: Tensor, G: Tensor | None, penalty:
 def _keep_signs(
     codes: Tensor, signs: Tensor, system: Tensor, target: Tensor, live: Tensor, rounds: int
 ) -> Tensor:
-    """Drop codes of the wrong sign and solve the rows they are in again."""
+    """Drop codes of the wrong sign and solve their rows again."""
     codes = codes * live
     for last in range(rounds - 1, -1, -1):
         wrong = (codes * signs < 0).any(dim=1).nonzero()[:, 0]
@@ -107,15 +110,13 @@ def _systems(atoms: Tensor, D: Tensor, G: Tensor | None) -> Tensor:
 
 
 def _solve(system: Tensor, target: Tensor, live: Tensor) -> Tensor:
-    """``system z = target`` over the live entries, zero elsewhere."""
+    """Solve ``system z = target`` over the live entries; the others become zero."""
     matrix = torch.where(live[:, :, None] & live[:, None, :], system, 0.0)
-    diagonal = matrix.diagonal(dim1=1, dim2=2)
-    diagonal.mul_(1 + RIDGE).add_((~live).double())
+    matrix.diagonal(dim1=1, dim2=2).mul_(1 + RIDGE).add_((~live).double())
+    right = torch.where(live, target, 0.0)[:, :, None]
     factor, info = torch.linalg.cholesky_ex(matrix)
-    codes = torch.cholesky_solve(torch.where(live, target, 0.0)[:, :, None], factor)[:, :, 0]
+    codes = torch.cholesky_solve(right, factor)[:, :, 0]
     if info.any():  # equal atoms: any of the minimisers will do
         bad = info.nonzero()[:, 0]
-        codes[bad] = (
-            torch.linalg.pinv(matrix[bad], hermitian=True) @ torch.where(live, target, 0.0)[bad, :, None]
-        )[:, :, 0]
+        codes[bad] = (torch.linalg.pinv(matrix[bad], hermitian=True) @ right[bad])[:, :, 0]
     return codes

@@ -1,4 +1,4 @@
-"""What every encoder is: factor a dictionary once, then encode many batches.
+"""The interface of every encoder: factor a dictionary once, then encode many batches.
 
 Legend:  A (n, d) activations   Z (n, k) codes   D (k, d) dictionary
 """
@@ -12,45 +12,53 @@ from typing import ClassVar
 from torch import Tensor
 
 Encode = Callable[[Tensor], Tensor]
-"""``A (n, d) -> Z (n, k)``, for one dictionary; any n, zero included."""
+"""``A (n, d) -> Z (n, k)`` for one dictionary; n may be 0."""
 Effort = tuple[float, ...]
+"""Plain numbers that say how much work a row needs in training; their meaning is the encoder's own."""
 
 
 class Encoder(ABC):
-    """Codes Z with A ~ Z D, for a dictionary given once."""
+    """Compute codes Z with ``A ~ Z D``.
+
+    A concrete encoder is a frozen keyword-only dataclass whose fields are its settings.
+    """
 
     default_for: ClassVar[str | None] = None
-    """The problem that ``encoder=auto`` chooses this encoder for: ``penalised``, ``unpenalised``, or neither."""
+    """The problem that ``encoder=auto`` chooses this encoder for: ``penalised``, ``unpenalised``, or
+    neither."""
     sparse: ClassVar[bool]
-    """Whether most codes are exactly zero, so that they are worth storing as a sparse matrix."""
+    """Whether most codes are exactly zero, so that a sparse matrix stores them best."""
 
     def check(self, concepts: int, features: int) -> None:
-        """Raise ValueError if dictionaries of this shape are not for this encoder."""
+        """Raise a ValueError if dictionaries of this shape do not suit the encoder."""
 
-    def settle(self, D: Tensor, sample: Tensor, effort: Effort = ()) -> Effort:
-        """How much work a row needs in training, found on a sample (m, d); plain numbers, kept in
-        checkpoints.  The search begins at ``effort``, what was found last."""
+    def calibrate(self, D: Tensor, sample: Tensor, effort: Effort = ()) -> Effort:
+        """Measure on a sample (m, d) how much work a row needs in training; checkpoints keep the result.
+
+        ``effort`` is the previous result, from which a search may start.
+        """
         return ()
 
     @abstractmethod
     def training(self, D: Tensor, effort: Effort) -> Encode:
-        """For a step of training: the same work for every row, whatever batch the row is in, so that any
-        split of a batch over processes gives the same codes."""
+        """Return the encoding of training steps: the same work for every row, whatever batch it is in, so
+        that any split of a batch over processes gives the same codes."""
 
     @abstractmethod
     def precise(self, D: Tensor, effort: Effort = ()) -> Encode:
-        """For validation and for users: each row to the accuracy asked for.  Without the ``effort`` that
-        training settled on, the first rows encoded settle it."""
+        """Return the encoding of validation and of users: every row to the accuracy asked for.
+
+        Without the ``effort`` of training, the first rows encoded calibrate it.
+        """
 
     def with_limits(self, max_iter: int | None, tol: float | None) -> Encoder:
-        """The same encoder stopped earlier or later, where it iterates at all; None leaves a limit as it
-        is."""
+        """Return this encoder with other limits of its iterations, if it has any; None keeps a limit."""
         return self
 
 
 class Penalised(Encoder):
-    """An encoder whose codes have an l1 penalty, its argument ``l1_penalty``."""
+    """An encoder whose codes have an l1 penalty."""
 
     @abstractmethod
     def with_penalty(self, l1_penalty: float) -> Encoder:
-        """The same encoder at another penalty."""
+        """Return this encoder with another penalty."""

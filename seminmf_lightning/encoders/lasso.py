@@ -1,15 +1,12 @@
-"""Lasso codes: a few ADMM iterations find the support, exact solves on the support finish, the duality gap
-certifies.
+"""Lasso codes: a few ADMM iterations find the support, exact solves on it finish, the duality gap certifies.
 
 ``min_z 1/2 ||a - z D||^2 + l1_penalty ||z||_1``
 
-Boyd et al., "Distributed optimization and statistical learning via ADMM", 2011, section 6.4, over-relaxed
-(3.4.3), with one cached factor.  Nonnegative atoms share one huge eigenvalue, on which proximal gradient
-methods crawl; the cached inverse takes it out.  The solves keep the signs that ADMM found, as in the
-feature-sign search of Lee et al., 2007.
+The solves keep the signs that ADMM found, as in the feature-sign search of Lee et al., 2007.  With numba on
+the CPU, a compiled search gives exact codes row by row instead.
 
-Legend:  A (n, d)   Z (n, k)   D (k, d)   Q = A D^T (n, k)   G = D D^T (k, k)   R = rho (G + rho I)^-1 (k, k)
-         V (n, k) the one state of the iteration: the multiplier is clip(V), the codes are V - clip(V)
+Legend:  A (n, d)   Z (n, k)   D (k, d)   Q = A D^T (n, k)   G = D D^T (k, k)   V (n, k) state of the
+iteration
 """
 
 from __future__ import annotations
@@ -23,39 +20,41 @@ from torch import Tensor
 
 from seminmf_lightning.core.checks import real_number, whole_number
 from seminmf_lightning.core.objective import lasso_duality_gap
-from seminmf_lightning.encoders import numba_kernels as compiled
-from seminmf_lightning.encoders.active_set import gram, rounded_gram, solve_on_support, support_work
+from seminmf_lightning.encoders import numba_kernels
+from seminmf_lightning.encoders.active_set import rounded_gram, solve_on_support, support_work
+from seminmf_lightning.encoders.admm import ADMM
 from seminmf_lightning.encoders.base import Effort, Encode, Penalised
-from seminmf_lightning.encoders.feature_sign import feature_sign
 
-OVER_RELAXATION = 1.8
 USUAL_RHO = 2.0
 RHOS = (1.0, 0.5, 4.0, 0.25, 8.0, 2.0)  # candidates; a mean row norm of 1 and unit atoms fix the scale
-ROUNDS = 3  # exact solves on the support, each without the codes whose sign the last one changed
-LOOKS = (2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)  # iterations at which `settle` looks
-FIRST_CHECK = 10  # iterations before the first look at the gap of each row
-CRAWLING = 2  # looks after which the rows still open are searched for exactly
-SEARCH_ROWS, SEARCH_STEPS = 256, 200
-REFERENCE = 0.25  # share of the gap asked for, to which the reference of `settle` is known
-SETTLE_ROWS = 256
-CODES_AT_ONCE = 2**25  # bounds the memory: (rows, k) matrices have at most so many numbers
+# iterations at which calibration measures the gap
+CHECKPOINTS = (2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+REFERENCE = 0.25  # share of the requested gap to which calibration knows the least objective
+CALIBRATION_ROWS = 256
+FIRST_CHECK = 10  # iterations before the gap of each row is first checked
+CRAWLING = 2  # checks after which the rows still open are searched for exactly
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lasso(Penalised):
-    """Sparse codes to a relative duality gap."""
+    """Sparse codes to a relative duality gap.
+
+    >>> D = torch.eye(2)
+    >>> Lasso(l1_penalty=0.1).precise(D)(torch.tensor([[0.5, -0.05]]))
+    tensor([[0.4000, 0.0000]])
+    """
 
     l1_penalty: float
     """Weight of ``||z||_1``; above 0."""
     gap: float = 1e-3
-    """In training: mean distance from the least objective over mean objective, at most, on a fixed sample of
-    rows."""
+    """Training: largest mean distance from the least objective, relative to the mean objective, on a fixed
+    sample."""
     precise_gap: float = 1e-4
-    """At validation and in ``encode``: duality gap over objective, for every row."""
+    """Validation and ``encode``: duality gap over objective, for every row."""
     max_iter: int = 1000
-    """Most ADMM iterations; a row that needs more keeps the codes it has."""
+    """Limit of ADMM iterations; a row that needs more keeps its best codes so far."""
     refit: bool = False
-    """At validation and in ``encode``: replace the codes by the least-squares ones on their support,
+    """Validation and ``encode``: replace the codes by the least-squares ones on their support, which are
     unshrunk."""
 
     default_for: ClassVar[str | None] = "penalised"
@@ -67,24 +66,25 @@ class Lasso(Penalised):
         real_number("encoder.precise_gap", self.precise_gap, 0, exclusive=True)
         whole_number("encoder.max_iter", self.max_iter, 1)
 
-    def settle(self, D: Tensor, sample: Tensor, effort: Effort = ()) -> Effort:
-        """The rho and the number of iterations that reach the mean ``gap`` on the sample with the least work:
-        fewer iterations leave larger supports to solve on.  Where none does, those that come closest."""
-        if compiled.usable(D):
+    def calibrate(self, D: Tensor, sample: Tensor, effort: Effort = ()) -> Effort:
+        """Return the rho and the number of iterations that reach the mean ``gap`` on the sample with the
+        least work.
+
+        Fewer iterations leave larger supports to solve on.  If no candidate reaches the gap, the closest one.
+        """
+        if numba_kernels.usable(D):
             return ()
         first = effort[0] if effort else USUAL_RHO
-        usual = _Admm(D, self.l1_penalty, first)
-        least = self._least(sample, usual, self.gap * REFERENCE)
-        best, best_work = (first, LOOKS[-1]), float("inf")
+        usual = ADMM(D, self.l1_penalty, first)
+        least = self._least_objective(sample, usual, self.gap * REFERENCE)
+        best, best_work = (first, CHECKPOINTS[-1]), float("inf")
         closest = float("inf")
-        for rho in (
-            first,
-            *(rho for rho in RHOS if rho != first and (not effort or 0.5 <= rho / first <= 2)),
-        ):
-            admm = usual if rho == first else _Admm(D, self.l1_penalty, rho)
+        others = (rho for rho in RHOS if rho != first and (not effort or 0.5 <= rho / first <= 2))
+        for rho in (first, *others):
+            admm = usual if rho == first else ADMM(D, self.l1_penalty, rho)
             Q, base, V = admm.start(sample)
             close, before = False, 0
-            for done in LOOKS:
+            for done in CHECKPOINTS:
                 if done * admm.iteration_work >= best_work or done >= self.max_iter:
                     break
                 V, before = admm.iterate(V, base, done - before), done
@@ -99,12 +99,12 @@ class Lasso(Penalised):
         return best
 
     def training(self, D: Tensor, effort: Effort) -> Encode:
-        """A fixed number of iterations and rounds, whatever the row; exact codes where there is a compiled
-        way to them."""
-        if compiled.usable(D):
-            return exact_rows(D, self.l1_penalty)
+        """Return an encoding of fixed iterations and rounds for every row, or the exact one if it is
+        compiled."""
+        if numba_kernels.usable(D):
+            return _compiled(D, self.l1_penalty)
         rho, iterations = effort
-        admm = _Admm(D, self.l1_penalty, rho)
+        admm = ADMM(D, self.l1_penalty, rho)
 
         def encode(A: Tensor) -> Tensor:
             Q, base, V = admm.start(A)
@@ -113,18 +113,18 @@ class Lasso(Penalised):
         return lambda A: torch.cat([encode(rows) for rows in A.split(admm.rows_at_once)])
 
     def precise(self, D: Tensor, effort: Effort = ()) -> Encode:
-        settled: list[tuple[_Admm, Encode | None]] = []
+        prepared: list[tuple[ADMM, Encode | None]] = []
 
         def encode(A: Tensor) -> Tensor:
             atoms = D.to(A)
             if not len(A):
                 return A.new_zeros(0, len(D))
-            if not settled:
-                found = effort or self.settle(atoms, A[:SETTLE_ROWS]) or (USUAL_RHO,)
-                exact = exact_rows(atoms, self.l1_penalty) if compiled.usable(atoms) else None
-                settled.append((_Admm(atoms, self.l1_penalty, found[0]), exact))
-            admm, exact = settled[0]
-            return torch.cat([self._finished(rows, admm, exact) for rows in A.split(admm.rows_at_once)])
+            if not prepared:
+                rho = (effort or self.calibrate(atoms, A[:CALIBRATION_ROWS]) or (USUAL_RHO,))[0]
+                exact = _compiled(atoms, self.l1_penalty) if numba_kernels.usable(atoms) else None
+                prepared.append((ADMM(atoms, self.l1_penalty, rho), exact))
+            admm, exact = prepared[0]
+            return torch.cat([self._certified(rows, admm, exact) for rows in A.split(admm.rows_at_once)])
 
         return encode
 
@@ -138,52 +138,52 @@ class Lasso(Penalised):
             precise_gap=self.precise_gap if tol is None else tol,
         )
 
-    def _finished(self, A: Tensor, admm: _Admm, exact: Encode | None) -> Tensor:
-        if exact is not None:
+    def _certified(self, A: Tensor, admm: ADMM, exact: Encode | None) -> Tensor:
+        """Return codes to the ``precise_gap``, refitted if asked for."""
+        if exact is None:
+            Z = self._to_gap(A, admm)
+        else:
             Z = exact(A)
             objective, gap = lasso_duality_gap(A, Z, admm.D, self.l1_penalty)
             if len(rest := (gap > self.precise_gap * objective).nonzero()[:, 0]):
-                Z[rest] = self._to_gap(A[rest], admm, self.precise_gap)
-        else:
-            Z = self._to_gap(A, admm, self.precise_gap)
+                Z[rest] = self._to_gap(A[rest], admm)
         return solve_on_support(Z, admm.correlations(A), admm.D, admm.G, 0.0) if self.refit else Z
 
-    def _least(self, A: Tensor, admm: _Admm, wanted: float) -> Tensor:
-        """A lower bound of the sum of the objectives, to ``wanted`` of it."""
+    def _least_objective(self, A: Tensor, admm: ADMM, accuracy: float) -> Tensor:
+        """Return a lower bound of the summed objectives, within the relative ``accuracy``."""
         Q, base, V = admm.start(A)
         primal, dual = (A.new_full((A.shape[0],), value) for value in (torch.inf, 0.0))
         for wait in _waits(self.max_iter):
             V = admm.iterate(V, base, wait)
             objective, gap = lasso_duality_gap(A, admm.finish(V, Q), admm.D, self.l1_penalty)
             primal, dual = torch.minimum(primal, objective), torch.maximum(dual, objective - gap)
-            if (primal - dual).sum() <= wanted * primal.sum():
+            if (primal - dual).sum() <= accuracy * primal.sum():
                 break
         return dual.sum()
 
-    def _to_gap(self, A: Tensor, admm: _Admm, wanted: float) -> Tensor:
-        """Iterate until each row's gap is at most ``wanted`` of its objective; finished rows leave the batch.
+    def _to_gap(self, A: Tensor, admm: ADMM) -> Tensor:
+        """Iterate until each row's gap is at most ``precise_gap`` of its objective; finished rows leave the
+        batch.
 
-        Where atoms depend on each other the system on a support may be singular and its solution worse than
-        the codes it came from: those are looked at too, and where that does not help either the exact codes
-        are searched for.  The codes of the smallest gap are kept.
+        Where atoms depend on each other, the system on a support may be singular and its solution worse than
+        the codes it came from, so both are tried; after ``CRAWLING`` checks the exact codes are searched for
+        as well.  The codes of the smallest gap are kept.
         """
         Z = A.new_zeros(A.shape[0], admm.D.shape[0])
         least = A.new_full((A.shape[0],), torch.inf)
         Q, base, V = admm.start(A)
         open_rows = torch.arange(A.shape[0], device=A.device)
-        looks = 0
-        for wait in _waits(self.max_iter):
-            V, looks = admm.iterate(V, base, wait), looks + 1
-            for way in (
-                (admm.finish, admm.codes, admm.search) if looks >= CRAWLING else (admm.finish, admm.codes)
-            ):
+        for check, wait in enumerate(_waits(self.max_iter), start=1):
+            V = admm.iterate(V, base, wait)
+            ways = [admm.finish, admm.codes, admm.search]
+            for way in ways if check >= CRAWLING else ways[:2]:
                 if not len(open_rows):
                     return Z
                 codes = way(V, Q)
                 objective, gap = lasso_duality_gap(A, codes, admm.D, self.l1_penalty)
                 better = gap < least
                 Z[open_rows[better]], least = codes[better], torch.minimum(gap, least)
-                unfinished = (least > wanted * objective).nonzero()[:, 0]
+                unfinished = (least > self.precise_gap * objective).nonzero()[:, 0]
                 if len(unfinished) < len(open_rows):
                     A, Q, V, base, open_rows, least = (
                         x[unfinished] for x in (A, Q, V, base, open_rows, least)
@@ -191,104 +191,16 @@ class Lasso(Penalised):
         return Z
 
 
-def exact_rows(D: Tensor, penalty: float) -> Encode:
-    """Exact codes by compiled code."""
+def _compiled(D: Tensor, penalty: float) -> Encode:
+    """Return the encoding to exact codes by numba kernels."""
     E = D.double()
     G = rounded_gram(E, D.dtype)
-    return lambda A: compiled.lasso((A.double() @ E.T).to(A), G, penalty)
+    return lambda A: numba_kernels.lasso((A.double() @ E.T).to(A), G, penalty)
 
 
 def _waits(max_iter: int) -> Iterator[int]:
-    """Iterations between looks at the gap, ``max_iter`` in all: each wait half as long again as the last."""
+    """Yield the iterations between checks of the gap, ``max_iter`` in all: each wait 1.5 times the last."""
     wait = FIRST_CHECK
     while max_iter > 0:
         yield min(wait, max_iter)
         max_iter, wait = max_iter - wait, wait + wait // 2
-
-
-class _Admm:
-    """The iteration for one dictionary, penalty and rho."""
-
-    def __init__(self, D: Tensor, penalty: float, rho: float) -> None:
-        self.D, self.penalty, self.rho = D, penalty, rho
-        self.threshold = penalty / rho
-        self.G = gram(D)
-        self.factor = _relaxed_factor(D, self.G, rho)
-
-    @property
-    def rows_at_once(self) -> int:
-        return max(1, CODES_AT_ONCE // self.D.shape[0])
-
-    def correlations(self, A: Tensor) -> Tensor:
-        # In float64, because float32 products over d depend on the shape of the batch, and codes must not.
-        return (A.double() @ self.D.double().T).to(A)
-
-    def start(self, A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Q, the constant term ``OVER_RELAXATION Q (G + rho I)^-1``, and V after one step from zero."""
-        Q = self.correlations(A)
-        if len(self.factor) == 1:
-            base = (Q @ self.factor[0]).add_(Q, alpha=OVER_RELAXATION - 1).div_(self.rho)
-        else:
-            base = Q.sub((Q @ self.factor[0]) @ self.factor[1]).mul_(OVER_RELAXATION / self.rho)
-        return Q, base, base.clone()
-
-    def iterate(self, V: Tensor, base: Tensor, iterations: int) -> Tensor:
-        """``V <- base + (2 - a) U + (V - 2 U) (a R - (a - 1) I)``, a the over-relaxation and U = clip(V,
-        +-threshold).
-
-        The textbook's three updates, written in the one variable V = codes + multiplier.
-        """
-        for _ in range(iterations):
-            U = V.clamp(-self.threshold, self.threshold)
-            reflected = torch.sub(V, U, alpha=2)
-            following = torch.add(base, U, alpha=2 - OVER_RELAXATION, out=U)
-            if len(self.factor) == 1:
-                V = torch.addmm(following, reflected, self.factor[0], out=V)
-            else:
-                following.add_(reflected)
-                V = torch.addmm(
-                    following, reflected @ self.factor[0], self.factor[1], alpha=-OVER_RELAXATION, out=V
-                )
-        return V
-
-    @property
-    def iteration_work(self) -> float:
-        """Operations of an iteration, a row."""
-        k, d = self.D.shape
-        return 2 * k * min(k, 2 * d)
-
-    def codes(self, V: Tensor, Q: Tensor | None = None) -> Tensor:
-        """The codes of the state."""
-        return torch.nn.functional.softshrink(V, self.threshold)
-
-    def finish(self, V: Tensor, Q: Tensor) -> Tensor:
-        """The codes of the state, made exact on their support."""
-        return solve_on_support(self.codes(V), Q, self.D, self.G, self.penalty, ROUNDS)
-
-    def search(self, V: Tensor, Q: Tensor) -> Tensor:
-        """The exact codes, searched from those of the state."""
-        parts = zip(V.split(SEARCH_ROWS), Q.split(SEARCH_ROWS), strict=True)
-        return torch.cat(
-            [feature_sign(self.codes(v), q, self.D, self.G, self.penalty, SEARCH_STEPS) for v, q in parts]
-        )
-
-
-def _relaxed_factor(D: Tensor, G: Tensor | None, rho: float) -> tuple[Tensor, ...]:
-    """``a R - (a - 1) I`` (k, k), a the over-relaxation; where k > 2 d the pair (D, K) with ``R = I - D K``,
-    K (d, k)."""
-    k, d = D.shape
-    if G is not None and k <= d:
-        shifted = G.clone()
-        shifted.diagonal().add_(rho)
-        matrix = torch.cholesky_inverse(torch.linalg.cholesky(shifted)).mul_(rho * OVER_RELAXATION)
-        matrix.diagonal().sub_(OVER_RELAXATION - 1)
-        return (matrix.to(D),)
-    E = D.double()
-    inner = E.T @ E
-    inner.diagonal().add_(rho)
-    K = torch.cholesky_solve(E.T, torch.linalg.cholesky(inner))
-    if G is None:
-        return D, K.to(D)
-    matrix = (E @ K).mul_(-OVER_RELAXATION)
-    matrix.diagonal().add_(1)
-    return (matrix.to(D),)

@@ -1,9 +1,8 @@
-"""Row by row on the CPU, compiled: exact lasso codes and matching pursuit for those who have numba (extra
-``fast``).
+"""Exact lasso codes and matching pursuit row by row on the CPU, compiled by numba (extra ``fast``).
 
-Both grow the support of one row an atom at a time with a Cholesky factor that grows along, so that the cost
-is that of a few rows of the Gram matrix.  The batched algorithms in ``lasso.py`` and ``omp.py`` do the same
-work where there is no numba, and on a GPU; tests hold them equal.
+Both grow the support of one row an atom at a time, with a Cholesky factor that grows along, so that a row
+costs only a few rows of the Gram matrix.  The batched algorithms do the same work without numba and on a GPU;
+tests hold them equal.
 
 Lasso: Lee, Battle, Raina & Ng, NIPS 2007 (feature-sign search).  Pursuit: Rubinstein, Zibulevsky & Elad, 2008
 (Batch-OMP).
@@ -24,42 +23,43 @@ import numpy as np
 import torch
 from torch import Tensor
 
-njit: Any = None  # without the extra `usable` says no, and nothing below is called
+njit: Any = None  # without numba, `usable` returns False and no kernel is called
 with contextlib.suppress(ModuleNotFoundError):
     from numba import njit
 
+Array = np.ndarray
 MOST_CONCEPTS = 16_384  # beyond, G (k, k) takes more than 1 GB
 MOST_NONZEROS = 512
-DEPENDENT = 1e-7  # an atom with so little that is new, squared, adds nothing to the support
-ROUNDING = 1e-6  # of the optimality conditions, relative to the penalty
+DEPENDENT = 1e-7  # an atom whose new part is smaller, squared, adds nothing to the support
+ROUNDING = 1e-6  # slack of the optimality conditions, relative to the penalty
 
 
 def usable(D: Tensor) -> bool:
-    """Whether these functions can work with this dictionary."""
+    """Return whether numba is installed and its kernels can work with this dictionary."""
     return njit is not None and D.device.type == "cpu" and D.shape[0] <= MOST_CONCEPTS
 
 
 def lasso(Q: Tensor, G: Tensor, penalty: float) -> Tensor:
-    """Minimisers of ``1/2 z G z - q z + penalty ||z||_1``, row by row."""
+    """Return the minimisers Z (n, k) of ``1/2 z G z - q z + penalty ||z||_1``, row by row."""
     gram, most = G.numpy(), min(MOST_NONZEROS, len(G))
     return _in_threads(lambda rows, q, z: _lasso_rows(q, gram, penalty, z, most), Q)
 
 
 def pursue(Q: Tensor, G: Tensor, norms: Tensor, nonzeros: int) -> Tensor:
-    """Codes of ``nonzeros`` atoms a row for unit atoms; ``norms`` (n,) of the rows say when nothing is
-    left."""
+    """Return codes Z (n, k) with ``nonzeros`` unit atoms per row; the rows' ``norms`` (n,) say when nothing
+    is left."""
     gram, smallest = G.numpy(), (norms * (64 * torch.finfo(Q.dtype).eps)).numpy()
     return _in_threads(lambda rows, q, z: _pursue_rows(q, gram, smallest[rows], nonzeros, z), Q)
 
 
-def _in_threads(work: Callable[[slice, np.ndarray, np.ndarray], None], Q: Tensor) -> Tensor:
-    """``work(rows, q, z)`` on slices of the rows, in as many threads as torch has."""
+def _in_threads(work: Callable[[slice, Array, Array], None], Q: Tensor) -> Tensor:
+    """Call ``work(rows, q, z)`` on slices of the rows, in as many threads as torch has; return Z."""
     Z = torch.empty_like(Q).zero_()
     q, z = Q.contiguous().numpy(), Z.numpy()
     threads = torch.get_num_threads()
     size = max(1, -(-len(q) // threads))
     slices = [slice(i, i + size) for i in range(0, len(q), size)]
-    # The threads see arrays alone: a tensor would have torch set itself up in each of them.
+    # The threads get arrays alone: on a tensor, torch would initialise itself in each of them.
     list(_pool(threads).map(lambda rows: work(rows, q[rows], z[rows]), slices))
     return Z
 
@@ -74,23 +74,15 @@ def _compiled(function: Any) -> Any:
 
 
 @_compiled
-def _strongest(c: np.ndarray) -> int:
-    """The atom with the largest correlation."""
+def _strongest(c: Array) -> int:
+    """Return the atom of the largest correlation."""
     k = len(c)
     m0 = m1 = m2 = m3 = m4 = m5 = m6 = m7 = abs(c[0])
-    for j in range(0, k - 7, 8):  # eight maxima side by side: one would wait for itself
-        m0, m1, m2, m3 = (
-            max(m0, abs(c[j])),
-            max(m1, abs(c[j + 1])),
-            max(m2, abs(c[j + 2])),
-            max(m3, abs(c[j + 3])),
-        )
-        m4, m5, m6, m7 = (
-            max(m4, abs(c[j + 4])),
-            max(m5, abs(c[j + 5])),
-            max(m6, abs(c[j + 6])),
-            max(m7, abs(c[j + 7])),
-        )
+    for j in range(0, k - 7, 8):  # eight maxima side by side do not wait for one another
+        m0, m1 = max(m0, abs(c[j])), max(m1, abs(c[j + 1]))
+        m2, m3 = max(m2, abs(c[j + 2])), max(m3, abs(c[j + 3]))
+        m4, m5 = max(m4, abs(c[j + 4])), max(m5, abs(c[j + 5]))
+        m6, m7 = max(m6, abs(c[j + 6])), max(m7, abs(c[j + 7]))
     largest = max(max(max(m0, m1), max(m2, m3)), max(max(m4, m5), max(m6, m7)))
     for j in range(k - k % 8, k):
         largest = max(largest, abs(c[j]))
@@ -101,8 +93,8 @@ def _strongest(c: np.ndarray) -> int:
 
 
 @_compiled
-def _append(L: np.ndarray, G: np.ndarray, atoms: np.ndarray, m: int, j: int) -> bool:
-    """Add atom j as row m of the factor, unless it depends on those there are."""
+def _append(L: Array, G: Array, atoms: Array, m: int, j: int) -> bool:
+    """Add atom j as row m of the factor; return False if it depends on the atoms there."""
     new = G[j, j]
     for i in range(m):
         value = np.float64(G[j, atoms[i]])
@@ -118,8 +110,8 @@ def _append(L: np.ndarray, G: np.ndarray, atoms: np.ndarray, m: int, j: int) -> 
 
 
 @_compiled
-def _forward(L: np.ndarray, x: np.ndarray, start: int, m: int) -> None:
-    """``x <- L^-1 x`` from entry ``start`` on, those before being done."""
+def _forward(L: Array, x: Array, start: int, m: int) -> None:
+    """``x <- L^-1 x`` from entry ``start`` on; the entries before are solved already."""
     for i in range(start, m):
         value = x[i]
         for h in range(i):
@@ -128,8 +120,8 @@ def _forward(L: np.ndarray, x: np.ndarray, start: int, m: int) -> None:
 
 
 @_compiled
-def _backward(L: np.ndarray, x: np.ndarray, m: int) -> None:
-    """``x <- L^-T x``, along the rows of L."""
+def _backward(L: Array, x: Array, m: int) -> None:
+    """``x <- L^-T x``, which reads L along its rows."""
     for i in range(m - 1, -1, -1):
         value = x[i] / L[i, i]
         x[i] = value
@@ -139,17 +131,9 @@ def _backward(L: np.ndarray, x: np.ndarray, m: int) -> None:
 
 @_compiled
 def _correlate(
-    c: np.ndarray,
-    q: np.ndarray,
-    G: np.ndarray,
-    atoms: np.ndarray,
-    codes: np.ndarray,
-    m: int,
-    barred: np.ndarray,
-    n: int,
+    c: Array, q: Array, G: Array, atoms: Array, codes: Array, m: int, barred: Array, n: int
 ) -> None:
-    """``c <- q - z G``, in the precision of all of them; 0 for the atoms of the support and the n barred
-    ones."""
+    """``c <- q - z G`` in their own precision; 0 for the atoms of the support and the n barred ones."""
     c[:] = q
     for i in range(0, m - m % 4, 4):  # four at a time: c is read and written a quarter as often
         z0, z1, z2, z3 = codes[i], codes[i + 1], codes[i + 2], codes[i + 3]
@@ -167,18 +151,18 @@ def _correlate(
 
 
 @_compiled
-def _lasso_rows(Q: np.ndarray, G: np.ndarray, penalty: float, Z: np.ndarray, most: int) -> None:
+def _lasso_rows(Q: Array, G: Array, penalty: float, Z: Array, most: int) -> None:
     k = Q.shape[1]
     c, barred = np.empty(k, Q.dtype), np.empty(k, np.int64)
     atoms, L = np.empty(most, np.int64), np.empty((most, most))
-    codes, signs, half, wanted = np.empty(most), np.empty(most), np.empty(most), np.empty(most)
+    codes, signs, half, target = np.empty(most), np.empty(most), np.empty(most), np.empty(most)
     rounded = np.empty(most, Q.dtype)
     for row in range(len(Q)):
-        q, m, n, settled = Q[row], 0, 0, True
-        kept = 0  # entries of `half`, the solution of the first triangular system, that hold still
+        q, m, n, optimal = Q[row], 0, 0, True
+        kept = 0  # leading entries of `half`, the solution of L half = ..., that are still valid
         c[:] = q
         for _ in range(4 * most):
-            if settled:
+            if optimal:
                 j = _strongest(c)
                 if abs(c[j]) <= penalty * (1 + ROUNDING) or m == most or n == k:
                     break
@@ -192,22 +176,22 @@ def _lasso_rows(Q: np.ndarray, G: np.ndarray, penalty: float, Z: np.ndarray, mos
                 half[i] = q[atoms[i]] - penalty * signs[i]
             _forward(L, half, kept, m)
             kept = m
-            wanted[:m] = half[:m]
-            _backward(L, wanted, m)
-            step, leaving = 1.0, -1  # the first code on the way that reaches zero
+            target[:m] = half[:m]
+            _backward(L, target, m)
+            step, leaving = 1.0, -1  # `leaving` is the first code on the way to `target` that reaches zero
             for i in range(m):
-                if wanted[i] * signs[i] < 0:
-                    share = codes[i] / (codes[i] - wanted[i])
+                if target[i] * signs[i] < 0:
+                    share = codes[i] / (codes[i] - target[i])
                     if share < step or leaving < 0:
                         step, leaving = share, i
             for i in range(m):
-                codes[i] += step * (wanted[i] - codes[i])
-            settled = leaving < 0
-            if settled:
+                codes[i] += step * (target[i] - codes[i])
+            optimal = leaving < 0
+            if optimal:
                 rounded[:m] = codes[:m]
                 _correlate(c, q, G, atoms, rounded, m, barred, n)
                 continue
-            if leaving == m - 1 and step == 0.0 and n < k:  # it came in by rounding alone
+            if leaving == m - 1 and step == 0.0 and n < k:  # rounding alone brought it in
                 barred[n] = atoms[leaving]
                 n += 1
             m, kept = m - 1, leaving
@@ -220,7 +204,7 @@ def _lasso_rows(Q: np.ndarray, G: np.ndarray, penalty: float, Z: np.ndarray, mos
 
 
 @_compiled
-def _pursue_rows(Q: np.ndarray, G: np.ndarray, smallest: np.ndarray, nonzeros: int, Z: np.ndarray) -> None:
+def _pursue_rows(Q: Array, G: Array, smallest: Array, nonzeros: int, Z: Array) -> None:
     k = Q.shape[1]
     c, barred = np.empty(k, Q.dtype), np.empty(k, np.int64)
     atoms, L = np.empty(nonzeros, np.int64), np.empty((nonzeros, nonzeros))

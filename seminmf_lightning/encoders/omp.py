@@ -1,9 +1,9 @@
-"""Orthogonal matching pursuit with a fixed number of nonzeros, the whole batch at once.
+"""Orthogonal matching pursuit with a fixed number of nonzeros, for a whole batch at once.
 
 Pati, Rezaiifar & Krishnaprasad, 1993; in terms of correlations alone as in Rubinstein, Zibulevsky & Elad,
 "Efficient implementation of the K-SVD algorithm using batch orthogonal matching pursuit", 2008.  Each step
-picks for every row the atom most correlated with its residual, makes it orthonormal to those picked before,
-and takes its part out of the correlations; the codes are the least-squares ones on the picked atoms.
+picks for every row the atom most correlated with its residual, orthonormalises it against those picked
+before, and removes its part from the correlations; the codes are the least-squares ones on the picked atoms.
 
 Legend:  A (n, d)   Z (n, k)   D (k, d)   U = unit atoms (k, d)   C (n, k) residual correlations
          B (n, s, k) correlations of the s orthonormal directions of each row with all atoms
@@ -19,25 +19,30 @@ from torch import Tensor
 
 from seminmf_lightning.core.checks import whole_number
 from seminmf_lightning.core.linalg import unit_atoms
-from seminmf_lightning.encoders import numba_kernels as compiled
+from seminmf_lightning.encoders import numba_kernels
 from seminmf_lightning.encoders.active_set import gram, rounded_gram, solve_on_support
 from seminmf_lightning.encoders.base import Effort, Encode, Encoder
 
 NUMBERS_AT_ONCE = 2**21
-"""Numbers of B in work at a time: they stay in the processor's cache; a GPU takes GPU_FACTOR times as
-many."""
+"""Numbers of B held at a time, which fit the processor's cache; a GPU takes GPU_FACTOR times as many."""
 GPU_FACTOR = 64
 NOTHING_LEFT = 64.0
-"""In units of rounding: a row is finished where no correlation is above this share of its norm; an atom is
-taken as dependent on those picked where the square of what is new in it is below this."""
+"""In units of rounding: a row is finished when no correlation exceeds this share of its norm; an atom depends
+on those picked when the square of its new part is below this."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OMP(Encoder):
-    """``nonzeros`` codes a row (fewer where fewer fit the row exactly)."""
+    """``min_z ||a - z D||`` with at most ``nonzeros`` codes, chosen greedily; fewer where fewer fit the row
+    exactly.
+
+    >>> D = torch.tensor([[1.0, 0.0], [0.6, 0.8]])
+    >>> OMP(nonzeros=1).precise(D)(torch.tensor([[-3.0, 0.5]]))
+    tensor([[-3.,  0.]])
+    """
 
     nonzeros: int = 16
-    """Nonzeros a row; at most min(k, d)."""
+    """Nonzeros per row; at most min(k, d)."""
 
     sparse: ClassVar[bool] = True
 
@@ -47,7 +52,8 @@ class OMP(Encoder):
     def check(self, concepts: int, features: int) -> None:
         if self.nonzeros > min(concepts, features):
             raise ValueError(
-                f"encoder.nonzeros={self.nonzeros} is more than min(nb_concepts={concepts}, features={features}); lower it"
+                f"encoder.nonzeros={self.nonzeros} is more than min(nb_concepts={concepts}, "
+                f"features={features}); lower it"
             )
 
     def training(self, D: Tensor, effort: Effort) -> Encode:
@@ -55,47 +61,44 @@ class OMP(Encoder):
 
     def precise(self, D: Tensor, effort: Effort = ()) -> Encode:
         self.check(*D.shape)
-        if compiled.usable(D):
-            return _exact_rows(D, self.nonzeros)
+        if numba_kernels.usable(D):
+            return _compiled(D, self.nonzeros)
         unit, G = unit_atoms(D), gram(D)
         norms = D.norm(dim=1)
         unit_gram = unit @ unit.T if G is not None else None
-        size = NUMBERS_AT_ONCE * (GPU_FACTOR if D.is_cuda else 1) // (self.nonzeros * D.shape[0])
+        size = max(16, NUMBERS_AT_ONCE * (GPU_FACTOR if D.is_cuda else 1) // (self.nonzeros * D.shape[0]))
 
         def encode(A: Tensor) -> Tensor:
             atoms = D.to(A)
-            # In float64, because float32 products over d depend on the shape of the batch, and codes must
-            # not.
+            # In float64: float32 products over d depend on the shape of the batch, and codes must not.
             Q = (A.double() @ atoms.double().T).to(A)
             C = torch.where(norms > 0, Q / norms, 0.0).to(A)
-            picked = [
-                _pursue(rows, norm, unit.to(A), None if unit_gram is None else unit_gram.to(A), self.nonzeros)
-                for rows, norm in zip(C.split(max(16, size)), A.norm(dim=1).split(max(16, size)), strict=True)
-            ]
+            U, UU = unit.to(A), None if unit_gram is None else unit_gram.to(A)
+            blocks = zip(C.split(size), A.norm(dim=1).split(size), strict=True)
+            picked = [_pursue(rows, row_norms, U, UU, self.nonzeros) for rows, row_norms in blocks]
             return solve_on_support(torch.cat(picked), Q, atoms, G, 0.0)
 
         return encode
 
 
-def _exact_rows(D: Tensor, nonzeros: int) -> Encode:
-    """The same by compiled code."""
+def _compiled(D: Tensor, nonzeros: int) -> Encode:
+    """Return the same encoding by numba kernels."""
     unit = unit_atoms(D.double())
     norms = D.double().norm(dim=1)
-    lengths = torch.where(norms > 0, 1 / norms, 0.0)
+    inverse_norms = torch.where(norms > 0, 1 / norms, 0.0)
     grams: dict[torch.dtype, Tensor] = {}
 
     def encode(A: Tensor) -> Tensor:
         if A.dtype not in grams:
             grams[A.dtype] = rounded_gram(unit, A.dtype)
-        return compiled.pursue((A.double() @ unit.T).to(A), grams[A.dtype], A.norm(dim=1), nonzeros).mul_(
-            lengths.to(A)
-        )
+        Q = (A.double() @ unit.T).to(A)
+        return numba_kernels.pursue(Q, grams[A.dtype], A.norm(dim=1), nonzeros).mul_(inverse_norms.to(A))
 
     return encode
 
 
 def _pursue(C: Tensor, norms: Tensor, unit: Tensor, gram: Tensor | None, nonzeros: int) -> Tensor:
-    """One (n, k) where an atom is picked, zero elsewhere.  ``C`` is used up."""
+    """Return a matrix (n, k) that is 1 where an atom is picked, else 0.  ``C`` is overwritten."""
     n, k = C.shape
     nothing = NOTHING_LEFT * torch.finfo(C.dtype).eps
     picked = torch.zeros_like(C)
@@ -104,9 +107,8 @@ def _pursue(C: Tensor, norms: Tensor, unit: Tensor, gram: Tensor | None, nonzero
         atom = C.abs().argmax(dim=1, keepdim=True)
         left = C.gather(1, atom)
         past = B[:, :step]
-        shares = past.gather(
-            2, atom[:, None].expand(-1, step, 1)
-        )  # of the atom along each direction (n, step, 1)
+        # Shares of the atom along each direction (n, step, 1); `new` is the square of what is left of it.
+        shares = past.gather(2, atom[:, None].expand(-1, step, 1))
         new = 1 - shares.square().sum(dim=1)
         good = (left.abs() > nothing * norms[:, None]) & (new > nothing)
         scale = torch.where(good, new.clamp(min=nothing).rsqrt(), 0.0)

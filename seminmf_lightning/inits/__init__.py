@@ -1,4 +1,4 @@
-"""Starting dictionaries: one file each, found by the name of the file."""
+"""Starting dictionaries: one file each, found by its name."""
 
 from seminmf_lightning.inits.base import Init
 

@@ -1,6 +1,6 @@
-"""What every starting dictionary is: nonnegative unit atoms from a sample of rows and a seed.
+"""The interface of every initialisation: nonnegative unit atoms from a sample of rows and a seed.
 
-Legend:  A (m, d) sample of normalised rows   C = A^T A (d, d)   D (k, d)
+Legend:  A (m, d) sample of normalised rows   C = A^T A (d, d)   D (k, d) dictionary
 """
 
 from __future__ import annotations
@@ -14,19 +14,15 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class Init(ABC):
-    """Makes the dictionary that training starts from."""
+    """Make the dictionary that training starts from."""
 
     @abstractmethod
-    def start(
-        self, A: Tensor, concepts: int, generator: torch.Generator, *, positive: bool = False
-    ) -> Tensor:
-        """D (concepts, d) float64, nonnegative, no atom zero unless the rows are; with ``positive`` no entry
-        is zero.
+    def start(self, A: Tensor, k: int, generator: torch.Generator, *, positive: bool = False) -> Tensor:
+        """Return D (k, d) in float64, nonnegative, without zero atoms unless every row is zero.
 
-        The same arguments give the same D on every process.
+        ``positive`` asks for no zero entry.  The same arguments give the same D in every process.
         """
 
-    def refine(self, C: Tensor, concepts: int) -> Tensor | None:
-        """A start from the exact second moment, once the whole data has been seen; None where the method has
-        none."""
+    def refine(self, C: Tensor, k: int) -> Tensor | None:
+        """Return a start from the exact second moment, once all data has been seen; None if there is none."""
         return None

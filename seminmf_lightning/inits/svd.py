@@ -1,11 +1,12 @@
-"""A start from the truncated SVD, optimal wherever the best row space holds a positive vector.
+"""A start from the truncated SVD, optimal if the best rank-k row space holds a positive vector.
 
 Gillis & Kumar, "Exact and heuristic algorithms for semi-nonnegative matrix factorization", SIAM J. Matrix
 Anal. Appl. 36(4), 2015, Algorithms 2 and 3 (arXiv 1410.7220).  Their M = U V is our A^T = D^T Z^T transposed:
 V >= 0 is D. Deviation: only the second moment C is needed, because the right singular vectors of A are the
-eigenvectors of C.
+eigenvectors of C. The atoms of Algorithm 3 are nearly collinear: this optimum is exact but hard to interpret.
 
-The atoms of Algorithm 3 are nearly collinear: this optimum is exact but hard to read.
+Legend:  A (m, d) sample of normalised rows   C = A^T A (d, d)   D (k, d) dictionary   V (r, d) top
+eigenvectors of C
 """
 
 from __future__ import annotations
@@ -19,31 +20,32 @@ from torch import Tensor
 from seminmf_lightning.core.linalg import unit_atoms
 from seminmf_lightning.inits.base import Init
 
-NEGLIGIBLE = 1e-12  # share of the largest eigenvalue, or column norm, below which there is only rounding
-VANISHED = 1e-9  # norm below which what is left of a unit row is only rounding
+NEGLIGIBLE = 1e-12  # share of the largest eigenvalue, or column norm, below which a number is rounding
+VANISHED = 1e-9  # norm below which the remainder of a unit row is rounding
 LP_SECONDS = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class SVD(Init):
     """Algorithm 3 (error of the best rank-k matrix) if it applies, else Algorithm 2 (at most that of rank k -
-    1)."""
+    1).
 
-    def start(
-        self, A: Tensor, concepts: int, generator: torch.Generator, *, positive: bool = False
-    ) -> Tensor:
+    >>> A = torch.tensor([[1.0, 2.0], [2.0, 1.0], [3.0, 3.0]])
+    >>> SVD().refine(A.T @ A, 1).round(decimals=3)
+    tensor([[0.7070, 0.7070]])
+    """
+
+    def start(self, A: Tensor, k: int, generator: torch.Generator, *, positive: bool = False) -> Tensor:
         A = A.double()
-        D = self.refine(A.T @ A, concepts)
-        missing = (
-            concepts - D.shape[0]
-        )  # the data has a lower rank than the dictionary: any further atom will do
-        extra = 1 - torch.rand(missing, A.shape[1], generator=generator, dtype=torch.float64)
+        D = self.refine(A.T @ A, k)
+        # Where the rank of the data is below k, any further atom will do.
+        extra = 1 - torch.rand(k - len(D), A.shape[1], generator=generator, dtype=torch.float64)
         return torch.cat([D, unit_atoms(extra).to(A.device)])
 
-    def refine(self, C: Tensor, concepts: int) -> Tensor:
+    def refine(self, C: Tensor, k: int) -> Tensor:
         values, vectors = torch.linalg.eigh(C)
         rank = int((values > values[-1] * NEGLIGIBLE).sum()) if values[-1] > 0 else 0
-        V = vectors.flip(1)[:, : min(concepts, rank)].T  # (r, d), best direction first
+        V = vectors.flip(1)[:, : min(k, rank)].T  # best direction first
         live = V.norm(dim=0) > NEGLIGIBLE  # columns of A that are zero stay zero in D
         D = torch.zeros_like(V)
         if rank:
@@ -52,14 +54,12 @@ class SVD(Init):
 
 
 def positive_basis(V: Tensor) -> Tensor:
-    """Nonnegative D (r, d) with the row space of V (r, d) if that holds a positive vector, else of V[:r-1] at
-    least."""
+    """Return D >= 0 (r, d) with the row space of V (r, d) if that holds a positive vector, else at least that
+    of V[:r-1]."""
     positive = positive_combination(V)
     if positive is not None:  # Algorithm 3: lift every row by just enough of the positive vector
         lifted = (V + (-V / positive).amax(dim=1, keepdim=True) * positive).clamp(min=0)
-        vanished = (
-            lifted.norm(dim=1, keepdim=True) <= VANISHED
-        )  # a row that is a multiple of the positive vector
+        vanished = lifted.norm(dim=1, keepdim=True) <= VANISHED  # a multiple of the positive vector
         return torch.where(vanished, positive, lifted)
     # Algorithm 2: x covers the negative part of each of the first r - 1 rows, signs chosen to make x small.
     head = V[:-1]
@@ -74,8 +74,8 @@ def positive_basis(V: Tensor) -> Tensor:
 
 
 def positive_combination(V: Tensor) -> Tensor | None:
-    """``V^T x > 0`` with the largest least entry over ``|x| <= 1``, by a linear programme; None if there is
-    none."""
+    """Return ``V^T x > 0`` with the largest least entry over ``|x| <= 1``, or None; solved as a linear
+    programme."""
     from scipy.optimize import linprog
 
     rows, columns = V.shape

@@ -179,7 +179,7 @@ class OnlineLearner(Learner):
         if self.tuner is None or not isinstance(self.recipe.encoder, Penalised):
             return
         if not self.effort:
-            self.effort = self.encoder.settle(D, self.sample[:CALIBRATION_ROWS])
+            self.effort = self.encoder.calibrate(D, self.sample[:CALIBRATION_ROWS])
         encoder = self.recipe.encoder.with_limits(ROUGH_ITERATIONS if roughly else None, None)
 
         def count(penalty: float) -> float:
@@ -196,7 +196,7 @@ class OnlineLearner(Learner):
         due = not self.effort or self._updates in (8, 32) or self._updates % CALIBRATE_EVERY == 0
         if due and self._calibrated_at != self._updates:
             self._calibrated_at = self._updates
-            self.effort = encoder.settle(D, self.sample[:CALIBRATION_ROWS], self.effort)
+            self.effort = encoder.calibrate(D, self.sample[:CALIBRATION_ROWS], self.effort)
         return encoder.training(D, self.effort)
 
     def _replace_dead(self, D: Tensor, dead: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Dictionary solvers: one file each, found by the name of the file."""
+"""Dictionary solvers: one file each, found by its name."""
 
 from seminmf_lightning.solvers.base import Solver
 

@@ -1,4 +1,4 @@
-"""What every dictionary solver is: descent on one quadratic over nonnegative atoms.
+"""The interface of every dictionary solver: descent on one quadratic over nonnegative atoms.
 
 Legend:  D (k, d) dictionary   S = Z^T Z (k, k)   P = Z^T A (k, d)
 """
@@ -16,26 +16,25 @@ from seminmf_lightning.core.checks import whole_number
 
 @dataclass(frozen=True, kw_only=True)
 class Solver(ABC):
-    """Minimises ``1/2 <D, S D> - <P, D>`` over ``D >= 0`` (and ``||D_j|| <= 1`` if bounded), never raising
-    it.
+    """Minimise ``1/2 <D, S D> - <P, D>`` over ``D >= 0`` (and ``||D_j|| <= 1`` if bounded), never raising it.
 
-    The fields below say when a training loop calls :meth:`step`; each solver adds the fields of its own
-    method.
+    The fields below tell a training loop when to call :meth:`step`; each solver adds those of its own method.
     """
 
     steps_per_batch: int = 1
     """Solver steps after a batch."""
     update_every: int | None = None
-    """Batches between updates; sums of the batches between are kept, none is lost.  None: an update every
-    512 rows, whatever the batch size; or where one pass over the data is exact 16 updates a pass, because
-    there the steps that count come after it."""
+    """Batches between updates; the sums of the batches between are kept.  None: an update every 512 rows
+    whatever the batch size, or, where one epoch is exact, 16 per epoch, because the steps that count come
+    after it."""
     max_iter: int = 500
-    """l1_penalty = 0: most solver steps on the complete second moment, after the pass over the data."""
+    """l1_penalty = 0: limit of solver steps on the complete second moment, after the epoch."""
 
     default_for: ClassVar[str | None] = None
-    """The problem that ``solver=None`` chooses this solver for: ``bounded`` atoms, ``free`` ones, or neither."""
+    """The problem that ``solver=None`` chooses this solver for: ``bounded`` atoms, ``free`` ones, or
+    neither."""
     supports_penalty: ClassVar[bool] = True
-    """Whether the method can keep atoms in the unit ball, which l1_penalty > 0 needs."""
+    """Whether the method can keep atoms in the unit ball, as l1_penalty > 0 needs."""
     needs_positive_start: ClassVar[bool] = False
     """Whether an entry that is zero stays zero, so that the starting dictionary must have none."""
 
@@ -47,4 +46,4 @@ class Solver(ABC):
 
     @abstractmethod
     def step(self, D: Tensor, S: Tensor, P: Tensor, *, bounded: bool) -> Tensor:
-        """A better dictionary, as a new tensor; ``D`` is left as it was."""
+        """Return a better dictionary (k, d) as a new tensor; ``D`` is not changed."""

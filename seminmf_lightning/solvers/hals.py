@@ -3,7 +3,9 @@
 Cichocki & Phan, "Fast local algorithms for large scale nonnegative matrix and tensor factorizations", IEICE
 E92-A, 2009; for semi-NMF Gillis & Kumar, SIAM J. Matrix Anal. Appl. 36(4), 2015, section 2.2; with unit atoms
 it is the dictionary update of Mairal et al., JMLR 11, 2010, Algorithm 2.  Deviation: under a penalty, which
-makes codes sparse, neighbours whose codes hardly ever meet move together.
+makes codes sparse, neighbouring atoms that rarely fire in the same row move together.
+
+Legend:  D (k, d) dictionary   S = Z^T Z (k, k)   P = Z^T A (k, d)
 """
 
 from __future__ import annotations
@@ -20,21 +22,24 @@ from seminmf_lightning.solvers.base import Solver
 
 BLOCK = 16
 NEARLY_APART = 2.0
-"""Atoms of a block move together where ``sum_i |S_ji| <= NEARLY_APART S_jj`` over the block, which makes the
-step no shorter than half of the exact one.  Elsewhere, and wherever atoms are not bounded, they move one by
-one."""
+"""Bounded atoms of a block move together where ``sum_i |S_ji| <= NEARLY_APART S_jj`` over the block: the step
+is then at least half as long as the exact one.  All other atoms move one by one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class HALS(Solver):
     """For j = 1..k: ``D_j <- proj(D_j + (P_j - S_j D) / S_jj)``, the exact minimiser over atom j.
 
-    Atoms that move together divide by ``sum_i |S_ji|`` over their block instead, which majorises the block
-    (Gershgorin), so that the objective cannot rise either.
+    Atoms that move together divide by ``sum_i |S_ji|`` over their block instead.  That majorises the block
+    (Gershgorin), so the objective cannot rise either.
+
+    >>> S, P = torch.tensor([[2.0]]), torch.tensor([[4.0, -1.0]])
+    >>> HALS().step(torch.ones(1, 2), S, P, bounded=False)
+    tensor([[2., 0.]])
     """
 
     sweeps: int = 1
-    """Passes over the atoms a step."""
+    """Sweeps over all atoms per step."""
 
     default_for: ClassVar[str | None] = "bounded"
 
@@ -46,22 +51,21 @@ class HALS(Solver):
         D = D.clone()
         curvature = S.diagonal()
         floor = curvature.max() * torch.finfo(S.dtype).eps
-        rows = torch.cat([S[i : i + BLOCK, i : i + BLOCK].abs().sum(dim=1) for i in range(0, len(S), BLOCK)])
-        apart = ((rows <= NEARLY_APART * curvature) | (curvature <= floor)) & bounded
-        # An atom without codes has no say: its step is zero.
+        sums = torch.cat([S[i : i + BLOCK, i : i + BLOCK].abs().sum(dim=1) for i in range(0, len(S), BLOCK)])
+        apart = ((sums <= NEARLY_APART * curvature) | (curvature <= floor)) & bounded
+        # The step of an atom without codes is zero.
         one_by_one, together = (
-            torch.where(curvature > floor, 1 / x.clamp(min=floor), 0.0) for x in (curvature, rows)
+            torch.where(curvature > floor, 1 / x.clamp(min=floor), 0.0) for x in (curvature, sums)
         )
         for start, stop, lengths in _moves(apart.tolist(), together, one_by_one) * self.sweeps:
             descent = torch.addmm(P[start:stop], S[start:stop], D, alpha=-1)
-            D[start:stop] = project_atoms(
-                torch.addcmul(D[start:stop], descent, lengths[start:stop, None]), bounded
-            )
+            moved = torch.addcmul(D[start:stop], descent, lengths[start:stop, None])
+            D[start:stop] = project_atoms(moved, bounded)
         return D
 
 
 def _moves(apart: list[bool], together: Tensor, one_by_one: Tensor) -> list[tuple[int, int, Tensor]]:
-    """First atom, last atom + 1 and step lengths of each move of a sweep."""
+    """Return first atom, last atom + 1 and step lengths of each move of a sweep."""
     moves = []
     for start in range(0, len(apart), BLOCK):
         stop = min(start + BLOCK, len(apart))

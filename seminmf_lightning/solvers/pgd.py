@@ -1,9 +1,11 @@
-"""Accelerated projected gradient, made of matrix products alone.
+"""Accelerated projected gradient: matrix products alone, which suits GPUs.
 
 Lin, "Projected gradient methods for nonnegative matrix factorization", Neural Computation 19, 2007; Nesterov
 momentum with restart as in O'Donoghue & Candes, "Adaptive restart for accelerated gradient schemes", 2015.
-Deviation: each atom has its own step.  Constraints hold row by row, so that a diagonal preconditioner keeps
-the projection exact, and it makes the method blind to how often an atom is used.
+Deviation: each atom has its own step length.  The constraints hold atom by atom, so a diagonal preconditioner
+keeps the projection exact, and atoms that fire rarely move as fast as the others.
+
+Legend:  D (k, d) dictionary   S = Z^T Z (k, k)   P = Z^T A (k, d)   Y (k, d) D with momentum
 """
 
 from __future__ import annotations
@@ -19,19 +21,23 @@ from seminmf_lightning.solvers.base import Solver
 
 POWER_ITERATIONS = 20
 WORTH_IT = 0.02
-"""Share of what the step has gained so far below which another gradient step is not worth its price."""
-SAFETY = (
-    1.02  # power iteration approaches the largest eigenvalue from below; a rise doubles the constant anyhow
-)
+"""A step ends when a gradient step gains less than this share of what the step has gained so far."""
+SAFETY = 1.02
+"""Power iteration approaches the largest eigenvalue from below; if this does not suffice, a rise doubles the
+constant."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProjectedGradient(Solver):
-    """``D <- proj(Y - (S Y - P) / (L S_jj))``, ``L`` the largest eigenvalue of S scaled to a unit diagonal, Y
-    with momentum."""
+    """``D <- proj(Y - (S Y - P) / (L S_jj))`` with L the largest eigenvalue of S scaled to a unit diagonal.
+
+    >>> S, P = torch.tensor([[2.0]]), torch.tensor([[4.0, -1.0]])
+    >>> ProjectedGradient().step(torch.ones(1, 2), S, P, bounded=True).round(decimals=2)
+    tensor([[1., 0.]])
+    """
 
     inner_steps: int = 10
-    """Most gradient steps a step, at fixed codes; momentum starts afresh with each."""
+    """Limit of gradient steps per step, at fixed codes; momentum starts at zero with each step."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -51,18 +57,19 @@ class ProjectedGradient(Solver):
             candidate = project_atoms(Y - (SY - P) / lipschitz, bounded)
             S_candidate = S @ candidate
             candidate_value = _quadratic(candidate, S_candidate, P)
+            # Restart the momentum after a rise; without momentum the step itself was too long.
             if candidate_value > value:
                 if momentum == 1.0:
                     lipschitz = lipschitz * 2
                 Y, SY, momentum = D, SD, 1.0
                 continue
-            following = 0.5 * (1 + (1 + 4 * momentum**2) ** 0.5)
-            push = (momentum - 1) / following
+            next_momentum = 0.5 * (1 + (1 + 4 * momentum**2) ** 0.5)
+            push = (momentum - 1) / next_momentum
             Y = torch.lerp(D, candidate, 1 + push)
             SY = torch.lerp(SD, S_candidate, 1 + push)
-            gained = value - candidate_value
-            D, SD, value, momentum = candidate, S_candidate, candidate_value, following
-            if gained <= WORTH_IT * (first_value - value):
+            gain = value - candidate_value
+            D, SD, value, momentum = candidate, S_candidate, candidate_value, next_momentum
+            if gain <= WORTH_IT * (first_value - value):
                 break
         return D
 
@@ -72,7 +79,7 @@ def _quadratic(D: Tensor, SD: Tensor, P: Tensor) -> float:
 
 
 def _largest_eigenvalue(S: Tensor, inverse_root: Tensor) -> Tensor:
-    """Of ``diag(r) S diag(r)``, by power iteration from a fixed start."""
+    """Return the largest eigenvalue of ``diag(r) S diag(r)``, by power iteration from a fixed start."""
     vector = torch.linspace(1, 2, S.shape[0], dtype=S.dtype, device=S.device)
     for _ in range(POWER_ITERATIONS):
         vector = inverse_root * (S @ (inverse_root * vector))

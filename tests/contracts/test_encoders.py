@@ -137,7 +137,7 @@ def test_omp_survives_zero_and_repeated_atoms(defect: str) -> None:
 )
 def test_codes_of_a_row_do_not_depend_on_its_batch(encoder: Encoder) -> None:
     A, D = (x.float() for x in rows_and_atoms(6, 40, 16))
-    effort = encoder.settle(D, A)
+    effort = encoder.calibrate(D, A)
     for encode in (encoder.precise(D, effort), encoder.training(D, effort)):
         assert torch.allclose(torch.cat([encode(rows) for rows in A.split(7)]), encode(A), atol=1e-6)
         assert encode(A[:0]).shape == (0, 40)
@@ -146,7 +146,7 @@ def test_codes_of_a_row_do_not_depend_on_its_batch(encoder: Encoder) -> None:
 def test_training_codes_do_not_depend_on_the_batch_and_empty_batches_work() -> None:
     A, D = (x.float() for x in rows_and_atoms(4, 10, 16))
     encoder = Lasso(l1_penalty=0.1)
-    encode = encoder.training(D, encoder.settle(D, A))
+    encode = encoder.training(D, encoder.calibrate(D, A))
     assert torch.allclose(torch.cat([encode(A[:11]), encode(A[11:])]), encode(A), atol=1e-6)
     assert encode(A[:0]).shape == (0, 10)
     assert encoder.precise(D)(A[:0]).shape == (0, 10)
