@@ -1,4 +1,4 @@
-"""Rows that hold NaN or Inf and are left out: none without a trace, none counted twice."""
+"""Leave out rows that hold NaN or Inf: each is listed, and none is counted twice."""
 
 from __future__ import annotations
 
@@ -16,136 +16,127 @@ from seminmf_lightning.io.atomic import full_disk_explained, whole_file
 
 LIST = "skipped_rows.csv"
 LISTED = 10_000
-"""Rows named in the list; further ones are counted."""
-RECORD = np.dtype([("row", "<i8"), ("pass", "<i4"), ("feature", "<i4"), ("value", "<f4")])
+"""Rows that the list names; the others are counted."""
+RECORD = np.dtype([("row", "<i8"), ("epoch", "<i4"), ("feature", "<i4"), ("value", "<f4")])
 
 
 class SkippedRows:
-    """What is left out of one source.
+    """The rows of a source that are left out.
 
-    Given a folder, each process appends what it meets first to a part file of its own there, before the batch
-    goes on: a kill loses nothing, a resumed run knows the rows of all parts, and :meth:`write_list` makes one
-    list of them.  Memory is that of a set of the rows left out.
+    Given a folder, each process appends the bad rows that it meets first to a file of its own, before the
+    batch is used: a kill loses nothing, a resumed run knows the rows of all processes, and :meth:`write_list`
+    makes one list. Memory grows with the number of rows left out.
 
     Args:
         source: where the rows come from.
-        max_share: of its rows that may be left out.
+        max_share: the share of its rows that may be left out.
     """
 
     def __init__(self, source: Source, max_share: float) -> None:
         self.source, self.max_share = source, max_share
         self.folder: Path | None = None
         self._part: Path | None = None
-        self._known: set[int] = set()
+        self._row_ids: set[int] = set()
 
     def keep_in(self, folder: Path, rank: int, world: int, *, resumed: bool) -> None:
-        """Keep parts and list in ``folder``, going on with those of the run that is resumed."""
+        """Keep the records of all processes in ``folder``, and continue those of a resumed run."""
         self.folder, self._part = folder, _part(folder, rank)
-        self._known.clear()
+        self._row_ids.clear()
         folder.mkdir(parents=True, exist_ok=True)
         if resumed:
-            self._known |= set(self.records()["row"].tolist())
+            self._row_ids |= set(self.records()["row"].tolist())
             if self._part.exists():  # a kill or a full disk may have left half a record
                 os.truncate(self._part, self._part.stat().st_size // RECORD.itemsize * RECORD.itemsize)
             return
         self._part.write_bytes(b"")
-        if rank == 0:
-            mine = {_part(folder, process) for process in range(world)}
-            for left in (
-                folder / LIST,
-                *(part for part in self._parts() if part not in mine),
-            ):  # of a run that failed early
-                left.unlink(missing_ok=True)
+        if rank == 0:  # files of an earlier run that failed
+            own = {_part(folder, process) for process in range(world)}
+            for file in (folder / LIST, *(part for part in self._parts() if part not in own)):
+                file.unlink(missing_ok=True)
 
-    def drop(self, batch: tuple[Tensor, Tensor, Tensor], passes: int) -> tuple[Tensor, Tensor, Tensor]:
-        """A batch (rows, their numbers, sizes of its minibatches) without bad rows; ``passes``: 1 in the
-        first pass, 0 before.
+    def drop(self, batch: tuple[Tensor, Tensor, Tensor], epoch: int) -> tuple[Tensor, Tensor, Tensor]:
+        """A batch (rows, their numbers, sizes of its minibatches) without its bad rows.
+
+        ``epoch`` counts from 1; 0 is before training.
 
         Raises:
-            ValueError: more rows than may be are bad.
+            ValueError: more bad rows than ``max_share`` allows.
         """
-        A, numbers, sizes = batch
+        A, row_ids, sizes = batch
         bad = bad_rows(A)
         if not bad.any():
             return batch
-        self._note(A[bad], numbers[bad].cpu().numpy(), passes)
+        self._record(A[bad], row_ids[bad].cpu().numpy(), epoch)
         kept = ~bad
-        left = [int(part.sum()) for part in kept.cpu().split(sizes.tolist())]
-        return A[kept], numbers[kept], torch.tensor(left, dtype=torch.int64)
+        remaining = [int(part.sum()) for part in kept.cpu().split(sizes.tolist())]
+        return A[kept], row_ids[kept], torch.tensor(remaining, dtype=torch.int64)
 
     def __len__(self) -> int:
-        """Rows left out so far, each counted once; of all processes where there is a folder."""
-        return len(self._known if self.folder is None else self.records())
+        """The number of rows left out so far, by all processes if there is a folder."""
+        return len(self._row_ids if self.folder is None else self.records())
 
     def records(self) -> np.ndarray:
-        """What the parts hold, one record a row, in order of rows."""
-        found = np.concatenate([np.empty(0, RECORD), *(np.fromfile(part, RECORD) for part in self._parts())])
-        found = found[np.lexsort((found["pass"], found["row"]))]
-        return found[np.unique(found["row"], return_index=True)[1]]
+        """One record per row left out, in order of rows."""
+        records = np.concatenate(
+            [np.empty(0, RECORD), *(np.fromfile(part, RECORD) for part in self._parts())]
+        )
+        records = records[np.lexsort((records["epoch"], records["row"]))]
+        return records[np.unique(records["row"], return_index=True)[1]]
 
     def write_list(self) -> None:
-        """``skipped_rows.csv``: the file, the row in it, the row among all, why, and the pass that met it
-        first."""
-        if self.folder is None or not len(found := self.records()):
+        """Write ``skipped_rows.csv``: file, row in the file, row in the data, reason, first epoch."""
+        if self.folder is None or not len(records := self.records()):
             return
-        with (
-            whole_file(self.folder / LIST, "make room and resume the run, which writes it anew") as partial,
-            open(partial, "w", newline="") as file,
-        ):
+        advice = "make room and resume the run, which writes it anew"
+        with whole_file(self.folder / LIST, advice) as partial, open(partial, "w", newline="") as file:
             lines = csv.writer(file)
-            lines.writerow(("file", "row_in_file", "row", "reason", "first_pass"))
-            for row, passes, feature, value in found[:LISTED].tolist():
-                lines.writerow((*self.source.locate(row), row, reason(feature, value), passes))
+            lines.writerow(("file", "row_in_file", "row", "reason", "first_epoch"))
+            for row, epoch, feature, value in records[:LISTED].tolist():
+                lines.writerow((*self.source.locate(row), row, reason(feature, value), epoch))
 
     def summary(self) -> str:
-        """How many rows of how many files, and where they are listed."""
-        found = self.records()
-        files = len(np.unique(self.source.shard_of(found["row"])))
-        first = f"the first {LISTED:,} " if len(found) > LISTED else ""
+        """Say how many rows of how many files were left out, and where they are listed."""
+        records = self.records()
+        n, files = len(records), len(np.unique(self.source.shard_of(records["row"])))
+        first = f"the first {LISTED:,} " if n > LISTED else ""
         return (
-            f"skipped {len(found):,} row{'s' * (len(found) != 1)} of {files} file{'s' * (files != 1)} with NaN or Inf, "
+            f"skipped {n:,} row{'s' * (n != 1)} of {files} file{'s' * (files != 1)} with NaN or Inf, "
             f"{first}listed in {self.folder}/{LIST}"
         )
 
-    def _note(self, A: Tensor, numbers: np.ndarray, passes: int) -> None:
-        new = np.array([row not in self._known for row in numbers.tolist()])
+    def _record(self, A: Tensor, row_ids: np.ndarray, epoch: int) -> None:
+        new = np.array([row not in self._row_ids for row in row_ids.tolist()])
         if not new.any():
             return
         features = (~A.isfinite()).int().argmax(dim=1)
-        values = A.gather(1, features[:, None])[:, 0]
-        found = np.empty(len(A), RECORD)
-        found["row"], found["pass"], found["feature"], found["value"] = (
-            numbers,
-            passes,
-            features.cpu(),
-            values.cpu(),
-        )
-        found = found[new]
-        if not self._known:
-            first = found[0]
+        records = np.empty(len(A), RECORD)
+        records["row"], records["epoch"], records["feature"] = row_ids, epoch, features.cpu()
+        records["value"] = A.gather(1, features[:, None])[:, 0].cpu()
+        records = records[new]
+        if not self._row_ids:
+            row, _, feature, value = records[0].tolist()
+            listed = "" if self.folder is None else f" and listed in {self.folder / LIST}"
             warnings.warn(
-                f"{self.source.where(int(first['row']))}: {reason(first['feature'], first['value'])}; such rows are left out "
-                f"(data.on_bad_rows=skip)"
-                + ("" if self.folder is None else f" and listed in {self.folder / LIST}"),
+                f"{self.source.where(row)}: {reason(feature, value)}; such rows are left out "
+                f"(data.on_bad_rows=skip){listed}",
                 stacklevel=2,
             )
-        self._known |= set(found["row"].tolist())
+        self._row_ids |= set(records["row"].tolist())
         if self._part is not None:
-            with (
-                full_disk_explained(self._part, "make room and resume from the last checkpoint"),
-                open(self._part, "ab") as file,
-            ):
-                file.write(found.tobytes())
+            advice = "make room and resume from the last checkpoint"
+            with full_disk_explained(self._part, advice), open(self._part, "ab") as file:
+                file.write(records.tobytes())
         self._check_share()
 
     def _check_share(self) -> None:
         allowed = self.max_share * len(self.source)
-        # Rows that several processes met are in several parts: count them apart only where it may matter.
+        # A row that several processes met is in several parts: read them only if their size may matter.
         at_most = sum(part.stat().st_size for part in self._parts()) // RECORD.itemsize
-        if max(at_most, len(self._known)) > allowed and (count := len(self)) > allowed:
+        if max(at_most, len(self._row_ids)) > allowed and (count := len(self)) > allowed:
+            listed = "" if self.folder is None else f"; they are listed in {self.folder / LIST}"
             raise ValueError(
-                f"{count:,} of {len(self.source):,} rows hold NaN or Inf, more than data.max_skipped={self.max_share:.2%} "
-                "allows" + ("" if self.folder is None else f"; they are listed in {self.folder / LIST}")
+                f"{count:,} of {len(self.source):,} rows hold NaN or Inf, more than "
+                f"data.max_skipped={self.max_share:.2%} allows{listed}"
             )
 
     def _parts(self) -> list[Path]:
@@ -153,8 +144,12 @@ class SkippedRows:
 
 
 def bad_rows(A: Tensor) -> Tensor:
-    """Which rows (m,) hold NaN or Inf.  A sum over the row shows it at a twentieth of the price of looking at
-    each number."""
+    """Whether each row (m,) of A holds NaN or Inf.
+
+    >>> bad_rows(torch.tensor([[1.0, 2.0], [float("nan"), 0.0], [3e38, 3e38]]))
+    tensor([False,  True, False])
+    """
+    # The sum of a row shows it at a twentieth of the cost of testing each number.
     suspect = ~A.sum(dim=1).isfinite()
     if suspect.any():  # finite numbers may add up to infinity
         suspect[suspect.clone()] = ~A[suspect].isfinite().all(dim=1)
@@ -162,6 +157,11 @@ def bad_rows(A: Tensor) -> Tensor:
 
 
 def reason(feature: int, value: float) -> str:
+    """Why a row is left out, for the list.
+
+    >>> reason(3, float("inf"))
+    'feature 3 is inf'
+    """
     return f"feature {feature} is {value}"
 
 

@@ -12,10 +12,11 @@ import json
 import math
 import stat
 import textwrap
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from safetensors import safe_open
@@ -23,6 +24,8 @@ from torch import Tensor
 
 NPY_HEAD = 12 + 10_000  # numpy evaluates no header longer than the second
 NPY_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+NPY_PARSER = threading.Lock()
+"""numpy reads headers by Python's own parser, which in 3.11 is not safe in several threads."""
 NUMBERS = ("F16", "BF16", "F32", "F64", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64", "BOOL")
 WHOLE_NUMBERS = NUMBERS[4:12]
 
@@ -59,36 +62,58 @@ def file_size(path: Path) -> int:
     return found.st_size
 
 
-def open_npy(path: Path, kinds: str = "fiub") -> np.ndarray:
-    """The array of a ``.npy`` file, memory-mapped copy-on-write (torch warns of memory it must not write to).
+class NpyHeader(NamedTuple):
+    """Where the array of a ``.npy`` file starts, and what it holds."""
 
-    ``kinds`` are numpy's letters of the types accepted.  The file must end where its array does: a header
-    that says less than there is would lose rows in silence.
+    offset: int
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    fortran_order: bool
+
+
+def npy_header(path: object, size: int, head: bytes, kinds: str = "fiub") -> NpyHeader:
+    """Read the header of a ``.npy`` file of ``size`` bytes from its first bytes.
+
+    ``kinds`` are numpy's letters of the accepted types. The file must end where its array does: a header that
+    gives fewer rows than there are would lose rows in silence.
 
     Raises:
-        FileNotFoundError, Refused: as for every reader here.
+        Refused: another format, a type that is not accepted, no rows, or another size.
     """
-    size = file_size(path)
+    if head[:4] == b"PK\x03\x04":
+        raise Refused(f"{path}: a zip archive, as numpy.savez writes; save each array with numpy.save")
     with refusing(
         path, f"a whole .npy array ({size:,} bytes); it may be truncated, empty or of another format"
     ):
-        with open(path, "rb") as stream:
-            head = io.BytesIO(stream.read(NPY_HEAD))
-        version = np.lib.format.read_magic(head)
+        stream = io.BytesIO(head[:NPY_HEAD])
+        version = np.lib.format.read_magic(stream)
         if version not in NPY_HEADERS:
             raise Refused(f"{path}: .npy format {version[0]}.{version[1]}; 1.0 and 2.0 are read")
-        shape, fortran_order, dtype = NPY_HEADERS[version](head)
+        with NPY_PARSER:
+            shape, fortran_order, dtype = NPY_HEADERS[version](stream)
         if dtype.kind not in kinds or dtype.hasobject:
             raise Refused(f"{path}: expected float or integer numbers, found dtype {dtype}")
         if any(length < 1 for length in shape):
             raise Refused(f"{path}: the array is empty, its shape is {shape}")
-        expected = head.tell() + math.prod(shape) * dtype.itemsize
+        expected = stream.tell() + math.prod(shape) * dtype.itemsize
         if expected != size:
             raise Refused(
                 f"{path}: {size:,} bytes, but its header says {expected:,} ({dtype} {shape}); it is truncated, "
                 "or more follows than one array"
             )
-        return np.memmap(path, dtype, "c", head.tell(), shape, "F" if fortran_order else "C")
+        return NpyHeader(stream.tell(), shape, dtype, fortran_order)
+
+
+def open_npy(path: Path, kinds: str = "fiub") -> np.ndarray:
+    """The array of a ``.npy`` file, memory-mapped copy-on-write (torch warns of memory it must not write to).
+
+    Raises:
+        FileNotFoundError, Refused: see :func:`npy_header`.
+    """
+    size = file_size(path)
+    with open(path, "rb") as stream:
+        found = npy_header(path, size, stream.read(NPY_HEAD), kinds)
+    return np.memmap(path, found.dtype, "c", found.offset, found.shape, "F" if found.fortran_order else "C")
 
 
 def open_safetensors(path: Path) -> safe_open:

@@ -1,4 +1,4 @@
-"""Every source reads the same rows; batches cover them once; bad files are named."""
+"""Batches cover the training rows once; bad rows and arguments are named."""
 
 from __future__ import annotations
 
@@ -9,77 +9,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import save_file
 
-from seminmf_lightning.data import (
-    ActivationDataModule,
-    HarvestedRows,
-    NpyRows,
-    ObjectStoreRows,
-    SafetensorsRows,
-    Source,
-    TensorRows,
-)
+from seminmf_lightning.data import ActivationDataModule, TensorRows
 from seminmf_lightning.data.loader import BatchStream
 from seminmf_lightning.data.splits import RowSet, hold_out, shuffled
-from seminmf_lightning.harvest import HarvestJob, HarvestRecipe, Store
-
-
-@pytest.fixture(params=["npy", "npy shards", "safetensors", "tensor", "store", "object store"])
-def source(request: pytest.FixtureRequest, tmp_path: Path, signed: torch.Tensor) -> Source:
-    if request.param == "npy":
-        np.save(tmp_path / "a.npy", signed.numpy())
-        return NpyRows(str(tmp_path / "a.npy"))
-    if request.param in ("npy shards", "object store"):
-        for index, part in enumerate(signed.split(170)):
-            np.save(tmp_path / f"{index}.npy", part.numpy())
-        if request.param == "object store":
-            return ObjectStoreRows(
-                f"file://{tmp_path}/*.npy", cache_dir=str(tmp_path / "cache"), chunk_mb=0.01
-            )
-        return NpyRows(str(tmp_path / "*.npy"))
-    if request.param == "safetensors":
-        for index, part in enumerate(signed.split(170)):
-            save_file({"activations": part.clone()}, tmp_path / f"{index}.safetensors")
-        return SafetensorsRows(str(tmp_path))
-    if request.param == "store":
-        np.save(tmp_path / "x.npy", signed.numpy())
-        recipe = HarvestRecipe(
-            {"name": "callable", "target": "torch.nn:Sequential"},
-            {"name": "tensors", "path": str(tmp_path / "x.npy")},
-            "0",
-        )
-        recipe.loaded.network.append(torch.nn.Identity())
-        harvester = recipe.harvester(torch.device("cpu"))
-        settings = recipe.settings(harvester.layers)
-        store = Store(tmp_path / "store")
-        HarvestJob(harvester, store, settings, dtype="float32", shard_mb=0.01, tell=lambda text: None).run()
-        return HarvestedRows(str(tmp_path / "store"))
-    return TensorRows(signed)
-
-
-def test_rows_are_the_rows(source: Source, signed: torch.Tensor) -> None:
-    assert (len(source), source.features) == (600, 24)
-    rows = np.array([599, 0, 170, 169, 340, 3])
-    assert torch.equal(source.read(rows), signed[torch.from_numpy(rows)])
-    assert torch.equal(source.read_range(100, 400), signed[100:400])
-    assert "row" in source.where(599)
-
-
-@pytest.mark.parametrize(
-    "dtype", ["float16", "float32", "float64", "int16", "uint8", "uint16", "int64", ">f4"]
-)
-def test_number_types(tmp_path: Path, dtype: str) -> None:
-    array = np.arange(20).reshape(5, 4).astype(dtype)
-    np.save(tmp_path / "a.npy", array)
-    source = NpyRows(str(tmp_path / "a.npy"))
-    assert torch.equal(source.read(np.arange(5)).double(), torch.arange(20.0).reshape(5, 4).double())
-    assert torch.equal(source.read_range(1, 3).double(), torch.arange(20.0).reshape(5, 4)[1:3].double())
-
-
-def test_bfloat16(tmp_path: Path) -> None:
-    save_file({"x": torch.arange(8).reshape(4, 2).bfloat16()}, tmp_path / "a.safetensors")
-    assert SafetensorsRows(str(tmp_path / "a.safetensors")).read(np.array([3])).tolist() == [[6.0, 7.0]]
 
 
 @given(st.integers(1, 500), st.integers(0, 5), st.integers(0, 5))
@@ -132,36 +65,6 @@ def test_a_stream_resumes_where_it_was() -> None:
     other.load_state_dict(resumed.state_dict())
     rest = list(other) + list(other)
     assert all(torch.equal(a[1], b[1]) for a, b in zip(batches[3:], rest, strict=True))
-
-
-def test_bad_files_are_named(tmp_path: Path) -> None:
-    def reading(path: object) -> None:
-        len(NpyRows(str(path)))
-
-    with pytest.raises(FileNotFoundError, match="matches no file"):
-        reading(tmp_path / "none*.npy")
-    (tmp_path / "empty.npy").touch()
-    with pytest.raises(ValueError, match=r"empty\.npy.*truncated"):
-        reading(tmp_path / "empty.npy")
-    np.save(tmp_path / "whole.npy", np.ones((50, 4)))
-    data = (tmp_path / "whole.npy").read_bytes()
-    (tmp_path / "cut.npy").write_bytes(data[:-100])
-    with pytest.raises(ValueError, match=r"cut\.npy.*truncated"):
-        reading(tmp_path / "cut.npy")
-    for name, array, words in (
-        ("flat", np.ones(4), "1-D"), ("cube", np.ones((2, 3, 4)), "flatten"), ("none", np.ones((0, 4)), "empty"),
-        ("words", np.array([["a"]]), "dtype"), ("complex", np.ones((2, 2)) * 1j, "dtype"),
-    ):  # fmt: skip
-        np.save(tmp_path / f"{name}.npy", array)
-        with pytest.raises(ValueError, match=f"{name}.*{words}"):
-            reading(tmp_path / f"{name}.npy")
-    np.save(tmp_path / "w1.npy", np.ones((2, 3)))
-    np.save(tmp_path / "w2.npy", np.ones((2, 4)))
-    with pytest.raises(ValueError, match=r"w2\.npy: rows of 4 features, but .*w1\.npy has 3"):
-        reading(tmp_path / "w?.npy")
-    (tmp_path / "cut.safetensors").write_bytes(b"\x00" * 5)
-    with pytest.raises(ValueError, match=r"cut\.safetensors"):
-        len(SafetensorsRows(str(tmp_path / "cut.safetensors")))
 
 
 def test_a_row_that_is_not_finite_is_named(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""An S3 server on loopback that keeps a record of requests, and fails where it is told to."""
+"""An S3 server on loopback that records requests and fails on demand, and sources of rows on it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,22 @@ import random
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import boto3
+import torch
 from moto.server import ThreadedMotoServer
+from safetensors.torch import save
+
+from seminmf_lightning.data import ObjectStoreRows, Source
+from seminmf_lightning.data.loader import BatchStream
+from seminmf_lightning.data.splits import RowSet
 
 DUMMY = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+
+SMALL = {"chunk_mb": 0.005, "shuffle_mb": 0.02}
+"""54 rows of the fixture ``signed`` in a chunk, four chunks in a window."""
 
 
 class Get(NamedTuple):
@@ -69,3 +79,26 @@ class S3:
         self.share, self.status = share, status
         yield
         self.share = 0.0
+
+
+def fill(s3: S3, rows: torch.Tensor, size: int = 170) -> None:
+    """Upload rows in .safetensors objects of ``size`` rows."""
+    for index, part in enumerate(rows.split(size)):
+        s3.put(f"acts/{index}.safetensors", save({"activations": part.clone()}))
+
+
+def remote(
+    s3: S3, cache: Path, path: Any = "s3://rows/acts/*.safetensors", **options: Any
+) -> ObjectStoreRows:
+    """A source of the uploaded rows, in small chunks."""
+    storage = {"endpoint_url": s3.endpoint}
+    return ObjectStoreRows(path, storage=storage, cache_dir=str(cache), **SMALL | options)
+
+
+def streams(source: Source, world: int, *, shuffle: bool) -> list[BatchStream]:
+    """The batches of each of ``world`` processes."""
+    rows = RowSet.all(len(source))
+    return [
+        BatchStream(source, rows, 64, shuffle=shuffle, seed=1, rank=rank, world=world, any_order=True)
+        for rank in range(world)
+    ]

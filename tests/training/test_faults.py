@@ -180,7 +180,7 @@ def test_rows_are_skipped_in_every_use_but_prediction(tmp_path: Path, bad_files:
     assert (
         len(data.skipped_rows) == len(listed(tmp_path)) == len(BAD)
     )  # held-out ones too, three passes count once
-    assert all(int(row["first_pass"]) <= 1 for row in listed(tmp_path))
+    assert all(int(row["first_epoch"]) <= 1 for row in listed(tmp_path))
     assert data.held_out_sample(1000).isfinite().all()
     trainer = lightning.Trainer(
         accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=tmp_path

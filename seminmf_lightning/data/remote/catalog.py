@@ -1,4 +1,4 @@
-"""What the objects of a store hold, from their headers: matrices of rows, or the shards of a harvest."""
+"""List the matrices of rows that URLs name: of single objects, or of the shards of a harvest."""
 
 from __future__ import annotations
 
@@ -17,12 +17,11 @@ from seminmf_lightning.data.sources.shards import chosen_layers
 from seminmf_lightning.harvest.store import MANIFEST, StoreError, parse_manifest
 
 SUFFIXES = (".npy", ".safetensors")
-HASHED_BYTES = 2**24  # a request
+HASHED_BYTES = 2**24  # of one request
 
 
-class Piece(NamedTuple):
-    """A matrix of rows in an object; where the group of each of them is, if it is there; in a harvest, its
-    record."""
+class Matrix(NamedTuple):
+    """Rows in an object, where their groups are if it has some, and the record of a harvest's manifest."""
 
     object: RemoteObject
     rows: Layout
@@ -30,81 +29,85 @@ class Piece(NamedTuple):
     record: dict[str, Any]
 
 
-def pieces_of(
+def find_matrices(
     remote: Remote, urls: Sequence[str], key: str | None, group_key: str, layer: str | Sequence[str] | None
-) -> list[Piece]:
+) -> list[Matrix]:
     """The matrices at some URLs, in order.
 
     Raises:
-        ValueError, FileNotFoundError, OSError: naming the object.
+        ValueError, FileNotFoundError, OSError: the message names the object.
     """
-    objects = [found for url in urls for found in remote.find(url)]
-    manifests = [found for found in objects if PurePosixPath(found.path).name == MANIFEST]
+    objects = [one for url in urls for one in remote.find(url)]
+    manifests = [one for one in objects if PurePosixPath(one.path).name == MANIFEST]
     if manifests:
-        return [piece for found in manifests for piece in _harvest(remote, found, layer)]
-    matrices = [found for found in objects if found.path.endswith(SUFFIXES)]
-    if not matrices:
+        return [matrix for one in manifests for matrix in _harvest(remote, one, layer)]
+    with_rows = [one for one in objects if one.path.lower().endswith(SUFFIXES)]
+    if not with_rows:
         raise ValueError(
             f"{objects[0].url}: rows come from {' or '.join(SUFFIXES)} objects, or from a harvest"
         )
-    return in_parallel(lambda found: _matrix(remote, found, key, group_key), matrices)
+    return in_parallel(lambda one: _matrix(remote, one, key, group_key), with_rows)
 
 
-def read_array(remote: Remote, found: RemoteObject, layout: Layout) -> np.ndarray:
-    """All of a small array."""
-    content = remote.read(found, layout.offset, layout.offset + layout.bytes)
+def read_npy(remote: Remote, url: str) -> np.ndarray:
+    """Read all of a small ``.npy`` object of numbers."""
+    (found,) = remote.find(url)
+    return read_array(remote, found, npy_layout(found.url, found.size, partial(remote.read, found)))
+
+
+def read_array(remote: Remote, source: RemoteObject, layout: Layout) -> np.ndarray:
+    """Read all of a small array."""
+    content = remote.read(source, layout.offset, layout.offset + layout.bytes)
     return np.frombuffer(content, layout.dtype).reshape(layout.shape)
 
 
-def sha256_of(remote: Remote, found: RemoteObject) -> str:
-    """Of an object, a part at a time."""
+def sha256_of(remote: Remote, source: RemoteObject) -> str:
+    """The SHA-256 of an object, which is read in parts."""
     digest = hashlib.sha256()
-    for start in range(0, found.size, HASHED_BYTES):
-        digest.update(remote.read(found, start, min(start + HASHED_BYTES, found.size)))
+    for start in range(0, source.size, HASHED_BYTES):
+        digest.update(remote.read(source, start, min(start + HASHED_BYTES, source.size)))
     return digest.hexdigest()
 
 
-def _matrix(remote: Remote, found: RemoteObject, key: str | None, group_key: str) -> Piece:
-    if found.path.endswith(".npy"):
-        return Piece(found, npy_layout(found.url, found.size, partial(remote.read, found)), None, {})
-    layouts = _tensors(remote, found)
-    name = tensor_of_rows(found.url, {name: len(layout.shape) for name, layout in layouts.items()}, key)
-    return Piece(found, layouts[name], (found, layouts[group_key]) if group_key in layouts else None, {})
+def _matrix(remote: Remote, source: RemoteObject, key: str | None, group_key: str) -> Matrix:
+    if source.path.lower().endswith(".npy"):
+        return Matrix(source, npy_layout(source.url, source.size, partial(remote.read, source)), None, {})
+    layouts = _tensors(remote, source)
+    name = tensor_of_rows(source.url, {name: len(layout.shape) for name, layout in layouts.items()}, key)
+    groups = (source, layouts[group_key]) if group_key in layouts else None
+    return Matrix(source, layouts[name], groups, {})
 
 
-def _harvest(remote: Remote, found: RemoteObject, layer: str | Sequence[str] | None) -> list[Piece]:
-    """The shards of the layers asked for, each held against its record in the manifest."""
-    manifest = parse_manifest(remote.read(found, 0, found.size), found.url)
+def _harvest(remote: Remote, source: RemoteObject, layer: str | Sequence[str] | None) -> list[Matrix]:
+    """The shards of the requested layers, each compared with its record in the manifest."""
+    manifest = parse_manifest(remote.read(source, 0, source.size), source.url)
     if not manifest["complete"]:
-        raise StoreError(f"{found.url}: this harvest is not finished; finish it, then copy it to the store")
-    folder = found.url.removesuffix(MANIFEST)
+        raise StoreError(f"{source.url}: this harvest is not finished; finish it, then copy it to the store")
+    folder = source.url.removesuffix(MANIFEST)
 
     def locate(name: str) -> RemoteObject:
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts:
-            raise StoreError(f"{found.url}: {name!r} leaves the store's folder; it was not opened")
-        (there,) = remote.find(f"{folder}{path}")
-        return there
+            raise StoreError(f"{source.url}: {name!r} leaves the store's folder; it was not opened")
+        (found,) = remote.find(f"{folder}{path}")
+        return found
 
-    def piece(record: dict[str, Any]) -> Piece:
+    def matrix(record: dict[str, Any]) -> Matrix:
         shard, index = locate(record["file"]), locate(record["index"])
         if shard.size != record["bytes"]:
             raise StoreError(
-                f"{shard.url}: {shard.size:,} bytes, but the manifest says {record['bytes']:,}; copy it to the store again"
+                f"{shard.url}: {shard.size:,} bytes, but the manifest says {record['bytes']:,}; "
+                "copy it to the store again"
             )
         rows = _matrix(remote, shard, "activations", "").rows
-        return Piece(shard, rows, (index, _tensors(remote, index)["example"]), record)
+        return Matrix(shard, rows, (index, _tensors(remote, index)["example"]), record)
 
-    records = [
-        record
-        for name in chosen_layers(manifest, layer, folder)
-        for record in manifest["layers"][name]["shards"]
-        if record["rows"]
-    ]
+    layers = [manifest["layers"][name] for name in chosen_layers(manifest, layer, folder)]
+    records = [record for one in layers for record in one["shards"] if record["rows"]]
     if not records:
-        raise StoreError(f"{found.url}: holds no rows")
-    return in_parallel(piece, records)
+        raise StoreError(f"{source.url}: holds no rows")
+    return in_parallel(matrix, records)
 
 
-def _tensors(remote: Remote, found: RemoteObject) -> dict[str, Layout]:
-    return safetensors_layouts(found.url, found.size, partial(remote.read, found))
+def _tensors(remote: Remote, source: RemoteObject) -> dict[str, Layout]:
+    return safetensors_layouts(source.url, source.size, partial(remote.read, source))

@@ -1,8 +1,9 @@
-"""A folder of fetched chunks, shared by the processes of a machine, and never above its bound.
+"""Fetch chunks ahead of their use into a folder that all processes of a machine share and that never exceeds
+its limit.
 
-A chunk in use is locked by the process that uses it (``flock``: the lock goes with the process, however it
-ends); where room is needed the chunks not used for longest are removed.  A file appears whole or not at all,
-and ends with a checksum: a chunk that a disk has damaged is fetched again.
+A process locks the chunks that it uses (``flock``: the lock ends with the process, however it ends). To make
+room, the chunks that were not used for longest are removed. A file appears whole or not at all, and ends with
+a checksum: a chunk that a disk has damaged is fetched again.
 """
 
 from __future__ import annotations
@@ -12,11 +13,15 @@ import os
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+
+from seminmf_lightning.data.remote.objects import THREADS
+from seminmf_lightning.data.sources.base import FetchPlan, Ranges
 
 try:
     import fcntl
@@ -28,7 +33,7 @@ CHECKSUM_BYTES = 4
 
 
 class ChunkCache:
-    """Chunks by name, in ``folder``, of at most ``limit`` bytes together.
+    """Chunks by name in ``folder``, of at most ``limit`` bytes together.
 
     Raises:
         OSError: the system has no file locks, or the disk is full.
@@ -44,10 +49,9 @@ class ChunkCache:
         self._warned = False
 
     def get(self, name: str, size: int, fetch: Callable[[], bytearray]) -> np.ndarray:
-        """Bytes (size,) of the chunk of that name, fetched unless it is there; it stays while the array is
-        referred to."""
-        found = self._open(name, size)
-        return self._add(name, fetch()) if found is None else found
+        """The bytes (size,) of a chunk, fetched if they are not here; they stay while the array is in use."""
+        content = self._open(name, size)
+        return self._add(name, fetch()) if content is None else content
 
     def _open(self, name: str, size: int) -> np.ndarray | None:
         path = self.folder / f"{name}{CHUNK}"
@@ -57,8 +61,8 @@ class ChunkCache:
             return None
         with file:
             fcntl.flock(file, fcntl.LOCK_SH)
-            found = os.fstat(file.fileno())
-            if not found.st_nlink or found.st_size != size + CHECKSUM_BYTES:  # removed meanwhile, or damaged
+            status = os.fstat(file.fileno())
+            if not status.st_nlink or status.st_size != size + CHECKSUM_BYTES:  # just removed, or damaged
                 return None
             content = _mapped(file)
             if _checksum(content[:size].data) != content[size:].tobytes():
@@ -68,7 +72,7 @@ class ChunkCache:
 
     def _add(self, name: str, content: bytearray) -> np.ndarray:
         path, partial = self.folder / f"{name}{CHUNK}", self.folder / f"{name}{PARTIAL}"
-        with self._alone():
+        with self._locked():
             if not self._make_room(len(content) + CHECKSUM_BYTES):
                 if not self._warned:
                     self._warned = True
@@ -88,30 +92,27 @@ class ChunkCache:
             except OSError as error:
                 partial.unlink(missing_ok=True)
                 if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                    raise OSError(
-                        error.errno, f"{self.folder}: the disk is full before data.cache_gb is reached; lower that, "
-                        "or choose another data.cache_dir"
-                    ) from error  # fmt: skip
+                    message = f"{self.folder}: the disk is full before data.cache_gb is reached; lower that, "
+                    raise OSError(error.errno, f"{message}or choose another data.cache_dir") from error
                 raise
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """No other process, and no other thread, adds or removes meanwhile."""
+    def _locked(self) -> Iterator[None]:
+        """Keep all other processes and threads from adding and removing chunks."""
         with open(self.folder / "lock", "wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
     def _make_room(self, size: int) -> bool:
-        """Remove chunks until ``size`` more bytes fit; whether they do."""
-        files = []
+        """Remove chunks until ``size`` more bytes fit, and return whether they do."""
+        chunks = []
         for entry in os.scandir(self.folder):
-            if entry.name.endswith(PARTIAL):  # of a process that is gone: nobody else writes now
+            if entry.name.endswith(PARTIAL):  # left by a process that was killed: nobody else writes now
                 os.unlink(entry.path)
             elif entry.name.endswith(CHUNK):
-                found = entry.stat()
-                files.append((found.st_mtime_ns, found.st_size, entry.path))
-        total = sum(length for _, length, _ in files)
-        for _, length, path in sorted(files):
+                chunks.append((entry.stat().st_mtime_ns, entry.stat().st_size, entry.path))
+        total = sum(length for _, length, _ in chunks)
+        for _, length, path in sorted(chunks):
             if total + size <= self.limit:
                 break
             with open(path, "r+b") as file:
@@ -124,12 +125,38 @@ class ChunkCache:
         return total + size <= self.limit
 
 
+class Prefetcher:
+    """Loads the chunks of a plan in background threads.
+
+    Threads handle bytes alone: one that touched torch would start OpenMP's threads a second time.
+    """
+
+    def __init__(self, load: Callable[[Ranges], np.ndarray]) -> None:
+        self._load = load
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="fetch")
+        self._chunks: dict[Ranges, Future[np.ndarray]] = {}
+
+    def follow(self, plan: FetchPlan) -> None:
+        """Start to load the chunks of a plan, in its order, and drop all others."""
+        planned = dict.fromkeys([*plan.now, *plan.soon])
+        for chunk in [chunk for chunk in self._chunks if chunk not in planned]:
+            self._chunks.pop(chunk).cancel()
+        for chunk in planned:
+            future = self._chunks.get(chunk)
+            if future is None or (future.done() and future.exception() is not None):
+                self._chunks[chunk] = self._pool.submit(self._load, chunk)
+
+    def content(self, chunk: Ranges) -> np.ndarray:
+        """The bytes of a planned chunk, once they are here."""
+        return self._chunks[chunk].result()
+
+
 def _checksum(content: bytearray | memoryview) -> bytes:
     return zlib.crc32(content).to_bytes(CHECKSUM_BYTES, "little")
 
 
 def _mapped(file: BinaryIO) -> np.ndarray:
-    """The content.  A map has a duplicate of the file's descriptor, and with it the lock, until nobody refers
-    to it."""
-    # Copy-on-write, because torch warns of memory it must not write to; nothing here writes.
+    """Map a file. A map holds a duplicate of the descriptor, and with it the lock, until nobody refers to
+    it."""
+    # Copy-on-write, because torch warns of memory that it must not write to; nothing here writes.
     return np.memmap(file, dtype=np.uint8, mode="c")

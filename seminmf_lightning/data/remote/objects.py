@@ -1,7 +1,7 @@
-"""Objects read by byte ranges through fsspec: patient with a store that fails, strict with an object that
+"""Read objects by byte ranges through fsspec, patiently where a store fails and strictly where an object
 changes.
 
-One place retries, this one: of the S3 client, which has two retry loops of its own, both are switched off.
+Requests are retried here alone: the two retry loops of the S3 client are switched off.
 """
 
 from __future__ import annotations
@@ -19,33 +19,29 @@ import fsspec
 from fsspec.core import split_protocol, url_to_fs
 from fsspec.utils import stringify_path
 
-FIRST_PAUSE, LONGEST_PAUSE = (
-    0.25,
-    30.0,
-)  # seconds before the next try; each pause is twice the last, give or take a half
+FIRST_PAUSE, LONGEST_PAUSE = 0.25, 30.0  # seconds; each pause is twice the last, give or take a half
+THREADS = 8  # concurrent requests
 VERSIONS = (
     "ETag", "etag", "generation", "md5Hash", "content_md5", "Content-MD5", "Digest", "mtime",
     "LastModified", "last_modified", "Last-Modified", "updated", "created",
 )  # fmt: skip
-"""What file systems tell an object from its successor by, the surest first."""
+"""Properties in which a replaced object differs from the old one, the most certain first."""
 FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 NETWORK = ("aiobotocore", "aiohttp", "azure", "botocore", "fsspec", "google", "requests", "urllib3")
 """Packages whose exceptions are not all OSErrors."""
 S3 = {"use_listings_cache": False, "config_kwargs": {"retries": {"total_max_attempts": 1}}}
 SECRET_WORDS = (
-    "secret", "passw", "token", "account_key", "api_key", "apikey", "access_key", "connection_string", "sas", "credential",
-    "authorization",
+    "secret", "passw", "token", "account_key", "api_key", "apikey", "access_key", "connection_string", "sas",
+    "credential", "authorization",
 )  # fmt: skip
-OPEN_TOKENS = ("anon", "cloud", "google_default")  # of gcsfs: names of ways to sign in, not secrets
-
-THREADS = 8  # requests under way at once
+OPEN_TOKENS = ("anon", "cloud", "google_default")  # gcsfs's names of ways to sign in, which are no secrets
 
 T = TypeVar("T")
 U = TypeVar("U")
 
 
 class RemoteObject(NamedTuple):
-    """One object as it was found."""
+    """An object in the state in which it was opened."""
 
     url: str
     path: str
@@ -54,11 +50,11 @@ class RemoteObject(NamedTuple):
 
 
 class ChangedError(ValueError):
-    """An object is not the one it was."""
+    """An object was replaced since it was opened."""
 
 
 class ShortReadError(OSError):
-    """Fewer bytes came than were asked for."""
+    """Fewer bytes came than were requested."""
 
 
 class Remote:
@@ -66,18 +62,17 @@ class Remote:
 
     Raises:
         ModuleNotFoundError: its package is not installed; the message has the pip command.
-        ValueError: no such protocol, or a secret among the options.
+        ValueError: an unknown protocol, or a secret among the options.
     """
 
     def __init__(self, url: str, storage: Mapping[str, Any], retries: int) -> None:
         refuse_secrets(storage)
         refuse_secrets({"path": url}, "data")
         protocol = split_protocol(url)[0] or "file"
-        options = dict(S3 if protocol in ("s3", "s3a") else {}) | {
-            k: v for k, v in storage.items() if v is not None
-        }
+        options = S3 if protocol in ("s3", "s3a") else {}
+        options = options | {key: value for key, value in storage.items() if value is not None}
         try:
-            # An instance of our own: what is set on it is nobody else's concern.
+            # An instance of its own: its number of retries is set below.
             self.fs: Any = url_to_fs(url, skip_instance_cache=True, **options)[0]
         except ImportError as error:
             extra = "pip install 'seminmf-lightning[s3]'" if protocol in ("s3", "s3a") else "install it"
@@ -89,147 +84,137 @@ class Remote:
         self._warned: set[str] = set()
 
     def find(self, url: str) -> list[RemoteObject]:
-        """The objects that a URL or a glob names, or that lie in the folder it names, sorted by name.
+        """The objects that a URL or a glob names, or that a folder holds, sorted by name.
 
         Raises:
-            FileNotFoundError, PermissionError, OSError: with the URL.
+            FileNotFoundError, PermissionError, OSError: the message has the URL.
         """
         if not isinstance(self.fs, fsspec.get_filesystem_class(split_protocol(url)[0] or "file")):
             raise ValueError(
-                f"data.path={url!r}: all objects must lie in one kind of store, the first is in {self.fs.protocol}"
+                f"data.path={url!r}: all objects must lie in one kind of store, the first is in "
+                f"{self.fs.protocol}"
             )
         path = self.fs._strip_protocol(stringify_path(url))
 
-        def look() -> list[str]:
+        def names() -> list[str]:
             if any(letter in path for letter in "*?["):
-                return [
-                    info["name"]
-                    for info in self.fs.glob(path, detail=True).values()
-                    if info["type"] == "file"
-                ]
-            if self.fs.info(path)["type"] != "directory":
+                entries = self.fs.glob(path, detail=True).values()
+            elif self.fs.info(path)["type"] != "directory":
                 return [path]
-            return [entry["name"] for entry in self.fs.ls(path, detail=True) if entry["type"] == "file"]
+            else:
+                entries = self.fs.ls(path, detail=True)
+            return [entry["name"] for entry in entries if entry["type"] == "file"]
 
-        def inspect(name: str) -> RemoteObject:  # for itself: listings tell versions in another form
-            return self._patiently(url, url, lambda: self._object(self.fs.info(name)))
-
-        found = in_parallel(inspect, self._patiently(url, url, look))
+        # Each object is asked for its own state, because listings give versions in another form.
+        found = in_parallel(
+            lambda name: self._retry(url, url, lambda: self._state(name)), self._retry(url, url, names)
+        )
         if not found:
             raise FileNotFoundError(f"data.path={url!r} matches no object")
         return sorted(found)
 
-    def read(self, found: RemoteObject, start: int, stop: int) -> bytes:
-        """Bytes ``start..stop-1`` of an object.
+    def read(self, source: RemoteObject, start: int, stop: int) -> bytes:
+        """Read bytes ``start..stop-1`` of an object.
 
         Raises:
-            ChangedError: it was replaced since it was found.
+            ChangedError: it was replaced since it was opened.
             FileNotFoundError, PermissionError: at once.
-            OSError: after ``retries`` more tries; the message has the URL, the bytes and the last error.
+            OSError: after ``retries`` further attempts; the message has the URL, the bytes and the last
+                error.
         """
 
         def attempt() -> bytes:
             try:
-                content = self.fs.cat_file(found.path, start=start, end=stop)
+                content = self.fs.cat_file(source.path, start=start, end=stop)
             except Exception as error:
-                if not _passing(error):
-                    self._check(found)  # a range that is no longer there
+                if not _is_transient(error):
+                    self._check(source)  # the range may be gone because the object was replaced
                 raise
-            self._check(found)  # afterwards, so that what came is of the object that was found
+            self._check(source)  # afterwards, so that the content belongs to the object that was opened
             if len(content) != stop - start:
                 raise ShortReadError(f"{len(content):,} bytes came")
             return content
 
-        return (
-            self._patiently(found.url, f"{found.url}, bytes {start:,}-{stop - 1:,}", attempt)
-            if start < stop
-            else b""
-        )
+        what = f"{source.url}, bytes {start:,}-{stop - 1:,}"
+        return self._retry(source.url, what, attempt) if start < stop else b""
 
-    def _object(self, info: Mapping[str, Any]) -> RemoteObject:
+    def _state(self, path: str) -> RemoteObject:
+        info = self.fs.info(path)
         url = self.fs.unstrip_protocol(info["name"])
         if info.get("size") is None:
-            raise ValueError(
-                f"{url}: its store does not say how large it is, which reading parts of it needs"
-            )
+            raise ValueError(f"{url}: its store does not give its size, so that no part of it can be read")
         version = next((f"{name}={info[name]}" for name in VERSIONS if info.get(name)), "")
         return RemoteObject(url, info["name"], int(info["size"]), version)
 
-    def _check(self, found: RemoteObject) -> None:
-        now = self._object(self.fs.info(found.path))
-        if (now.size, now.version) != (found.size, found.version):
+    def _check(self, opened: RemoteObject) -> None:
+        now = self._state(opened.path)
+        if (now.size, now.version) != (opened.size, opened.version):
             raise ChangedError(
-                f"{found.url}: replaced while it was being read: it had {found.size:,} bytes ({found.version}), "
-                f"now {now.size:,} ({now.version}); rows of two versions must not mix: start the run anew"
+                f"{opened.url}: replaced while it was being read: it had {opened.size:,} bytes "
+                f"({opened.version}), now {now.size:,} ({now.version}); rows of two versions must not mix: start the run anew"
             )
 
-    def _patiently(self, url: str, what: str, attempt: Callable[[], T]) -> T:
-        last: Exception | None = None
-        for tried, pause in enumerate(_pauses(self.retries)):
+    def _retry(self, url: str, what: str, attempt: Callable[[], T]) -> T:
+        """Repeat a request while its error may pass; once one has given up, others do not wait."""
+        for attempts in range(1, self.retries + 2):
             try:
-                found = attempt()
-                self._failed.clear()
-                return found
-            except ChangedError:
-                raise
-            except FileNotFoundError as error:
-                raise FileNotFoundError(f"{what}: no such object ({error})") from error
+                result = attempt()
             except Exception as error:
-                if _refused(error):
-                    raise PermissionError(
-                        f"{what}: access denied ({error}); credentials come from the environment (AWS_ACCESS_KEY_ID, "
-                        "AWS_PROFILE, ...), the address from data.storage.endpoint_url"
+                if not _is_transient(error):
+                    raise _explained(what, error) from error
+                if attempts > self.retries or self._failed.is_set():
+                    self._failed.set()
+                    raise OSError(
+                        f"{what}: not read after {attempts} tries, the last: {type(error).__name__}: {error}. "
+                        "Is the store up? data.retries allows more; a run resumes with "
+                        "ckpt_path=<run>/checkpoints/last.ckpt"
                     ) from error
-                if not _passing(error):
-                    raise OSError(f"{what}: cannot be read ({type(error).__name__}: {error})") from error
-                last = error
-                if (
-                    tried == self.retries or self._failed.is_set()
-                ):  # where one gives up, those behind it need not wait
-                    break
                 if url not in self._warned:
                     self._warned.add(url)
                     warnings.warn(f"{what}: {type(error).__name__}: {error}; trying again", stacklevel=2)
-                time.sleep(pause)
-        self._failed.set()
-        raise OSError(
-            f"{what}: not read after {tried + 1} tries, the last: {type(last).__name__}: {last}. "
-            "Is the store up? data.retries allows more; a run goes on with ckpt_path=<run>/checkpoints/last.ckpt"
-        ) from last
+                time.sleep(min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (attempts - 1)) * random.uniform(0.5, 1.5))
+            else:
+                self._failed.clear()
+                return result
+        raise AssertionError("unreachable")
 
 
 def in_parallel(work: Callable[[T], U], items: Iterable[T]) -> list[U]:
-    """``work(item)`` of each, some at once."""
+    """Return ``work(item)`` of each item, eight at a time."""
     with ThreadPoolExecutor(THREADS) as pool:
         return list(pool.map(work, items))
 
 
 def refuse_secrets(storage: Mapping[str, Any], inside: str = "data.storage") -> None:
-    """Raise ValueError if an option is a secret, which the run folder would keep, and the dictionary's file
-    as well."""
+    """Raise ValueError if an option is a secret: the run's folder and its dictionary would keep it."""
     for name, value in storage.items():
         if isinstance(value, list):
             value = dict(enumerate(value))
         if isinstance(value, Mapping):
             refuse_secrets(value, f"{inside}.{name}")
             continue
-        named = (
-            value is not None
-            and value not in OPEN_TOKENS
-            and any(word in str(name).lower() for word in SECRET_WORDS)
-        )
-        if named or (
-            isinstance(value, str) and re.match(r"\w+://[^/]*:[^/]*@", value)
-        ):  # a password in a URL
+        by_name = value is not None and any(word in str(name).lower() for word in SECRET_WORDS)
+        with_password = isinstance(value, str) and re.match(r"\w+://[^/]*:[^/]*@", value)
+        if (by_name and value not in OPEN_TOKENS) or with_password:
             raise ValueError(
-                f"{inside}.{name} looks like a secret, and a run's settings are written to its folder and its dictionary; "
-                "give it in the environment instead (AWS_SECRET_ACCESS_KEY, AWS_PROFILE, GOOGLE_APPLICATION_CREDENTIALS, ...)"
+                f"{inside}.{name} looks like a secret, and a run's settings are written to its folder and its "
+                "dictionary; give it in the environment instead (AWS_SECRET_ACCESS_KEY, AWS_PROFILE, "
+                "GOOGLE_APPLICATION_CREDENTIALS, ...)"
             )
 
 
-def _pauses(retries: int) -> Iterator[float]:
-    for tried in range(retries + 1):
-        yield min(LONGEST_PAUSE, FIRST_PAUSE * 2**tried) * random.uniform(0.5, 1.5)
+def _explained(what: str, error: Exception) -> Exception:
+    """An error that will not pass, in words that name the object."""
+    if isinstance(error, ChangedError):
+        return error
+    if isinstance(error, FileNotFoundError):
+        return FileNotFoundError(f"{what}: no such object ({error})")
+    if _is_denied(error):
+        return PermissionError(
+            f"{what}: access denied ({error}); credentials come from the environment (AWS_ACCESS_KEY_ID, "
+            "AWS_PROFILE, ...), the address from data.storage.endpoint_url"
+        )
+    return OSError(f"{what}: cannot be read ({type(error).__name__}: {error})")
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -239,7 +224,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _status(error: BaseException) -> int | None:
-    """The HTTP status an error stands for, where it has one."""
+    """The HTTP status that an error stands for, if it has one."""
     for one in _causes(error):
         response = getattr(one, "response", None)
         if isinstance(response, Mapping):
@@ -249,21 +234,16 @@ def _status(error: BaseException) -> int | None:
     return None
 
 
-def _refused(error: BaseException) -> bool:
-    return (
-        isinstance(error, PermissionError)
-        or _status(error) in (401, 403)
-        or "Credentials" in type(error).__name__
-    )
+def _is_denied(error: BaseException) -> bool:
+    by_status = _status(error) in (401, 403)
+    return by_status or isinstance(error, PermissionError) or "Credentials" in type(error).__name__
 
 
-def _passing(error: BaseException) -> bool:
-    """Whether another try may succeed."""
-    if isinstance(error, (*FINAL, ChangedError)) or _refused(error):
+def _is_transient(error: BaseException) -> bool:
+    """Whether another attempt may succeed."""
+    if isinstance(error, (*FINAL, ChangedError)) or _is_denied(error):
         return False
     if (status := _status(error)) is not None:
         return status >= 500 or status in (408, 429)
-    return (
-        isinstance(error, OSError | EOFError | TimeoutError)
-        or type(error).__module__.partition(".")[0] in NETWORK
-    )
+    from_network = type(error).__module__.partition(".")[0] in NETWORK
+    return from_network or isinstance(error, OSError | EOFError | TimeoutError)

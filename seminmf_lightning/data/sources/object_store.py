@@ -1,4 +1,4 @@
-"""Rows in an object store, or any other place that fsspec reaches: fetched by byte ranges as they are
+"""Rows in an object store, or anywhere else that fsspec reaches, fetched by byte ranges as they are
 needed."""
 
 from __future__ import annotations
@@ -8,8 +8,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import uuid4
 
 import numpy as np
@@ -17,42 +16,31 @@ import torch
 from torch import Tensor
 
 from seminmf_lightning.core.checks import real_number, whole_number
-from seminmf_lightning.data.remote.catalog import pieces_of, read_array, sha256_of
-from seminmf_lightning.data.remote.chunk_cache import ChunkCache
-from seminmf_lightning.data.remote.fetcher import Fetcher
-from seminmf_lightning.data.remote.headers import Layout, npy_layout
+from seminmf_lightning.data.remote.catalog import find_matrices, read_array, read_npy, sha256_of
+from seminmf_lightning.data.remote.chunk_cache import ChunkCache, Prefetcher
 from seminmf_lightning.data.remote.objects import Remote, in_parallel, refuse_secrets
 from seminmf_lightning.data.sources.base import NO_FETCH, Chunking, FetchPlan, Ranges, Shard, Source
 from seminmf_lightning.data.splits import numbered_apart
 from seminmf_lightning.harvest.store import StoreError
 
 MB, GB = 2**20, 2**30
-NEAR = 256 * 2**10  # bytes between two ranges of rows below which one request for both is faster than two
-
-
-class Near(NamedTuple):
-    """Ranges of rows at hand (r,), in order, and where in which chunk each begins."""
-
-    starts: np.ndarray
-    stops: np.ndarray
-    chunk: np.ndarray
-    offset: np.ndarray
+NEAR = 256 * 2**10
+"""Bytes between two ranges of rows below which one request for both is faster than two."""
 
 
 @dataclass
 class ObjectStoreRows(Source):
-    """``.npy`` or ``.safetensors`` objects, or a harvest, by URL: ``s3://``, ``gs://``, ``https://``,
-    ``file://``, a path.
+    """``.npy`` or ``.safetensors`` objects, or a harvest, by URL: ``s3://``, ``gs://``, ``https://``, a path.
 
-    Opening reads the headers.  Rows come in chunks of ``chunk_mb`` by range requests, eight at a time and
-    ahead of their use, through a cache on the local disk; each process of a run fetches those of its part.
-    Every request is checked: the object must be the one that was opened.
+    Opening reads the headers. Rows come in chunks of ``chunk_mb`` by range requests, eight at a time and
+    ahead of their use, through a cache on the local disk; each process of a run fetches only its own part.
+    After every request the object must still be the one that was opened.
 
     Raises:
         TypeError, ValueError: a bad argument; an object that is truncated, of another format, or replaced
             while it is read.
         FileNotFoundError, PermissionError: at once.
-        OSError: after ``retries`` more tries; the message names the object and the bytes.
+        OSError: after ``retries`` further attempts; the message names the object and the bytes.
     """
 
     path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -62,24 +50,24 @@ class ObjectStoreRows(Source):
     group_key: str = "group"
     """Name of an optional tensor (n,) in .safetensors: the image or document of each row."""
     groups: str | None = None
-    """URL of a ``.npy`` object (n,): the same for all objects in order."""
+    """URL of a ``.npy`` object (n,): the image or document of each row of all objects in order."""
     layer: str | Sequence[str] | None = None
-    """Of a harvest: name, or a list of names of one width; None takes the only one."""
+    """Name of a harvest's layer, or a list of names of one width; None takes the only layer."""
     storage: dict[str, Any] = field(default_factory=dict)
-    """Options of the fsspec file system, such as ``endpoint_url``; None is its own default.  Secrets are
+    """Options of the fsspec file system, such as ``endpoint_url``; None is its own default. Secrets are
     refused: they come from the environment."""
     cache_dir: str | None = None
     """Folder of the cache; None is the user's cache folder."""
     cache_gb: float = 10.0
-    """Its bound, of all processes of a machine together (that use this folder)."""
+    """Limit of the cache, for all processes of a machine that use this folder together."""
     chunk_mb: float = 8.0
     shuffle_mb: float = 256.0
-    """Chunks that are mixed with one another where the order of rows matters."""
+    """Rows that are shuffled together where their order matters."""
     retries: int = 5
-    """Further tries of a request that failed, after pauses of 1/4 s, 1/2 s, 1 s, ..."""
+    """Further attempts of a request that failed, after pauses of 1/4 s, 1/2 s, 1 s, ..."""
     verify: bool = False
-    """Compare the shards of a harvest with their sha256 first; each process hashes its part, and so fetches
-    it once more."""
+    """Compare the shards of a harvest with their sha256 first; each process fetches its part once more for
+    that."""
 
     def __post_init__(self) -> None:
         for name in ("cache_gb", "chunk_mb", "shuffle_mb"):
@@ -87,207 +75,191 @@ class ObjectStoreRows(Source):
         whole_number("data.retries", self.retries, 0)
         if self.cache_gb * GB < 2 * self.shuffle_mb * MB:
             raise ValueError(
-                f"data.cache_gb={self.cache_gb:g} must hold twice data.shuffle_mb={self.shuffle_mb:g} (what is read and what "
-                "is fetched meanwhile): raise the one or lower the other"
+                f"data.cache_gb={self.cache_gb:g} must hold twice data.shuffle_mb={self.shuffle_mb:g} (the rows "
+                "that are read and those that are fetched meanwhile): raise the one or lower the other"
             )
-        self._wanted = NO_FETCH
+        self._plan = NO_FETCH
 
     @classmethod
     def refuse_secrets(cls, settings: Mapping[str, Any]) -> None:
         refuse_secrets(settings.get("storage") or {})
 
     def __getstate__(self) -> dict[str, Any]:
-        return {one.name: getattr(self, one.name) for one in fields(self)} | {"_wanted": NO_FETCH}
-
-    # --- what there is
-    # -------------------------------------------------------------------------------------------
+        return {one.name: getattr(self, one.name) for one in fields(self)} | {"_plan": NO_FETCH}
 
     def open(self) -> list[Shard]:
         paths = [self.path] if isinstance(self.path, str | os.PathLike) else self.path
-        if (
-            not isinstance(paths, Sequence)
-            or not paths
-            or not all(isinstance(one, str | os.PathLike) for one in paths)
-        ):
+        are_paths = isinstance(paths, Sequence) and all(isinstance(one, str | os.PathLike) for one in paths)
+        if not are_paths or not paths:
             raise TypeError(f"data.path must be a URL, a glob, or a list of them; got {self.path!r}")
         urls = [os.fspath(one) for one in paths]
         self._remote = Remote(urls[0], self.storage, self.retries)
-        self._pieces = pieces_of(self._remote, urls, self.key, self.group_key, self.layer)
-        first = self._pieces[0]
-        for piece in self._pieces:
-            if piece.rows[2:] != first.rows[2:]:
+        self._matrices = find_matrices(self._remote, urls, self.key, self.group_key, self.layer)
+        first = self._matrices[0]
+        self._type = first.rows
+        for matrix in self._matrices:
+            if matrix.rows[2:] != first.rows[2:]:
                 raise ValueError(
-                    f"{piece.object.url}: type {piece.rows.dtype}, but {first.object.url} has {first.rows.dtype}; "
-                    "all objects must have one type"
+                    f"{matrix.object.url}: type {matrix.rows.dtype}, but {first.object.url} has "
+                    f"{first.rows.dtype}; all objects must have one type"
                 )
         cache_dir = self.cache_dir
         if cache_dir is None:
             from platformdirs import user_cache_dir
 
             cache_dir = os.path.join(user_cache_dir("seminmf_lightning"), "chunks")
-        self._fetcher = Fetcher(
-            ChunkCache(cache_dir, int(self.cache_gb * GB)), self._name, self._bytes, self._fetch
-        )
+        self._cache = ChunkCache(cache_dir, int(self.cache_gb * GB))
+        self._prefetcher = Prefetcher(self._load)
         self._nonce = uuid4().hex
-        self._hold(NO_FETCH)
+        self._follow(NO_FETCH)
+        stored = self._as_stored(np.empty(0, first.rows.dtype.newbyteorder("="))).dtype
         return [
-            Shard(one.object.url, torch.empty(one.rows.shape, dtype=_torch_type(one.rows), device="meta"))
-            for one in self._pieces
+            Shard(one.object.url, torch.empty(one.rows.shape, dtype=stored, device="meta"))
+            for one in self._matrices
         ]
 
     def open_groups(self) -> np.ndarray | None:
         len(self)  # opens it
-        remote = self._remote
         if self.groups is not None:
-            (found,) = remote.find(self.groups)
-            return read_array(remote, found, npy_layout(found.url, found.size, partial(remote.read, found)))
-        places = [piece.groups for piece in self._pieces if piece.groups is not None]
-        if len(places) < len(self._pieces):
+            return read_npy(self._remote, self.groups)
+        tensors = [matrix.groups for matrix in self._matrices if matrix.groups is not None]
+        if len(tensors) < len(self._matrices):
             return None
-        parts = in_parallel(lambda place: read_array(remote, *place), places)
-        return np.concatenate(parts) if self._pieces[0].record else numbered_apart(parts)
+        parts = in_parallel(lambda tensor: read_array(self._remote, *tensor), tensors)
+        return np.concatenate(parts) if self._matrices[0].record else numbered_apart(parts)
 
     def verify_share(self, rank: int, world: int) -> None:
         if not self.verify:
             return
         len(self)  # opens it
-        if not self._pieces[0].record:
+        if not self._matrices[0].record:
             raise ValueError("data.verify=true needs the sha256 of a harvest's manifest: data.path is none")
-        share = self._pieces[rank::world]
-        for piece, found in zip(
-            share, in_parallel(lambda piece: sha256_of(self._remote, piece.object), share), strict=True
-        ):
-            if found != piece.record["sha256"]:
+        share = self._matrices[rank::world]
+        digests = in_parallel(lambda matrix: sha256_of(self._remote, matrix.object), share)
+        for matrix, digest in zip(share, digests, strict=True):
+            if digest != matrix.record["sha256"]:
                 raise StoreError(
-                    f"{piece.object.url}: damaged: its sha256 is {found}, the manifest says {piece.record['sha256']}; "
-                    "copy it to the store again"
+                    f"{matrix.object.url}: damaged: its sha256 is {digest}, the manifest says "
+                    f"{matrix.record['sha256']}; copy it to the store again"
                 )
-
-    # --- reading
-    # -------------------------------------------------------------------------------------------------
 
     @property
     def chunking(self) -> Chunking:
         """Rows of ``chunk_mb`` and of ``shuffle_mb``."""
         len(self)  # opens it
-        size = self._pieces[0].rows.row_bytes
-        rows = max(1, int(self.chunk_mb * MB) // size)
-        return Chunking(rows, max(rows, int(self.shuffle_mb * MB) // size))
+        rows = max(1, int(self.chunk_mb * MB) // self._type.row_bytes)
+        return Chunking(rows, max(rows, int(self.shuffle_mb * MB) // self._type.row_bytes))
 
     @property
     def converts(self) -> bool:
         return True  # batches are put together from several chunks
 
     def prefetch(self, plan: FetchPlan) -> None:
-        if plan is not self._wanted:
+        if plan is not self._plan:
             len(self)  # opens it
-            self._hold(plan)
+            self._follow(plan)
 
     def read(self, rows: np.ndarray) -> Tensor:
-        at = self._at(rows)
+        at = self._range_of(rows)
         if (at < 0).any():
-            return self._read_unexpected(rows)
-        near = self._near
-        return self._collect(self._chunk, near.chunk[at], near.offset[at] + rows - near.starts[at])
+            return self._read_unplanned(rows)
+        return self._collect(self._chunk, self._chunk_of[at], self._offsets[at] + rows - self._begins[at])
 
     def read_range(self, start: int, stop: int) -> Tensor:
-        at = int(self._at(np.array([start]))[0]) if start < stop else -1
-        if at < 0 or stop > self._near.stops[at]:
+        at = int(self._range_of(np.array([start]))[0]) if start < stop else -1
+        if at < 0 or stop > self._ends[at]:
             return self.read(np.arange(start, stop))
-        first = int(self._near.offset[at]) + start - int(self._near.starts[at])
-        return self._chunk(int(self._near.chunk[at]))[first : first + stop - start].to(self._dtype())
+        first = int(self._offsets[at]) + start - int(self._begins[at])
+        return self._chunk(int(self._chunk_of[at]))[first : first + stop - start].to(self._dtype())
 
-    def _read_unexpected(self, rows: np.ndarray) -> Tensor:
-        """Rows that nobody spoke of before: chunk by chunk, and the next one meanwhile."""
+    def _read_unplanned(self, rows: np.ndarray) -> Tensor:
+        """Read rows that no plan holds: chunk by chunk, while the next chunk is fetched."""
         size, n = self.chunking.rows, len(self)
         chunk_of = rows // size
-        found = torch.empty(len(rows), self.features, dtype=self._dtype())
+        result = torch.empty(len(rows), self.features, dtype=self._dtype())
         for chunk in np.unique(chunk_of).tolist():
-            both: list[Ranges] = [
-                ((first, min(first + size, n)),) for first in (chunk * size, (chunk + 1) * size) if first < n
-            ]
+            starts = [start for start in (chunk * size, (chunk + 1) * size) if start < n]
+            both: list[Ranges] = [((start, min(start + size, n)),) for start in starts]
             self.prefetch(FetchPlan(both[:1], both[1:]))
             at = np.flatnonzero(chunk_of == chunk)
-            found[torch.from_numpy(at)] = self.read(rows[at])
-        return found
+            result[torch.from_numpy(at)] = self.read(rows[at])
+        return result
 
-    def _hold(self, wanted: FetchPlan) -> None:
-        """Let the chunks of ``wanted`` come, and note where the rows of those that are read now are."""
-        self._wanted = wanted
-        self._fetcher.keep(wanted)
-        self._chunks: list[Tensor | None] = [None] * len(wanted.now)
+    def _follow(self, plan: FetchPlan) -> None:
+        """Start to fetch a plan, and note which range of which chunk holds the rows that are read next."""
+        self._plan = plan
+        self._prefetcher.follow(plan)
+        self._chunks: list[Tensor | None] = [None] * len(plan.now)
         table = []
-        for chunk, ranges in enumerate(wanted.now):
+        for chunk, ranges in enumerate(plan.now):
             offset = 0
             for start, stop in ranges:
                 table.append((start, stop, chunk, offset))
                 offset += stop - start
-        self._near = Near(*np.array(sorted(table), dtype=np.int64).reshape(-1, 4).T)
+        # Sorted by the first row of each range, so that a row is found by bisection.
+        columns = np.array(sorted(table), dtype=np.int64).reshape(-1, 4).T
+        self._begins, self._ends, self._chunk_of, self._offsets = columns
 
-    def _at(self, rows: np.ndarray) -> np.ndarray:
-        """Which range at hand each row is in; -1 for none."""
+    def _range_of(self, rows: np.ndarray) -> np.ndarray:
+        """The planned range (m,) that holds each row (m,), or -1."""
         len(self)  # opens it
-        if not len(self._near.starts):
+        if not len(self._begins):
             return np.full(len(rows), -1)
-        at = np.searchsorted(self._near.starts, rows, side="right") - 1
-        return np.where(rows < self._near.stops[at], at, -1)
+        at = np.searchsorted(self._begins, rows, side="right") - 1
+        return np.where(rows < self._ends[at], at, -1)
 
     def _chunk(self, chunk: int) -> Tensor:
-        """Rows (m, d) of a chunk at hand, as they are stored."""
-        found = self._chunks[chunk]
-        if found is None:
-            layout = self._pieces[0].rows
-            content = self._fetcher.content(self._wanted.now[chunk]).view(layout.dtype.newbyteorder("="))
-            found = torch.from_numpy(content.reshape(-1, self.features))
-            found = self._chunks[chunk] = found.view(torch.bfloat16) if layout.bfloat16 else found
-        return found
+        """Rows (m, d) of a planned chunk, as they are stored."""
+        rows = self._chunks[chunk]
+        if rows is None:
+            content = self._prefetcher.content(self._plan.now[chunk])
+            rows = self._as_stored(content.view(self._type.dtype.newbyteorder("=")))
+            rows = self._chunks[chunk] = rows.view(-1, self.features)
+        return rows
 
-    # --- in the background: bytes, no tensors
-    # --------------------------------------------------------------------
+    def _as_stored(self, numbers: np.ndarray) -> Tensor:
+        rows = torch.from_numpy(numbers)
+        return rows.view(torch.bfloat16) if self._type.bfloat16 else rows
 
-    def _bytes(self, ranges: Ranges) -> int:
-        return sum(stop - start for start, stop in ranges) * self._pieces[0].rows.row_bytes
+    def _load(self, ranges: Ranges) -> np.ndarray:
+        """The bytes of a chunk, from the cache or the store. Runs in the background: no tensors here."""
+        requests = self._requests(ranges)
+        # The name is the same in every run as long as the objects are: those without a version get a new one.
+        objects = [self._matrices[index] for index in dict.fromkeys(index for index, _ in requests)]
+        content: list[Any] = [
+            [[*one.object, one.rows.offset] for one in objects],
+            str(self._type.dtype),
+            ranges,
+        ]
+        if not all(one.object.version for one in objects):
+            content.append(self._nonce)
+        name = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+        size = sum(stop - start for start, stop in ranges) * self._type.row_bytes
+        return self._cache.get(name, size, lambda: self._fetch(requests))
 
-    def _name(self, ranges: Ranges) -> str:
-        """The same in every run as long as the objects are the same."""
-        touched = dict.fromkeys(index for index, _ in self._requests(ranges))
-        objects = [[*self._pieces[index].object, self._pieces[index].rows.offset] for index in touched]
-        anew = [] if all(self._pieces[index].object.version for index in touched) else [self._nonce]
-        what = [objects, str(self._pieces[0].rows.dtype), ranges, *anew]
-        return hashlib.sha256(json.dumps(what).encode()).hexdigest()
-
-    def _fetch(self, ranges: Ranges) -> bytearray:
-        content, layout = bytearray(), self._pieces[0].rows
-        for index, spans in self._requests(ranges):
-            piece, first, last = self._pieces[index], spans[0][0], spans[-1][1]
-            begin, size = piece.rows.offset, layout.row_bytes
-            got = memoryview(self._remote.read(piece.object, begin + first * size, begin + last * size))
+    def _fetch(self, requests: list[tuple[int, list[tuple[int, int]]]]) -> bytearray:
+        content, size = bytearray(), self._type.row_bytes
+        for index, spans in requests:
+            matrix, first, last = self._matrices[index], spans[0][0], spans[-1][1]
+            begin = matrix.rows.offset
+            part = memoryview(self._remote.read(matrix.object, begin + first * size, begin + last * size))
             for start, stop in spans:
-                content += got[(start - first) * size : (stop - first) * size]
-        if not layout.dtype.isnative:
-            np.frombuffer(content, layout.dtype).byteswap(inplace=True)
+                content += part[(start - first) * size : (stop - first) * size]
+        if not self._type.dtype.isnative:
+            np.frombuffer(content, self._type.dtype).byteswap(inplace=True)
         return content
 
     def _requests(self, ranges: Ranges) -> list[tuple[int, list[tuple[int, int]]]]:
-        """Which rows of which object, those of one request together."""
-        found: list[tuple[int, list[tuple[int, int]]]] = []
-        gap = NEAR // self._pieces[0].rows.row_bytes
+        """The index of a matrix and spans of its rows, for each request: spans that lie near share one."""
+        requests: list[tuple[int, list[tuple[int, int]]]] = []
+        gap = NEAR // self._type.row_bytes
         for start, stop in ranges:
-            index = int(np.searchsorted(self._starts, start, side="right")) - 1
-            while start < stop:
-                begin, end = int(self._starts[index]), min(stop, int(self._starts[index + 1]))
-                span = (start - begin, end - begin)
-                if found and found[-1][0] == index and span[0] - found[-1][1][-1][1] <= gap:
-                    found[-1][1].append(span)
+            first, last = self.shard_of(np.array([start, stop - 1])).tolist()
+            for index in range(first, last + 1):
+                begin, end = self._starts[index : index + 2].tolist()
+                span = (max(start, begin) - begin, min(stop, end) - begin)
+                if requests and requests[-1][0] == index and span[0] - requests[-1][1][-1][1] <= gap:
+                    requests[-1][1].append(span)
                 else:
-                    found.append((index, [span]))
-                start, index = end, index + 1
-        return found
-
-
-def _torch_type(layout: Layout) -> torch.dtype:
-    return (
-        torch.bfloat16
-        if layout.bfloat16
-        else torch.from_numpy(np.empty(0, layout.dtype.newbyteorder("="))).dtype
-    )
+                    requests.append((index, [span]))
+        return requests
