@@ -217,7 +217,7 @@ def test_the_list_is_bounded_and_the_count_is_not(tmp_path: Path) -> None:
     for rank in range(2):  # both meet all of them, and the second is killed in the middle of a record
         skipped = SkippedRows(source, max_share=1.0)
         skipped.keep_in(tmp_path / "run", rank, 2, resumed=rank == 1)
-        skipped._known.clear()
+        skipped._row_ids.clear()
         batch = skipped.drop((source.read(rows.numpy()), rows, torch.tensor([50, LISTED])), 1)
         assert [part.tolist() for part in batch[1:]] == [[], [0, 0]]
     with open(tmp_path / "run" / "skipped_rows.1.part", "ab") as part:
