@@ -1,7 +1,6 @@
-"""Every figure of a finished run on given rows:  python scripts/evaluate.py run=<run> data=npy
-data.path=rows.npy"""
+"""Measure a finished run on rows:  python scripts/evaluate.py run=<run> data=npy data.path=rows.npy"""
 
-from seminmf_lightning.cli.evaluate import main
+from seminmf_lightning.cli.main import run
 
 if __name__ == "__main__":
-    main()
+    run("evaluate")

@@ -1,6 +1,6 @@
-"""Harvest activations to disk:  python scripts/harvest.py experiment=minilm_pydoc"""
+"""Write activations to disk:  python scripts/harvest.py experiment=minilm_pydoc"""
 
-from seminmf_lightning.cli.harvest import main
+from seminmf_lightning.cli.main import run
 
 if __name__ == "__main__":
-    main()
+    run("harvest")

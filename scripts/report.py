@@ -1,6 +1,6 @@
-"""See what was learned:  python scripts/report.py run=<run>"""
+"""Write a page of the concepts of a run:  python scripts/report.py run=<run>"""
 
-from seminmf_lightning.cli.report import main
+from seminmf_lightning.cli.main import run
 
 if __name__ == "__main__":
-    main()
+    run("report")

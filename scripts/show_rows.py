@@ -1,6 +1,6 @@
-"""Where rows come from:  python scripts/show_rows.py store=harvests/minilm_pydoc rows=[0,17,4096]"""
+"""Show where rows come from:  python scripts/show_rows.py store=harvests/minilm_pydoc 'rows=[0,17]'"""
 
-from seminmf_lightning.cli.show_rows import main
+from seminmf_lightning.cli.main import run
 
 if __name__ == "__main__":
-    main()
+    run("show-rows")

@@ -1,6 +1,6 @@
-"""Train a nonnegative dictionary:  python scripts/train.py solver=pgd l1_penalty=0.1"""
+"""Train a dictionary of concepts:  python scripts/train.py solver=pgd l1_penalty=0.1"""
 
-from seminmf_lightning.cli.train import main
+from seminmf_lightning.cli.main import run
 
 if __name__ == "__main__":
-    main()
+    run("train")

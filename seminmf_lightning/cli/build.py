@@ -1,48 +1,43 @@
-"""From a composed config to objects.  Config objects end here: what is built gets plain types."""
+"""Build objects from a composed config.  Config objects end here: what is built gets plain types."""
 
 from __future__ import annotations
-
-import seminmf_lightning  # isort: skip  # noqa: F401  # before torch, for which it chooses how threads wait
 
 import logging
 import os
 import warnings
+from collections.abc import Iterable
+from dataclasses import fields
 from typing import Any
 
 import torch
-from hydra.core.config_store import ConfigStore
 from hydra.utils import instantiate
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
 
 from seminmf_lightning import SemiNMFModule
-from seminmf_lightning.cli.schemas import (
-    EncodeConfig,
-    EvaluateConfig,
-    HarvestConfig,
-    ReportConfig,
-    ShowRowsConfig,
-    TrainConfig,
-)
 from seminmf_lightning.data.build import DataModule, settings_from_file
 from seminmf_lightning.data.build import build_data as build_from_settings
 from seminmf_lightning.dictionary_file import load_dictionary
+from seminmf_lightning.learners import Recipe
 
-RECIPE_KEYS = (
-    "nb_concepts", "l1_penalty", "target_l0", "solver", "init", "encoder", "statistics", "normalize", "tol", "seed",
-)  # fmt: skip
+console = Console()
 
 
-def register_schemas() -> None:
-    """Make the typed roots known to Hydra."""
-    store = ConfigStore.instance()
-    store.store(name="train_schema", node=TrainConfig)
-    store.store(name="encode_schema", node=EncodeConfig)
-    store.store(name="evaluate_schema", node=EvaluateConfig)
-    store.store(name="harvest_schema", node=HarvestConfig)
-    store.store(name="report_schema", node=ReportConfig)
-    store.store(name="show_rows_schema", node=ShowRowsConfig)
+def say(*lines: str) -> None:
+    """Print lines as they are: not folded, no markup."""
+    for line in lines:
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+
+def show_metrics(rows: Iterable[tuple[str, str, str]], title: str) -> None:
+    """Print a table of metrics: name, value, meaning."""
+    table = Table("metric", "value", "meaning", title=title)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
 
 
 def plain(node: Any) -> Any:
@@ -51,45 +46,48 @@ def plain(node: Any) -> Any:
 
 
 def build_module(cfg: DictConfig) -> SemiNMFModule:
-    return SemiNMFModule(**{key: plain(cfg[key]) for key in RECIPE_KEYS})
+    """The module whose recipe is the root keys of the same names."""
+    return SemiNMFModule(**{field.name: plain(cfg[field.name]) for field in fields(Recipe)})
+
+
+def load_module(cfg: DictConfig) -> SemiNMFModule:
+    """The dictionary of ``cfg.run``, with its own encoder unless ``cfg.encoder`` names another."""
+    return SemiNMFModule.from_run(cfg.run, encoder=plain(cfg.encoder) if cfg.encoder else None)
 
 
 def build_data(node: DictConfig) -> DataModule:
-    """The data module of the group ``data``."""
+    """Build the data module of the group ``data``."""
     return build_from_settings(plain(node))
 
 
 def build_data_for(module: SemiNMFModule, cfg: DictConfig) -> Any:
-    """The data module of ``cfg.data``, prepared, or a ValueError if its rows do not fit the dictionary of
-    ``cfg.run``."""
+    """Build and prepare the data module of ``cfg.data``; a ValueError if its rows do not fit ``cfg.run``."""
     data = build_data(cfg.data)
     data.prepare_data()
-    name, found, wanted = data.source.shards[0].name, data.source.features, module.dictionary.shape[1]
-    if found != wanted:
-        raise ValueError(f"{name}: rows of {found} features, but {cfg.run} has {wanted}")
+    name, features, expected = data.source.shards[0].name, data.source.features, module.dictionary.shape[1]
+    if features != expected:
+        raise ValueError(f"{name}: rows of {features} features, but {cfg.run} has {expected}")
     return data
 
 
 def build_trainer(cfg: DictConfig, callbacks: list[Callback], loggers: list[Any] | bool) -> Trainer:
+    """Build the trainer; processes that share the cores of this machine share them evenly."""
     quieten()
-    if not cfg.trainer.get(
-        "enable_progress_bar", True
-    ):  # Lightning takes this and a bar among the callbacks for a mistake
+    if not cfg.trainer.get("enable_progress_bar", True):  # Lightning refuses a bar among the callbacks then
         callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
     trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, _convert_="all")
     if trainer.strategy.root_device.type == "cpu" and trainer.num_devices > 1:
-        # Processes that share cores and each take all of them stall one another.
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // trainer.num_devices))
     return trainer
 
 
 def build_each(node: DictConfig | None) -> list[Any]:
-    """Every object of a group of named ones."""
+    """Build every object of a group of named ones."""
     return [instantiate(item, _convert_="all") for item in (node or {}).values()]
 
 
 def choose_device(name: str) -> torch.device:
-    """``auto`` is a GPU if there is one, under torchrun this process's own."""
+    """Return a device; ``auto`` is a GPU if there is one, under torchrun the one of this process."""
     if name != "auto":
         try:
             return torch.device(name)
@@ -103,23 +101,24 @@ def choose_device(name: str) -> torch.device:
 
 
 def data_of_run(run: str | os.PathLike[str]) -> DictConfig:
-    """The data that a run was trained on, as it was configured.
+    """Return the data settings that a run was trained with.
 
     Raises:
-        ValueError: the run does not say, or names something else than a source of rows with plain settings.
+        ValueError: the run has none, or they name anything but a source of rows with plain settings.
     """
     return OmegaConf.create(settings_from_file(run, load_dictionary(run).config.get("data")))
 
 
 def quieten() -> None:
-    """Hide notes on things that this project decides on purpose."""
-    warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
-    warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")
-    warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
-    warnings.filterwarnings("ignore", ".*dirpath has changed.*")
-    warnings.filterwarnings(
-        "ignore", ".*sync_dist=True.*"
-    )  # torchmetrics has summed over the processes already
+    """Hide warnings about things that this project decides on purpose."""
+    for message in (
+        ".*isinstance.treespec, LeafSpec.*",
+        ".*smaller than the logging interval.*",
+        ".*Checkpoint directory .* exists and is not empty.*",
+        ".*dirpath has changed.*",
+        ".*sync_dist=True.*",  # torchmetrics has summed over the processes already
+    ):
+        warnings.filterwarnings("ignore", message)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
         lambda record: "Tip:" not in record.getMessage()
     )

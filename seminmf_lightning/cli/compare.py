@@ -1,8 +1,7 @@
-"""Compare the runs of a sweep:  python scripts/compare.py multirun/<date>/<time> [--max-l0 16]
+"""Compare the runs of a sweep.
 
-Takes sweeps, single runs and globs of them, as many as wanted.  Prints a line a run, and writes
-``compare.csv``, ``compare.json`` and the frontier of r2 against l0, ``compare.html`` (pip install -e
-'.[report]').
+Takes sweeps, single runs and globs of them.  Prints one line per run, and writes compare.csv, compare.json
+and the frontier of r2 against l0, compare.html (needs the extra: pip install 'seminmf-lightning[report]').
 """
 
 from __future__ import annotations
@@ -10,29 +9,35 @@ from __future__ import annotations
 import argparse
 import csv
 import html
-import json
 import math
 import os
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from seminmf_lightning.cli.run_directory import write_json
+from seminmf_lightning.core.commands import command
 from seminmf_lightning.explain.runs import METRICS, Run, find_runs, read_run
 from seminmf_lightning.explain.sweeps import best, frontier, stability, varying
 
+EXAMPLES = (
+    "multirun/2026-01-31/12-00-00-000",
+    "multirun/2026-01-31/12-00-00-000 --max-l0 16",
+    "outputs multirun --output compared",
+)
 STYLES = {"failed": "red", "unfinished": "yellow"}
-DROPPED = ("seconds", "dead", "gap", "loss", "stability")
-GAP = 3  # between columns
+HIDDEN_FIRST = ("seconds", "dead", "gap", "loss", "stability")
+"""Columns that a narrow terminal does without, and that are left out where no run has a value."""
 SHORT = {"reconstruction_loss": "loss", "dead_fraction": "dead", "optimality_gap": "gap"}
 COSINE = 0.9
 POWERS = [2**power for power in range(16)]
-FRONTIER = "* on the frontier: no run has a higher r2 with as few nonzeros."
-STABILITY = f"stability: share of atoms with a partner of cosine above {COSINE}, mean over pairs of seeds."
 PAGE = """<!doctype html>
 <html lang="en">
 <head>
@@ -47,22 +52,23 @@ PAGE = """<!doctype html>
 """
 
 
-def main() -> None:
+def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+        command("compare"), description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="examples:\n" + "\n".join(f"  {command('compare')} {example}" for example in EXAMPLES),
+    )  # fmt: skip
     parser.add_argument("paths", nargs="+", help="sweep directories, run directories, or globs of them")
     parser.add_argument(
-        "--max-l0", type=float, default=math.inf, help="name the best run with at most so many nonzeros a row"
+        "--max-l0",
+        type=float,
+        default=math.inf,
+        help="name the best run with at most so many nonzeros per row",
     )
     parser.add_argument(
         "--output", type=Path, help="folder for the three files; default: the folder that holds the runs"
     )
-    options = parser.parse_args()
-    try:
-        runs = [read_run(path) for path in find_runs(options.paths)]
-    except FileNotFoundError as error:
-        parser.error(str(error))
+    options = parser.parse_args(arguments)
+    runs = [read_run(path) for path in find_runs(options.paths)]
     shared = Path(os.path.commonpath([run.path.parent for run in runs]))
     output = options.output or shared
     output.mkdir(parents=True, exist_ok=True)
@@ -71,12 +77,12 @@ def main() -> None:
     console = Console()
     if not console.is_terminal:
         console.width = 500  # a file or a pipe: no line is folded
-    columns, gone = columns_of(records, keys, console.width)
-    console.print(as_table(records, columns))
+    table, hidden = table_of(records, keys, console)
+    console.print(table)
     write_csv(output / "compare.csv", records, keys)
-    (output / "compare.json").write_text(json.dumps(records, indent=2) + "\n")
+    write_json(output / "compare.json", records)
     for line in (
-        *remarks(records, columns, gone),
+        *remarks(records, hidden),
         best_line(runs, chosen, options.max_l0),
         f"wrote {output / 'compare.csv'}, {output / 'compare.json'}",
         plot(output / "compare.html", records),
@@ -85,7 +91,7 @@ def main() -> None:
 
 
 def describe(runs: list[Run], shared: Path) -> list[dict[str, Any]]:
-    """All that is shown of each run, as plain values."""
+    """Everything that is shown of each run, as plain values."""
     keys, on_frontier, stable = varying(runs), {run.path for run in frontier(runs)}, stability(runs, COSINE)
     return [
         {
@@ -103,57 +109,57 @@ def describe(runs: list[Run], shared: Path) -> list[dict[str, Any]]:
     ]
 
 
-def columns_of(
-    records: list[dict[str, Any]], keys: list[str], width: int
-) -> tuple[dict[str, list[str]], list[str]]:
-    """Cells by column, without the figures that no run has; and the columns for which ``width`` is too
-    narrow."""
-    stable = [f" ({record['seeds']} seeds)" if record["seeds"] else "" for record in records]
+def table_of(records: list[dict[str, Any]], keys: list[str], console: Console) -> tuple[Table, list[str]]:
+    """A line per run, and the columns hidden because the terminal is too narrow for them."""
     columns = {"run": [record["run"] + " *" * record["frontier"] for record in records]}
     columns |= {key: [shown(record["settings"][key]) for record in records] for key in keys}
     columns |= {SHORT.get(name, name): [shown(record[name]) for record in records] for name in METRICS}
-    columns |= {
-        "stability": [
-            shown(record["stability"]) + seeds for record, seeds in zip(records, stable, strict=True)
-        ]
+    seeds = [f" ({record['seeds']} seeds)" if record["seeds"] else "" for record in records]
+    columns["stability"] = [shown(r["stability"]) + text for r, text in zip(records, seeds, strict=True)]
+    columns["status"] = [record["status"] for record in records]
+    columns = {
+        name: cells for name, cells in columns.items() if name not in HIDDEN_FIRST or set(cells) != {"-"}
     }
-    columns |= {"status": [record["status"] for record in records]}
-    columns = {name: cells for name, cells in columns.items() if name not in DROPPED or set(cells) != {"-"}}
-    droppable = [name for name in (*DROPPED, *reversed(keys)) if name in columns]
-    gone = []
-    while droppable and sum(max(map(len, (name, *cells))) + GAP for name, cells in columns.items()) > width:
-        gone.append(droppable.pop(0))
-        del columns[gone[-1]]
-    return columns, gone
+    can_hide = [name for name in (*HIDDEN_FIRST, *reversed(keys)) if name in columns]
+    hidden: list[str] = []
+    while True:
+        table = Table(box=SIMPLE_HEAD, pad_edge=False)
+        for name in columns:
+            justify = "left" if name in ("run", "status") else "right"
+            table.add_column(name, no_wrap=True, justify=justify)  # type: ignore[arg-type]
+        for record, *cells in zip(records, *columns.values(), strict=True):
+            style = STYLES.get(record["status"], "bold" if record["frontier"] else "")
+            table.add_row(*(Text(cell, style=style) for cell in cells))
+        wide = console.options.update(width=10_000)
+        if not can_hide or Measurement.get(console, wide, table).maximum <= console.width:
+            return table, hidden
+        hidden.append(can_hide.pop(0))
+        del columns[hidden[-1]]
 
 
-def as_table(records: list[dict[str, Any]], columns: dict[str, list[str]]) -> Table:
-    """A line a run."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for name in columns:
-        table.add_column(name, no_wrap=True, justify="left" if name in ("run", "status") else "right")
-    for record, *cells in zip(records, *columns.values(), strict=True):
-        style = STYLES.get(record["status"], "bold" if record["frontier"] else "")
-        table.add_row(*(Text(cell, style=style) for cell in cells))
-    return table
-
-
-def remarks(records: list[dict[str, Any]], columns: dict[str, list[str]], gone: list[str]) -> list[str]:
-    """What the table does not say: why runs are not finished, what its marks mean, which columns it lacks."""
-    found = [
+def remarks(records: list[dict[str, Any]], hidden: list[str]) -> list[str]:
+    """Lines below the table: why runs are not finished, what marks mean, which columns are hidden."""
+    lines = [
         f"{record['run']}: {record['status']}: {record['reason']}" for record in records if record["reason"]
     ]
-    found += [FRONTIER] * any(record["frontier"] for record in records) + [STABILITY] * (
-        "stability" in columns
-    )
-    return found + [f"too narrow for {', '.join(gone)}: in compare.csv"] * bool(gone)
+    if any(record["frontier"] for record in records):
+        lines.append("* on the frontier: no run has a higher r2 with as few nonzeros.")
+    if any(record["stability"] is not None for record in records):
+        lines.append(
+            f"stability: share of atoms with a partner of cosine above {COSINE}, mean over pairs of seeds."
+        )
+    if hidden:
+        lines.append(f"columns hidden to fit the terminal: {', '.join(hidden)} (all are in compare.csv)")
+    return lines
 
 
 def shown(value: Any) -> str:
+    """A value as people read it."""
     return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def write_csv(path: Path, records: list[dict[str, Any]], keys: list[str]) -> None:
+    """Write one line per run, with the settings that vary."""
     columns = ["run", *keys, *METRICS, "stability", "seeds", "frontier", "status", "reason", "path"]
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns, extrasaction="ignore")
@@ -162,25 +168,23 @@ def write_csv(path: Path, records: list[dict[str, Any]], keys: list[str]) -> Non
 
 
 def best_line(runs: list[Run], chosen: Run | None, max_l0: float) -> str:
+    """Name the best run, or the sparsest if none has so few nonzeros."""
     limit = "" if max_l0 == math.inf else f" with l0 <= {max_l0:g}"
     if chosen is not None:
         return f"best r2{limit}: {chosen.r2:.4g} at l0 {chosen.l0:.4g}  run={chosen.path}"
-    fewest = next(iter(frontier(runs)), None)
-    return f"no finished run{limit}" + (
-        f"; the fewest nonzeros are {fewest.l0:.4g}, in {fewest.path}" if fewest else ""
-    )
+    sparsest = next(iter(frontier(runs)), None)
+    text = f"; the fewest nonzeros are {sparsest.l0:.4g}, in {sparsest.path}" if sparsest else ""
+    return f"no finished run{limit}{text}"
 
 
 def plot(path: Path, records: list[dict[str, Any]]) -> str:
-    """r2 against l0, the frontier joined, on one page that needs no network; returns what to tell the
-    user."""
-    finished = sorted(
-        (record for record in records if record["status"] == "finished"), key=lambda record: record["l0"]
-    )
+    """Plot r2 against l0 with the frontier joined, on a page that opens offline; return a line to print."""
+    finished = [record for record in records if record["status"] == "finished"]
+    finished.sort(key=lambda record: record["l0"])
     if not finished:
         return "no plot: no run is finished"
     if find_spec("plotly") is None:
-        return "no plot: it needs pip install -e '.[report]'"
+        return "no plot: it needs pip install 'seminmf-lightning[report]'"
     import plotly.graph_objects as go
 
     figure = go.Figure()
@@ -196,36 +200,35 @@ def plot(path: Path, records: list[dict[str, Any]]) -> str:
             line={"shape": "hv"},  # a run reaches its r2 with any larger number of nonzeros
             x=[record["l0"] for record in points],
             y=[record["r2"] for record in points],
-            text=[hover(record) for record in points],
+            text=[hover_text(record) for record in points],
             hovertemplate="%{text}<br>l0 %{x:.4g}, r2 %{y:.4g}<extra></extra>",
         )
     figure.update_layout(
-        title="r2 against nonzeros a row",
-        xaxis={"title": "l0, mean nonzeros a row"} | log_axis(finished),
+        title="r2 against nonzeros per row",
+        xaxis={"title": "l0, mean nonzeros per row"} | log_axis(finished),
         yaxis={"title": "r2"},
         template="plotly_white",
         legend={
             "orientation": "h",
             "y": 1.02,
             "yanchor": "bottom",
-        },  # above, so that a phone has the width for the plot
+        },  # above: a phone has the width for the plot
     )
-    path.write_text(
-        PAGE.format(plot=figure.to_html(full_html=False, include_plotlyjs=True)), encoding="utf-8"
-    )
+    content = PAGE.format(plot=figure.to_html(full_html=False, include_plotlyjs=True))
+    path.write_text(content, encoding="utf-8")
     return f"plot  {path}"
 
 
 def log_axis(finished: list[dict[str, Any]]) -> dict[str, Any]:
-    """Of nonzeros, with powers of two where there are some in range."""
+    """A logarithmic axis of nonzeros, with ticks at powers of two if at least two are in range."""
     low, high = finished[0]["l0"], finished[-1]["l0"]
     if low <= 0:
         return {}
-    return {"type": "log"} | (
-        {"tickvals": POWERS} if sum(low <= power <= high for power in POWERS) > 1 else {}
-    )
+    ticks = {"tickvals": POWERS} if sum(low <= power <= high for power in POWERS) > 1 else {}
+    return {"type": "log"} | ticks
 
 
-def hover(record: dict[str, Any]) -> str:
+def hover_text(record: dict[str, Any]) -> str:
+    """Name and settings of a run, escaped."""
     settings = [html.escape(f"{key}={shown(value)}") for key, value in record["settings"].items()]
     return "<br>".join([f"<b>{html.escape(record['run'])}</b>", *settings])

@@ -1,8 +1,6 @@
-"""What the processes of a run agree on before Hydra starts: its name, which of them is the first, where
-scripts are.
+"""What the processes of a run agree on before Hydra starts: its name, and which process is the first.
 
-Launchers tell their processes about each other in environment variables: Lightning's own, torchrun's,
-SLURM's.
+Launchers describe their processes in environment variables: Lightning's own, torchrun's, SLURM's.
 """
 
 from __future__ import annotations
@@ -12,25 +10,29 @@ from datetime import datetime
 
 
 def set_run_id() -> None:
-    """Set ``$SEMINMF_RUN_ID``, from which directories are named, to one value in all processes on all
-    machines.
+    """Set ``$SEMINMF_RUN_ID``, which names directories, to one value in all processes on all machines.
 
-    A value that is there already stays: children inherit it.  Tasks of ``srun`` take the number of their job,
-    which a requeue keeps; workers of torchrun what the first of them proposes, which a restart keeps.
+    A value that is set already stays: child processes inherit it.  Tasks of ``srun`` use the number of their
+    job, which a requeue keeps; workers of torchrun what the first of them proposes, which a restart keeps.
     """
     if "SEMINMF_RUN_ID" in os.environ:
         return
     now = datetime.now()
     name = now.strftime("%Y-%m-%d/%H-%M-%S-") + f"{now.microsecond // 1000:03d}"
-    if "SLURM_STEP_ID" in os.environ and os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
+    if in_srun():
         name = f"slurm-{os.environ['SLURM_JOB_ID']}"
     elif "TORCHELASTIC_RUN_ID" in os.environ:
-        name = _agreed("seminmf_run_id", name)
+        name = _first_proposal("seminmf_run_id", name)
     os.environ["SEMINMF_RUN_ID"] = name
 
 
-def _agreed(key: str, proposal: str) -> str:
-    """The first proposal for ``key`` to reach the store that torchrun keeps for all its workers.
+def in_srun() -> bool:
+    """Whether this process is a task of ``srun``, not a shell or batch script inside an allocation."""
+    return "SLURM_STEP_ID" in os.environ and os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive")
+
+
+def _first_proposal(key: str, proposal: str) -> str:
+    """Return the first proposal for ``key`` that reached the store which torchrun keeps for all its workers.
 
     Raises:
         RuntimeError: there is no such store.
@@ -39,7 +41,7 @@ def _agreed(key: str, proposal: str) -> str:
         raise RuntimeError(
             "this torchrun keeps no store for its workers: set SEMINMF_RUN_ID to one value on every node"
         )
-    from torch.distributed import TCPStore  # scripts that only compare files do without torch
+    from torch.distributed import TCPStore  # commands that only compare files do without torch
 
     store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
     return store.compare_set(key, "", proposal).decode()
@@ -49,3 +51,12 @@ def is_first_process() -> bool:
     """Whether this is the process of rank 0, as far as its launcher says."""
     names = ("RANK",) if "RANK" in os.environ else ("LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
     return not any(int(os.environ.get(name, 0)) for name in names)
+
+
+def rank_and_world() -> tuple[int, int]:
+    """Number of this process and how many there are, under torchrun or srun; (0, 1) without either."""
+    if "RANK" in os.environ:
+        return int(os.environ["RANK"]), int(os.environ.get("WORLD_SIZE", 1))
+    if in_srun():
+        return int(os.environ["SLURM_PROCID"]), int(os.environ["SLURM_NTASKS"])
+    return 0, 1

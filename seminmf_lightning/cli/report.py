@@ -1,7 +1,7 @@
-"""See what was learned:  python scripts/report.py run=<run>
+"""Write a page of the concepts of a run.
 
-Writes one HTML file that opens offline: figures, and each concept with its strongest examples at both poles.
-Every key is in configs/report.yaml.
+The page is one HTML file that opens offline: metrics, and each concept with its strongest examples of both
+signs.
 """
 
 from __future__ import annotations
@@ -9,35 +9,36 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-import hydra
 from omegaconf import DictConfig
 
 from seminmf_lightning import SemiNMFModule
-from seminmf_lightning.cli.build import build_data, choose_device, data_of_run, quieten, register_schemas
+from seminmf_lightning.cli.build import build_data, choose_device, data_of_run, quieten, say
+from seminmf_lightning.cli.run_directory import folder_of, refuse_unwritable
 from seminmf_lightning.core.checks import real_number, whole_number
 from seminmf_lightning.core.commands import command
 from seminmf_lightning.data import ActivationDataModule
 from seminmf_lightning.explain import ReportOptions, make_report, require_libraries
 from seminmf_lightning.io.atomic import whole_file
 
-register_schemas()
+EXAMPLES = (
+    "run=RUN",
+    "run=RUN max_concepts=100 examples=16 output=page.html",
+    "run=RUN data=shards data.path=harvests/vision_demo",
+)
 
 
-@hydra.main(version_base="1.3", config_path="pkg://seminmf_lightning.configs", config_name="report")
-def main(cfg: DictConfig) -> None:
-    quieten()
-    report(cfg)
-
-
-def report(cfg: DictConfig) -> Path:
+def main(cfg: DictConfig) -> Path:
     """Write the page and return its path."""
+    quieten()
     require_libraries()
     for name, least in (("examples", 1), ("max_concepts", 0), ("batch_rows", 1)):
         whole_number(name, cfg[name], least)
     real_number("max_mb", cfg.max_mb, 0)
     device = choose_device(cfg.device)
     began, run = time.monotonic(), Path(cfg.run)
+    path = Path(cfg.output or folder_of(run) / "report.html")
     module = SemiNMFModule.from_run(run).eval()
+    refuse_unwritable(path.parent, "output")
     data = build_data(cfg.data if cfg.data is not None else data_of_run(run))
     if not isinstance(data, ActivationDataModule):
         raise ValueError(
@@ -47,10 +48,9 @@ def report(cfg: DictConfig) -> Path:
     data.prepare_data()
     options = ReportOptions(cfg.examples, cfg.max_concepts, cfg.max_mb, cfg.batch_rows)
     content = make_report(module.to(device), data, run, options)
-    path = Path(cfg.output or (run if run.is_dir() else run.parent) / "report.html")
     with whole_file(path, f"make room and run `{command('report')}` again") as partial:
         partial.write_text(content, encoding="utf-8")
     if data.skipped_rows:
-        print(f"skipped {len(data.skipped_rows):,} rows with NaN or Inf")
-    print(f"report  {path} ({path.stat().st_size / 2**20:.1f} MB, {time.monotonic() - began:.1f} s)")
+        say(f"skipped {len(data.skipped_rows):,} rows with NaN or Inf")
+    say(f"report  {path} ({path.stat().st_size / 2**20:.1f} MB, {time.monotonic() - began:.1f} s)")
     return path

@@ -1,43 +1,79 @@
-"""The directory of a run: whose it is, what it says of a run that fails or goes on, how it is found again."""
+"""Files that commands write: the directory of a run, its settings, metrics and failures, single results."""
 
 from __future__ import annotations
 
+import json
 import shutil
+import tempfile
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from seminmf_lightning.cli.launch import is_first_process
+from seminmf_lightning.core.commands import command
 from seminmf_lightning.dictionary_file import FILE_NAME
-from seminmf_lightning.io.atomic import full_disk_explained
+from seminmf_lightning.explain.runs import METRICS_FILE
+from seminmf_lightning.io.atomic import full_disk_explained, whole_file
+
+
+def folder_of(run: str | Path) -> Path:
+    """The run directory; of a dictionary file given in place of one, its folder."""
+    return Path(run) if Path(run).is_dir() else Path(run).parent
+
+
+def refuse_unwritable(folder: Path, key: str) -> None:
+    """Raise PermissionError if no file can be made in ``folder``; ``key`` is the setting that changes it."""
+    folder = folder.absolute()
+    existing = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
+    try:
+        tempfile.TemporaryFile(dir=existing).close()
+    except OSError as error:
+        raise PermissionError(
+            f"cannot write to {existing} ({error.strerror}): run the command in a folder of yours, "
+            f"or give {key}=..."
+        ) from error
+
+
+def refuse_to_overwrite(output: Path, overwrite: bool) -> None:
+    """Raise FileExistsError if the file exists and may not be replaced."""
+    if is_first_process():
+        if output.exists() and not overwrite:
+            raise FileExistsError(
+                f"{output} exists; choose another with output=..., or replace it with overwrite=true"
+            )
+        refuse_unwritable(output.parent, "output")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON, whole or not at all."""
+    with whole_file(path, "make room and run the same command again") as partial:
+        partial.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def refuse_other_run(run_dir: Path, ckpt_path: str | None) -> None:
-    """Raise FileExistsError if the directory holds a run, unless it is that run which goes on."""
-    checkpoints = sorted(path.relative_to(run_dir) for path in run_dir.glob("checkpoints/*.ckpt"))
-    found = [
-        *map(str, checkpoints),
-        *(name for name in (FILE_NAME, "metrics.json") if (run_dir / name).exists()),
-    ]
-    if not found:
+    """Raise FileExistsError if the directory holds a run, unless ``ckpt_path`` resumes that run."""
+    files = [str(path.relative_to(run_dir)) for path in sorted(run_dir.glob("checkpoints/*.ckpt"))]
+    files += [name for name in (FILE_NAME, METRICS_FILE) if (run_dir / name).exists()]
+    if not files:
         return
     if ckpt_path is not None:
         refuse_unless_file(ckpt_path)
         if Path(ckpt_path).resolve().is_relative_to(run_dir.resolve()):
             return
     raise FileExistsError(
-        f"{run_dir} holds a run already ({', '.join(found)}); choose another hydra.run.dir, "
+        f"{run_dir} holds a run already ({', '.join(files)}); choose another hydra.run.dir, "
         f"or resume it with ckpt_path={run_dir / 'checkpoints' / 'last.ckpt'} if that is whole"
     )
 
 
 def refuse_unless_file(ckpt_path: str) -> None:
-    """Raise FileNotFoundError where there is no checkpoint to resume."""
+    """Raise FileNotFoundError if there is no checkpoint to resume."""
     if not Path(ckpt_path).is_file():
         raise FileNotFoundError(
             f"ckpt_path={ckpt_path!r} is not a file; a run keeps its own in <run>/checkpoints/last.ckpt"
@@ -46,38 +82,37 @@ def refuse_unless_file(ckpt_path: str) -> None:
 
 @contextmanager
 def finished_run_kept(run_dir: Path) -> Iterator[None]:
-    """Put aside what a finished run says of itself while it goes on, and back if that fails before it has
-    changed a thing."""
+    """Move metrics.json and .hydra/ aside while a finished run resumes; restore them if it fails early."""
     if not is_first_process():
         yield
         return
-    aside = {run_dir / name: run_dir / f"{name}.previous" for name in ("metrics.json", ".hydra")}
-    before, finished = _changed(run_dir), (run_dir / "metrics.json").is_file()
+    previous = {run_dir / name: run_dir / f"{name}.previous" for name in (METRICS_FILE, ".hydra")}
+    before, finished = _modification_times(run_dir), (run_dir / METRICS_FILE).is_file()
     if finished:
-        for file, previous in aside.items():
-            if file.exists():
-                _remove(previous)
-                file.replace(previous)
+        for path, aside in previous.items():
+            _replace(path, aside)
     try:
         yield
     except Exception:
-        if finished and _changed(run_dir) == before:
-            for file, previous in aside.items():
-                if previous.exists():
-                    _remove(file)
-                    previous.replace(file)
+        if finished and _modification_times(run_dir) == before:
+            for path, aside in previous.items():
+                _replace(aside, path)
         raise
-    for previous in aside.values():
-        _remove(previous)
+    for aside in previous.values():
+        _remove(aside)
 
 
-def _changed(run_dir: Path) -> list[int]:
-    """When the files that a run is made of were written."""
-    return [
-        path.stat().st_mtime_ns
-        for path in (run_dir / FILE_NAME, *sorted(run_dir.glob("checkpoints/*")))
-        if path.exists()
-    ]
+def _modification_times(run_dir: Path) -> list[int]:
+    """Modification times of the dictionary and the checkpoints."""
+    files = (run_dir / FILE_NAME, *sorted(run_dir.glob("checkpoints/*")))
+    return [file.stat().st_mtime_ns for file in files if file.exists()]
+
+
+def _replace(path: Path, target: Path) -> None:
+    """Move a file or folder, if it exists, over another."""
+    if path.exists():
+        _remove(target)
+        path.replace(target)
 
 
 def _remove(path: Path) -> None:
@@ -89,8 +124,7 @@ def _remove(path: Path) -> None:
 
 @contextmanager
 def failure_kept(path: Path) -> Iterator[None]:
-    """Write why the run failed, for ``scripts/compare.py``; a run that is resumed forgets its last
-    failure."""
+    """Write to ``path`` why a run failed, for the command ``compare``; a resumed run removes it first."""
     path.unlink(missing_ok=True)
     try:
         with full_disk_explained(path.parent, "make room and resume the run from its last checkpoint"):
@@ -98,29 +132,42 @@ def failure_kept(path: Path) -> Iterator[None]:
     except Exception as error:
         with suppress(OSError):  # the disk may be full
             path.parent.mkdir(parents=True, exist_ok=True)
-            with open(path, "x") as file:  # of several processes the first: the others fail because it did
+            with open(path, "x") as file:  # the first of several processes: the others fail because it did
                 file.write("".join(traceback.format_exception_only(error)))
         raise
 
 
 def write_settings(folder: Path, cfg: DictConfig) -> None:
-    """What Hydra was told and made of it, in the files that Hydra itself would write before anybody has
-    looked."""
-    told = HydraConfig.get()
+    """Write the config and the overrides, in the files that Hydra would write before a run is checked."""
+    hydra = HydraConfig.get()
     folder.mkdir(parents=True, exist_ok=True)
     for name, node in (
         ("config", cfg),
-        ("hydra", OmegaConf.create({"hydra": told})),
-        ("overrides", told.overrides.task),
+        ("hydra", OmegaConf.create({"hydra": hydra})),
+        ("overrides", hydra.overrides.task),
     ):
         (folder / f"{name}.yaml").write_text(OmegaConf.to_yaml(node))
 
 
-def same_place() -> str:
-    """What sends this command to the same directories once more."""
-    told = HydraConfig.get()
-    return (
-        f"hydra.sweep.dir={told.sweep.dir}"
-        if told.mode == RunMode.MULTIRUN
-        else f"hydra.run.dir={told.run.dir}"
-    )
+def same_directory() -> str:
+    """The override that sends the same command to the same directory again."""
+    hydra = HydraConfig.get()
+    if hydra.mode == RunMode.MULTIRUN:
+        return f"hydra.sweep.dir={hydra.sweep.dir}"
+    return f"hydra.run.dir={hydra.run.dir}"
+
+
+def sweeping() -> bool:
+    """Whether this run is a job of a sweep."""
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def next_commands(*lines: str) -> list[str]:
+    """Last lines of a command: what to type next.  Each line is ``<command> <arguments>``.
+
+    >>> print(*next_commands("train data=shards", "report run=r"), sep="\\n")
+    next  seminmf train data=shards
+          seminmf report run=r
+    """
+    typed = [f"{command(name)} {arguments}" for name, _, arguments in (line.partition(" ") for line in lines)]
+    return [("next  " if number == 0 else "      ") + line for number, line in enumerate(typed)]

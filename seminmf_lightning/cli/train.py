@@ -1,6 +1,7 @@
-"""Train a nonnegative dictionary:  python scripts/train.py solver=pgd l1_penalty=0.1
+"""Train a dictionary of concepts.
 
-Every key is in configs/train.yaml and the groups beside it; ``--help`` lists them.
+Writes a run directory: checkpoints, dictionary.safetensors, metrics.json, TensorBoard logs, the settings in
+.hydra/.  metrics.json is measured on the held-out rows, or on the training rows when data.val_fraction=0.
 """
 
 from __future__ import annotations
@@ -10,12 +11,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import hydra
 from lightning import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig
-from rich.console import Console
-from rich.table import Table
 
 from seminmf_lightning import SemiNMFModule
 from seminmf_lightning.cli.build import (
@@ -24,42 +22,49 @@ from seminmf_lightning.cli.build import (
     build_module,
     build_trainer,
     plain,
-    register_schemas,
+    say,
+    show_metrics,
 )
 from seminmf_lightning.cli.launch import is_first_process, set_run_id
-from seminmf_lightning.cli.results import write_json
 from seminmf_lightning.cli.run_directory import (
     failure_kept,
     finished_run_kept,
+    next_commands,
     refuse_other_run,
     refuse_unless_file,
-    same_place,
+    same_directory,
+    write_json,
     write_settings,
 )
 from seminmf_lightning.core.checks import one_of
 from seminmf_lightning.data.build import named, refuse_secrets
 from seminmf_lightning.dictionary_file import FILE_NAME
-from seminmf_lightning.explain.runs import ERROR_FILE
+from seminmf_lightning.explain.runs import ERROR_FILE, METRICS_FILE
 from seminmf_lightning.metrics import MEANINGS, described
 from seminmf_lightning.training.callbacks.standard import SaveDictionary
 from seminmf_lightning.training.checkpoint_io import newest_whole
 from seminmf_lightning.training.preemption import Preempted
 
-set_run_id()
-register_schemas()
+EXAMPLES = (
+    "solver=pgd l1_penalty=0.1",
+    "data=npy data.path=acts.npy nb_concepts=256",
+    "-m solver=pgd,hals l1_penalty=0,0.05,0.1",
+    "trainer=ddp trainer.devices=2 trainer.accelerator=cpu",
+)
+
+set_run_id()  # before Hydra names the directory
 
 
-@hydra.main(version_base="1.3", config_path="pkg://seminmf_lightning.configs", config_name="train")
 def main(cfg: DictConfig) -> float | list[float]:
     run_dir = Path(cfg.run_dir)
     cfg.data = named(plain(cfg.data))
     if cfg.ckpt_path == "auto":
-        if (figures := run_dir / "metrics.json").is_file():
-            print(f"{run_dir} is finished already: {figures}")
-            return optimized(json.loads(figures.read_text()), cfg)
-        found = newest_whole(run_dir / "checkpoints")
-        cfg.ckpt_path = None if found is None else str(found)
-    if is_first_process():  # the others come when it may have begun to write
+        if (metrics := run_dir / METRICS_FILE).is_file():
+            print(f"{run_dir} is finished already: {metrics}")
+            return optimized(json.loads(metrics.read_text()), cfg)
+        checkpoint = newest_whole(run_dir / "checkpoints")
+        cfg.ckpt_path = None if checkpoint is None else str(checkpoint)
+    if is_first_process():  # the others arrive when it may have begun to write
         refuse_other_run(run_dir, cfg.ckpt_path)
         refuse_secrets(cfg.data)
     with finished_run_kept(run_dir), failure_kept(run_dir / ERROR_FILE):
@@ -71,13 +76,12 @@ def main(cfg: DictConfig) -> float | list[float]:
             return train(cfg)
         except Preempted:
             if is_first_process():
-                print(f"to go on, give the same command again with {same_place()} ckpt_path=auto", flush=True)
+                print(f"to resume, type the same command with {same_directory()} ckpt_path=auto", flush=True)
             raise
 
 
 def train(cfg: DictConfig) -> float | list[float]:
-    """Train, write the run directory, and return the ``optimized_metric`` on the held-out rows, for
-    sweepers."""
+    """Train, write the run directory, and return ``optimized_metric`` for sweepers."""
     began = time.monotonic()
     run_dir, to_optimize = Path(cfg.run_dir), plain(cfg.optimized_metric)
     for name in to_optimize if isinstance(to_optimize, list) else [to_optimize]:
@@ -89,7 +93,7 @@ def train(cfg: DictConfig) -> float | list[float]:
     trainer.fit(module, data, ckpt_path=cfg.ckpt_path, weights_only=True)
     trainer.validate(module, data, verbose=False, weights_only=True)
 
-    figures: dict[str, Any] = module.figures | {
+    metrics: dict[str, Any] = module.figures | {
         "optimality_gap": module.optimality_gap(),
         "rows_seen": module.rows_seen,
         "seconds": round(time.monotonic() - began, 3),
@@ -97,42 +101,38 @@ def train(cfg: DictConfig) -> float | list[float]:
     skipped = getattr(data, "skipped_rows", None)
     if trainer.is_global_zero:
         if skipped is not None:
-            figures["rows_skipped"] = len(skipped)
-        write_results(run_dir, figures, module, data, trainer)
+            metrics["rows_skipped"] = len(skipped)
+        write_results(run_dir, metrics, module, data, trainer)
         if skipped is not None and len(skipped):
-            Console().print(skipped.summary(), soft_wrap=True, markup=False, highlight=False)
-    return optimized(figures, cfg)
+            say(skipped.summary())
+        say(*next_steps(run_dir, trainer))
+    return optimized(metrics, cfg)
 
 
-def optimized(figures: dict[str, Any], cfg: DictConfig) -> float | list[float]:
-    """What a sweeper is told."""
+def optimized(metrics: dict[str, Any], cfg: DictConfig) -> float | list[float]:
+    """The values that a sweeper optimises."""
     names = plain(cfg.optimized_metric)
-    return [figures[name] for name in names] if isinstance(names, list) else figures[names]
+    return [metrics[name] for name in names] if isinstance(names, list) else metrics[names]
 
 
 def write_results(
-    run_dir: Path, figures: dict[str, Any], module: SemiNMFModule, data: Any, trainer: Trainer
+    run_dir: Path, metrics: dict[str, Any], module: SemiNMFModule, data: Any, trainer: Trainer
 ) -> None:
-    """``metrics.json``, the hyperparameters tab, the table, and what to type next."""
-    write_json(run_dir / "metrics.json", figures)
-    numbers = {f"final/{name}": value for name, value in figures.items() if value is not None}
+    """Write ``metrics.json`` and the hyperparameters tab, and print the table."""
+    write_json(run_dir / METRICS_FILE, metrics)
+    numbers = {f"final/{name}": value for name, value in metrics.items() if value is not None}
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.log_hyperparams(dict(module.hparams), numbers)
         logger.finalize("success")
-
     concepts, features = module.dictionary.shape
     rows = "training rows" if getattr(data, "val_fraction", None) == 0 else "held-out rows"
-    table = Table(
-        "figure", "value", "meaning", title=f"{concepts} concepts x {features} features, measured on {rows}"
-    )
-    for row in described(figures):
-        table.add_row(*row)
-    console = Console()
-    console.print(table)
-    for line in (
-        f"run   {run_dir}",
-        f"next  tensorboard --logdir {run_dir}",
-        f"      python scripts/encode.py run={run_dir} data=npy data.path=<new rows>.npy",
-    ):
-        console.print(line, soft_wrap=True, markup=False, highlight=False)
+    show_metrics(described(metrics), f"{concepts} concepts x {features} features, measured on {rows}")
+
+
+def next_steps(run_dir: Path, trainer: Trainer) -> list[str]:
+    """The last lines on the screen."""
+    lines = [f"run   {run_dir}"]
+    if any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers):
+        lines.append(f"logs  tensorboard --logdir {run_dir}")
+    return lines + next_commands(f"report run={run_dir}", f"encode run={run_dir} data=npy data.path=NEW.npy")

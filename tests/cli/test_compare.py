@@ -21,14 +21,13 @@ def sweep(tmp_path: Path) -> Path:
     return write_sweep(tmp_path / "sweep")
 
 
-def test_the_script_shows_broken_runs_and_needs_no_plotly(
+def test_it_shows_broken_runs_and_needs_no_plotly(
     sweep: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from seminmf_lightning.cli import compare
 
-    monkeypatch.setattr("sys.argv", ["compare.py", str(sweep), "--max-l0", "5"])
     monkeypatch.setattr(compare, "find_spec", lambda name: None)
-    compare.main()
+    compare.main([str(sweep), "--max-l0", "5"])
     shown = capsys.readouterr().out
     for words in (
         "no rows",
@@ -44,9 +43,8 @@ def test_the_script_shows_broken_runs_and_needs_no_plotly(
     assert len(records) == 10
     assert records[6]["r2"] is None
     assert not (sweep / "compare.html").exists()
-    monkeypatch.setattr("sys.argv", ["compare.py", "nowhere"])
-    with pytest.raises(SystemExit):
-        compare.main()
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        compare.main(["nowhere"])
 
 
 @pytest.mark.parametrize("keys", [1, 4])
@@ -62,14 +60,15 @@ def test_the_table_is_readable_at_any_width(
         names.append(f"some.other_setting{number}")
         for record in records:
             record["settings"][names[-1]] = 10**number
-    columns, gone = compare.columns_of(records, names, width)
-    Console(width=width).print(compare.as_table(records, columns))
+    console = Console(width=width)
+    table, hidden = compare.table_of(records, names, console)
+    console.print(table)
     shown = capsys.readouterr().out
     assert "…" not in shown
     assert max(map(len, shown.splitlines())) <= width
     head, *lines = [line.split() for line in shown.splitlines() if line.strip(" ─")]
     assert {"run", "r2", "l0", "status"} <= set(head)
-    assert set(head) | set(gone) == {
+    assert set(head) | set(hidden) == {
         "run",
         *names,
         "r2",
@@ -80,13 +79,13 @@ def test_the_table_is_readable_at_any_width(
         "status",
     }  # no run has a gap
     assert [line[-1] for line in lines] == [run.status for run in runs]
-    told = compare.remarks(records, columns, gone)
-    assert all(any(run.reason in line for line in told) for run in runs)
-    assert any(", ".join(gone) in line for line in told)
+    lines = compare.remarks(records, hidden)
+    assert all(any(run.reason in line for line in lines) for run in runs)
+    assert any(", ".join(hidden) in line for line in lines)
 
 
 def test_names_are_shown_as_they_are_in_the_plot(tmp_path: Path) -> None:
-    pytest.importorskip("plotly", reason="pip install -e '.[report]'")
+    pytest.importorskip("plotly", reason="the extra report is not installed")
     from seminmf_lightning.cli import compare
 
     nasty = '<b onclick=x>&"'
@@ -108,7 +107,7 @@ def test_names_are_shown_as_they_are_in_the_plot(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_sweep_is_compared(script, npy: Path, tmp_path: Path) -> None:
-    pytest.importorskip("plotly", reason="pip install -e '.[report]'")
+    pytest.importorskip("plotly", reason="the extra report is not installed")
     sweep = tmp_path / "sweep"
     swept = script(
         "train", "-m", "l1_penalty=0.05,0.2", "nb_concepts=8,700", "seed=0,1", "solver=pgd", "data=npy",

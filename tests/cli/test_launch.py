@@ -141,9 +141,6 @@ def test_two_tasks_of_slurm_equal_one_process_in_one_directory(script, npy: Path
 
 
 def test_trainer_slurm_says_what_it_misses(monkeypatch: pytest.MonkeyPatch) -> None:
-    from seminmf_lightning.cli import build as assemble
-
-    assemble.register_schemas()
     monkeypatch.setattr(os, "environ", environment())
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
         cfg = compose("train", overrides=["trainer=slurm"])

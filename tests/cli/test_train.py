@@ -56,7 +56,7 @@ def test_a_run_directory_holds_what_it_should(script, npy: Path, tmp_path: Path,
     assert (figures["optimality_gap"] is None) == (penalty > 0)
     assert (run / "checkpoints" / "last.ckpt").is_file()
     assert (run / ".hydra" / "config.yaml").is_file()
-    assert "scripts/encode.py run=" in done.stdout
+    assert "scripts/report.py run=" in done.stdout
     found: set[str] = set()
     for file in (run / "tensorboard").glob("events*"):
         events = EventAccumulator(str(file), size_guidance={"scalars": 0})

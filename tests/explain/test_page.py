@@ -60,7 +60,7 @@ def written(run: Path, rows: np.ndarray, *options: str) -> str:
             f"output={run.parent}/page.html",
             *options,
         ]
-        return report.report(compose("report", overrides=overrides)).read_text()
+        return report.main(compose("report", overrides=overrides)).read_text()
 
 
 def tiles(page: str) -> list[dict[str, str]]:

@@ -344,7 +344,7 @@ def evaluated(run: Path, rows: Path, *overrides: str) -> dict[str, Any]:
     """The file that the script writes, which holds what it returns."""
     from seminmf_lightning.cli import evaluate
 
-    figures = evaluate.evaluate(
+    figures = evaluate.main(
         composed("evaluate", f"run={run}", "data=npy", f"data.path={rows}", *overrides)
     )
     assert json.loads((run / "evaluation.json").read_text()) == figures

@@ -392,7 +392,7 @@ def test_a_run_whose_disk_fills_up_is_resumed(tmp_path: Path, npy: Path) -> None
 
 
 def test_other_files_are_whole_or_absent_too(tmp_path: Path) -> None:
-    from seminmf_lightning.cli.results import write_json
+    from seminmf_lightning.cli.run_directory import write_json
 
     path = tmp_path / "dictionary.safetensors"
     with largest_file(2000), pytest.raises(DiskFullError, match=r"dictionary\.safetensors does not fit"):

@@ -1,0 +1,165 @@
+"""The console command ``seminmf``: finds the subcommand, starts Hydra, and reports errors in plain words.
+
+Before the first line is on the screen only the standard library and a YAML reader are imported.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
+
+import yaml
+
+from seminmf_lightning import __version__
+from seminmf_lightning.cli.commands import CONFIGS, Command, find_commands
+from seminmf_lightning.cli.help import help_of, overview
+from seminmf_lightning.cli.launch import is_first_process
+
+BUGS = (AssertionError, AttributeError, LookupError, NameError, RecursionError, ArithmeticError)
+"""Exceptions that no input should cause: their traceback is shown."""
+ONLY_PRINT = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion", "-sc")
+"""Hydra's options that start no job."""
+
+
+def main() -> None:
+    """Run the subcommand named on the command line; without one, list them."""
+    commands, arguments = find_commands(), sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(overview(commands))
+    elif arguments[0] == "--version":
+        print(f"seminmf {__version__}")
+    elif arguments[0] in ("-sc", "--shell-completion"):
+        _complete(commands, arguments)
+    elif (name := arguments[0].replace("_", "-")) in commands:
+        run(name, arguments[1:])
+    else:
+        near = difflib.get_close_matches(name, commands, 1, 0.4)
+        hint = f"did you mean 'seminmf {near[0]}'? " if near else ""
+        _fail(f"'seminmf {arguments[0]}' is no command; {hint}The commands are {', '.join(commands)}", 2)
+
+
+def run(name: str, arguments: Sequence[str] | None = None) -> None:
+    """Run one command with the arguments after its name (default: those of the process).
+
+    An error ends the process with its message alone; ``--debug`` or HYDRA_FULL_ERROR=1 shows the traceback.
+    """
+    command = find_commands()[name]
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if {"-h", "--help"} & set(arguments) and command.config is not None:
+        print(help_of(command, arguments, _option(arguments, "--config-dir", "-cd")))
+        return
+    debug = "--debug" in arguments or os.environ.get("HYDRA_FULL_ERROR") == "1"
+    arguments = _without_flags(command, [argument for argument in arguments if argument != "--debug"])
+    if sys.stderr.isatty() and is_first_process() and not set(arguments) & set(ONLY_PRINT):
+        print(f"seminmf {__version__} {name}: starting", file=sys.stderr, flush=True)
+    try:
+        task = import_module(command.module).main
+        if command.config is None:
+            task(arguments)
+        else:
+            _run_hydra(command, task, arguments)
+    except Exception as error:
+        if debug:
+            raise
+        if isinstance(error, BUGS):
+            traceback.print_exc()
+        _fail(message_of(error))
+
+
+def message_of(error: BaseException) -> str:
+    """What an exception says; of Hydra's wrappers, what their cause says."""
+    if type(error).__name__ == "InstantiationException" and error.__cause__ is not None:
+        return message_of(error.__cause__)
+    text = str(error).strip() or type(error).__name__
+    if type(error).__module__.startswith("hydra.") and error.__cause__ is not None:
+        text = f"{text}\n{error.__cause__}"
+    return text
+
+
+def _fail(message: str, status: int = 1) -> None:
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    sys.exit(status)
+
+
+def _option(arguments: Sequence[str], *names: str) -> str | None:
+    """Value of an option, as ``--name value`` or ``--name=value``."""
+    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
+        name, equals, value = argument.partition("=")
+        if name in names:
+            return value if equals else following
+    return None
+
+
+def _without_flags(command: Command, arguments: list[str]) -> list[str]:
+    """Turn ``--list`` into ``list=true``, for every key whose default is false."""
+    if command.config is None:
+        return arguments
+    root = yaml.safe_load(command.config.read_text(encoding="utf-8"))
+    flags = {f"--{key.replace('_', '-')}": f"{key}=true" for key, value in root.items() if value is False}
+    return [flags.get(argument, argument) for argument in arguments]
+
+
+def _run_hydra(command: Command, task: Callable[[Any], Any], arguments: Sequence[str]) -> None:
+    """Let Hydra compose the config and call ``task`` with it, once or for every job of a sweep.
+
+    Hydra parses ``sys.argv`` without the subcommand.  While a job runs, ``sys.argv`` is again what the user
+    typed: Lightning starts the other processes of ``strategy=ddp`` with it.
+    """
+    import hydra
+
+    assert command.config is not None
+    package = ".".join(["seminmf_lightning", "configs", *command.config.parent.relative_to(CONFIGS).parts])
+    process, typed, parsed = os.getpid(), sys.argv, [sys.argv[0], *arguments]
+
+    @functools.wraps(task)
+    def job(cfg: Any) -> Any:
+        if os.getpid() != process:  # a job that submitit started
+            return task(cfg)
+        with _command_line(typed, None):
+            return task(cfg)
+
+    with _command_line(parsed, "1"):  # 1: Hydra raises errors, which `run` reports
+        hydra.main(version_base="1.3", config_path=f"pkg://{package}", config_name=command.config.stem)(job)()
+
+
+@contextmanager
+def _command_line(arguments: list[str], full_error: str | None) -> Iterator[None]:
+    """Set ``sys.argv`` and $HYDRA_FULL_ERROR for a while."""
+    before = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+
+    def put(arguments: list[str], full_error: str | None) -> None:
+        sys.argv = arguments
+        os.environ.pop("HYDRA_FULL_ERROR", None)
+        if full_error is not None:
+            os.environ["HYDRA_FULL_ERROR"] = full_error
+
+    put(arguments, full_error)
+    try:
+        yield
+    finally:
+        put(*before)
+
+
+def _complete(commands: dict[str, Command], arguments: list[str]) -> None:
+    """Answer the shell: names of subcommands, then what Hydra proposes for the one that is typed."""
+    words = os.environ.get("COMP_LINE", "").split(" ")
+    query = any(argument.startswith("query=") for argument in arguments)
+    if query and len(words) < 3:
+        print(" ".join(name for name in commands if name.startswith(words[-1])))
+        return
+    command = commands.get(words[1] if query else "train")
+    if command is not None and command.config is not None:
+        if query:
+            os.environ["COMP_LINE"] = " ".join([words[0], *words[2:]])
+        _run_hydra(command, lambda cfg: None, arguments)
+
+
+if __name__ == "__main__":
+    main()
