@@ -19,7 +19,7 @@ from torch import Tensor
 from seminmf_lightning.core.checks import real_number, whole_number
 from seminmf_lightning.data.loader import Batch
 from seminmf_lightning.data.splits import RowSet, held_out_groups, shuffled
-from seminmf_lightning.harvest.harvester import Harvester, NormFilter, norm_limits
+from seminmf_lightning.harvest.harvester import Harvester
 from seminmf_lightning.harvest.recipe import HarvestRecipe
 
 COUNTED_EXAMPLES = 4096
@@ -239,9 +239,7 @@ class HarvestDataModule(lightning.LightningDataModule):
         rows = found.rows[layer]
         self._features = rows.values.shape[1]
         if harvester.norm_filter.name != "none":
-            chosen = harvester.norm_filter
-            limits = norm_limits({layer: rows}, chosen.factor)
-            harvester.norm_filter = NormFilter(chosen.name, chosen.factor, limits)
+            harvester.norm_filter = harvester.norm_filter.calibrated({layer: rows})
         counts = np.full(count, len(rows.values) / len(np.unique(rows.origin["example"])))
         if harvester.inputs.kind == "text" and count <= COUNTED_EXAMPLES:
             counts = np.array([self._count(read.items) for read in harvester.read(range(count))], dtype=float)

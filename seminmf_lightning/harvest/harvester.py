@@ -1,98 +1,59 @@
-"""A network shown examples, its layers turned to rows."""
+"""Run a network over examples and turn the outputs of its layers into rows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
 
-from seminmf_lightning.core.checks import one_of, real_number, whole_number
-from seminmf_lightning.harvest.adapters import Feed, Item
-from seminmf_lightning.harvest.inputs import Inputs, Unreadable
+from seminmf_lightning.core.checks import whole_number
+from seminmf_lightning.harvest.adapters import Item
+from seminmf_lightning.harvest.inputs import Inputs
 from seminmf_lightning.harvest.layers import Capture, Layer, LayerOutputs, list_outputs
 from seminmf_lightning.harvest.models import Loaded
+from seminmf_lightning.harvest.norm_filter import NormFilter, row_norms
+from seminmf_lightning.harvest.reading import Read, first_items, pools_of, read_examples
 from seminmf_lightning.harvest.row_selection import Rows, Selector
 
 
-class Read(NamedTuple):
-    """One example as read: its items and record, or why there are none."""
-
-    example: int
-    name: str
-    items: list[Item]
-    record: dict[str, Any]
-    skipped: str | None
-    part: int = 0
-    """Which part of its items these are, where they are many."""
-
-
-@dataclass(frozen=True)
-class NormFilter:
-    """What to do with rows whose norm is far above the median, such as the first token of many language
-    models.
-
-    ``limits`` holds the norm of each layer above which rows are dropped, or scaled down to it.
-    """
-
-    name: str = "none"
-    factor: float = 10.0
-    """Times the median norm of a sample."""
-    limits: dict[str, float] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        one_of("norm_filter", self.name, ("none", "drop", "clip"))
-        real_number("norm_factor", self.factor, 1, exclusive=True)
-
-    def apply(self, layer: Layer, rows: Rows, norms: Tensor) -> tuple[Rows, Tensor, int]:
-        """The rows that are left, their norms, and how many were dropped or clipped."""
-        limit = self.limits.get(str(layer))
-        if self.name == "none" or limit is None:
-            return rows, norms, 0
-        over = norms > limit
-        count = int(over.sum())
-        if not count:
-            return rows, norms, 0
-        if self.name == "drop":
-            return rows.take(np.flatnonzero(~over.cpu().numpy())), norms[~over], count
-        factors = torch.where(over, limit / norms, torch.ones_like(norms))
-        return (
-            Rows((rows.values.float() * factors[:, None]).to(rows.values.dtype), rows.origin),
-            norms.clamp(max=limit),
-            count,
-        )
-
-
 class Harvested(NamedTuple):
-    """Some examples' rows of each layer, in order of example."""
+    """Rows of some examples, for each layer, in the order of the examples."""
 
     rows: dict[Layer, Rows]
     filtered: dict[Layer, int]
-    """How many rows the norm filter touched."""
+    """Number of rows that the norm filter dropped or clipped."""
     norm_sums: dict[Layer, float]
-    """Of the Euclidean norms of the rows."""
+    """Sum of the Euclidean norms of the rows."""
+
+
+class LayerBatch(NamedTuple):
+    """Rows of one layer for one batch, their norms (m,), and how many the norm filter dropped or clipped."""
+
+    rows: Rows
+    norms: Tensor
+    filtered: int
 
 
 @dataclass
 class Harvester:
-    """Runs ``loaded`` over examples of ``inputs`` in batches of ``batch_size`` items, as far as the last of
-    ``layers``."""
+    """Runs a network over examples in batches, no further than the last of ``layers``."""
 
     loaded: Loaded
     inputs: Inputs
     layers: list[Layer]
     selector: Selector
     batch_size: int = 32
+    """Items in one forward pass."""
     norm_filter: NormFilter = field(default_factory=NormFilter)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     workers: int = 0
     """Processes that read and preprocess examples beside the network."""
     dtype: torch.dtype | None = None
-    """Of the rows; None: the network's."""
+    """Type of the rows; None keeps that of the network."""
 
     def __post_init__(self) -> None:
         whole_number("batch_size", self.batch_size, 1)
@@ -101,94 +62,66 @@ class Harvester:
         self.loaded.network.to(self.device)
 
     def read(self, examples: Iterable[int]) -> Iterator[Read]:
-        """Examples as the network will be shown them, in the order given."""
-        dataset = _Examples(self.inputs, self.loaded.feed)
-        return iter(
-            DataLoader(
-                dataset, sampler=_Order(examples), batch_size=None, num_workers=self.workers, collate_fn=_same,
-                prefetch_factor=4 if self.workers else None,
-            )
-        )  # fmt: skip
+        """Read examples, in the order given, as the network will take them."""
+        return read_examples(self.inputs, self.loaded.feed, examples, self.workers)
 
     def pools(self, reads: Iterable[Read]) -> Iterator[list[Read]]:
-        """Successive examples that are sorted and run together: some batches of items each, an example of
-        more in parts."""
-        pool: list[Read] = []
-        wanted, found = self.batch_size * self.loaded.feed.pool, 0
-        for read in reads:
-            for start in range(0, max(1, len(read.items)), wanted):
-                part = read._replace(items=read.items[start : start + wanted], part=start // wanted)
-                pool.append(part)
-                found += len(part.items)
-                if found >= wanted:
-                    yield pool
-                    pool, found = [], 0
-        if pool:
-            yield pool
+        """Group examples that are sorted by length and run together."""
+        return pools_of(reads, self.batch_size * self.loaded.feed.pool)
 
     def few(self, reads: Iterable[Read], batches: int = 4) -> list[Read]:
-        """Of each example its first items, a few batches in all: what a trial pass is made with."""
-        reads = [read for read in reads if read.items]
-        each = max(1, batches * self.batch_size // max(1, len(reads)))
-        return [read._replace(items=read.items[:each]) for read in reads][: batches * self.batch_size]
+        """Take the first items of each example, a few batches in all, for a trial run."""
+        return first_items(list(reads), batches * self.batch_size)
 
     def harvest(self, pool: Sequence[Read]) -> Harvested | None:
-        """Rows of a pool of examples; None if no example of it gives any.
+        """Return the rows of a pool of examples; None if it has no items.
 
         Raises:
-            ValueError: a layer's output cannot be used; the message names the layer and the example.
-            MemoryError: the device has too little memory for a batch; the message has its size.
+            ValueError: the network fails, or the output of a layer cannot be used; the message names both the
+                layer and the example.
+            MemoryError: a batch does not fit the device; the message has its size.
         """
         items = [item for read in pool for item in read.items]
-        by_length = sorted(range(len(items)), key=lambda number: -items[number].tokens)
+        longest_first = sorted(range(len(items)), key=lambda number: -items[number].tokens)
         parts: dict[Layer, list[Rows]] = {layer: [] for layer in self.layers}
         filtered, norm_sums = dict.fromkeys(self.layers, 0), dict.fromkeys(self.layers, 0.0)
         for start in range(0, len(items), self.batch_size):
-            batch = [items[number] for number in by_length[start : start + self.batch_size]]
-            for layer, (rows, norms, touched) in self._run(batch).items():
-                parts[layer].append(rows)
-                filtered[layer] += touched
-                norm_sums[layer] += float(norms.double().sum())
+            numbers = longest_first[start : start + self.batch_size]
+            for layer, batch in self.run([items[number] for number in numbers]).items():
+                parts[layer].append(batch.rows)
+                filtered[layer] += batch.filtered
+                norm_sums[layer] += float(batch.norms.double().sum())
         if not items:
             return None
-        joined = {layer: Rows.join(found) for layer, found in parts.items()}
+        joined = {layer: Rows.join(batches) for layer, batches in parts.items()}
         if self.loaded.feed.pool > 1:
             joined = {layer: _in_order(rows) for layer, rows in joined.items()}
         return Harvested(joined, filtered, norm_sums)
 
     def candidates(self, example: int = 0) -> tuple[list[LayerOutputs], Exception | None]:
-        """What each module of the network returns for one example, and the error that ended the pass early,
-        if one did."""
-        items = self._first_items(example)
-        return list_outputs(
-            self.loaded.network, lambda: self.loaded.feed.call(self.loaded.network, items, self.device)
-        )
+        """Return what each module gives for one example, and the error that ended the run early, if any."""
+        reads = self.read(range(example, len(self.inputs)))
+        items = next((read.items[:1] for read in reads if read.items), None)
+        if items is None:
+            raise ValueError(f"none of the {len(self.inputs)} examples can be read")
+        network, feed = self.loaded.network, self.loaded.feed
+        return list_outputs(network, lambda: feed.call(network, items, self.device))
 
-    def _first_items(self, example: int) -> list[Item]:
-        for read in self.read(range(example, len(self.inputs))):
-            if read.items:
-                return read.items[:1]
-        raise ValueError(f"none of the {len(self.inputs)} examples can be read")
-
-    def _run(self, items: list[Item]) -> dict[Layer, tuple[Rows, Tensor, int]]:
-        """For each layer the rows of a batch, their norms, and how many the norm filter touched."""
+    def run(self, items: list[Item]) -> dict[Layer, LayerBatch]:
+        """Run one batch and return the rows of each layer.  Raises as :meth:`harvest`."""
         feed, network = self.loaded.feed, self.loaded.network
 
-        def keep(layer: Layer, output: Tensor) -> tuple[Rows, Tensor, int]:
+        def keep(layer: Layer, output: Tensor) -> LayerBatch:
             rows = self.selector.rows(layer, output, items, feed)
-            width = self.widths.setdefault(layer, rows.values.shape[1])
-            if rows.values.shape[1] != width:
-                raise ValueError(
-                    f"layer {layer!s} has {rows.values.shape[1]} features for {self.inputs.identify(items[0].example)}, "
-                    f"but had {width} before: a layer's width must not depend on the example"
-                )
+            self._check_width(layer, rows, items)
             norms = row_norms(rows.values)
-            if not norms.isfinite().all():
+            if not (finite := norms.isfinite()).all():
                 raise ValueError(
-                    f"layer {layer!s} holds NaN, Inf or numbers too large to square for {self._name(rows, ~norms.isfinite())}"
+                    f"layer {layer!s} has NaN, Inf or numbers too large to square for "
+                    f"{self._name(rows, ~finite)}"
                 )
-            rows, norms, touched = self.norm_filter.apply(layer, rows, norms)
-            return Rows(self._typed(layer, rows, norms), rows.origin), norms, touched
+            rows, norms, filtered = self.norm_filter.apply(layer, rows, norms)
+            return LayerBatch(Rows(self._typed(layer, rows, norms), rows.origin), norms, filtered)
 
         try:
             return Capture(network, self.layers, keep).run(lambda: feed.call(network, items, self.device))
@@ -196,75 +129,46 @@ class Harvester:
             raise
         except torch.OutOfMemoryError as error:
             raise MemoryError(
-                f"{self.device} has too little memory for batch_size={len(items)}; try batch_size={max(1, len(items) // 2)}"
+                f"{self.device} has too little memory for batch_size={len(items)}; "
+                f"try batch_size={max(1, len(items) // 2)}"
             ) from error
         except (RuntimeError, TypeError, IndexError) as error:
             shapes = {name: tuple(value.shape) for name, value in items[0].inputs.items()}
             raise ValueError(
-                f"the network cannot be called with {len(items)} items such as {self.inputs.identify(items[0].example)} "
-                f"({shapes}): {error}"
+                f"the network cannot be called with {len(items)} items such as "
+                f"{self.inputs.identify(items[0].example)} ({shapes}): {error}"
             ) from error
 
+    def _check_width(self, layer: Layer, rows: Rows, items: Sequence[Item]) -> None:
+        width = self.widths.setdefault(layer, rows.values.shape[1])
+        if rows.values.shape[1] != width:
+            raise ValueError(
+                f"layer {layer!s} has {rows.values.shape[1]} features for "
+                f"{self.inputs.identify(items[0].example)}, but had {width} before: a layer's width must not "
+                "depend on the example"
+            )
+
     def _typed(self, layer: Layer, rows: Rows, norms: Tensor) -> Tensor:
+        """Convert rows to the type they are stored in; refuse numbers beyond its range."""
         if self.dtype is None:
             return rows.values
         largest = torch.finfo(self.dtype).max
-        over = norms > largest  # a number is no larger than its row's norm
+        over = norms > largest  # cheap test first: no entry exceeds the norm of its row
         if over.any() and (over := rows.values.abs().amax(dim=1) > largest).any():
             raise ValueError(
-                f"layer {layer!s}: {float(rows.values.abs().max()):,.0f} is beyond {self.dtype} ({largest:,.0f}) for "
-                f"{self._name(rows, over)}: set dtype=bfloat16 or dtype=float32, or norm_filter=drop"
+                f"layer {layer!s}: {float(rows.values.abs().max()):,.0f} is beyond {self.dtype} "
+                f"({largest:,.0f}) for {self._name(rows, over)}: set dtype=bfloat16 or dtype=float32, or "
+                "norm_filter=drop"
             )
         return rows.values.to(self.dtype)
 
     def _name(self, rows: Rows, mask: Tensor) -> str:
-        """Where the first of the rows in ``mask`` comes from."""
+        """Name the origin of the first row in ``mask``."""
         row = int(mask.nonzero()[0])
-        return f"{self.inputs.identify(int(rows.origin['example'][row]))}, position {rows.origin['position'][row]}"
-
-
-def row_norms(values: Tensor) -> Tensor:
-    """Euclidean norms (m,) of rows (m, c), float32."""
-    return values.float().norm(dim=1)
-
-
-def norm_limits(rows: Mapping[Layer, Rows], factor: float) -> dict[str, float]:
-    """For each layer ``factor`` times the median norm of the rows that are not zero; none for a layer of
-    zeros."""
-    limits = {}
-    for layer, found in rows.items():
-        norms = row_norms(found.values)
-        if (norms > 0).any():
-            limits[str(layer)] = factor * float(norms[norms > 0].double().median())
-    return limits
+        example, position = rows.origin["example"][row], rows.origin["position"][row]
+        return f"{self.inputs.identify(int(example))}, position {position}"
 
 
 def _in_order(rows: Rows) -> Rows:
-    """By example, window and position."""
-    order = np.lexsort((rows.origin["position"], rows.origin["window"], rows.origin["example"]))
-    return rows.take(order)
-
-
-class _Examples(Dataset[Read]):
-    def __init__(self, inputs: Inputs, feed: Feed) -> None:
-        self.inputs, self.feed = inputs, feed
-
-    def __getitem__(self, example: int) -> Read:
-        name = self.inputs.identify(example)
-        try:
-            content = self.inputs.read(example)
-            return Read(example, name, self.feed.items(example, content), self.feed.record(content), None)
-        except Unreadable as error:
-            return Read(example, name, [], {}, str(error))
-
-
-class _Order(Sampler[int]):
-    def __init__(self, examples: Iterable[int]) -> None:
-        self.examples = examples
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.examples)
-
-
-def _same(read: Any) -> Any:
-    return read
+    """Sort rows by example, window and position."""
+    return rows.take(np.lexsort((rows.origin["position"], rows.origin["window"], rows.origin["example"])))

@@ -1,4 +1,4 @@
-"""What to harvest, in plain settings: a model, inputs, layers, and which positions become rows."""
+"""The settings of a harvest, in one place: a model, inputs, layers, and which positions become rows."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import torch
 
 from seminmf_lightning.core.checks import whole_number
 from seminmf_lightning.core.discovery import build, spec_of
-from seminmf_lightning.harvest.harvester import Harvester, NormFilter
+from seminmf_lightning.harvest.harvester import Harvester
 from seminmf_lightning.harvest.inputs import Inputs
 from seminmf_lightning.harvest.layers import match_layers
-from seminmf_lightning.harvest.models import Model
+from seminmf_lightning.harvest.models import Loaded, Model
+from seminmf_lightning.harvest.norm_filter import NormFilter
 from seminmf_lightning.harvest.row_selection import Selector
 
 WORKERS_BESIDE_A_GPU = 8
@@ -23,74 +24,82 @@ WORKERS_BESIDE_A_GPU = 8
 
 @dataclass
 class HarvestRecipe:
-    """``model`` and ``inputs`` are a mapping with a ``name`` (a file of ``harvest/models`` or
-    ``harvest/inputs``) and the settings of that class.
+    """Every setting that decides which rows a harvest gives, except for the type they are stored in.
+
+    The commands and :class:`~seminmf_lightning.data.HarvestDataModule` take their keys from these fields;
+    ``configs/harvest/recipe.yaml`` holds the same defaults.
 
     Raises:
         TypeError, ValueError: a bad setting; the message names it and says what is accepted.
     """
 
     model: Model | Mapping[str, Any]
+    """A model library, or a mapping with its ``name`` (a file of ``harvest/models``) and settings."""
     inputs: Inputs | Mapping[str, Any]
+    """A kind of input, or a mapping with its ``name`` (a file of ``harvest/inputs``) and settings."""
     layers: str | Sequence[str] = ()
     """Dotted paths or globs; see :mod:`seminmf_lightning.harvest.layers`."""
     tokens: str = "no_special"
+    """``all``, ``cls``, ``no_special``, ``mean`` (a row per item) or ``random`` (``number`` per item)."""
     number: int | None = None
+    """Rows per item, for ``tokens=random``."""
     layout: str = "auto"
+    """Layout of 4-D outputs: ``auto``, ``channels_first`` or ``channels_last``."""
     norm_filter: str = "none"
+    """What to do with rows far above the median norm: ``none``, ``drop`` or ``clip``."""
     norm_factor: float = 10.0
-    """Times the median norm of a sample: above it ``norm_filter`` drops rows or clips them."""
+    """Limit of the norm filter, in median norms of a sample."""
     batch_size: int = 32
-    """Items (pictures, windows of text) the network is shown at once."""
+    """Items (images, windows of text) in one forward pass."""
     workers: int | None = None
-    """Processes that read examples; None: beside a GPU up to 8, else none."""
+    """Processes that read examples; None: up to 8 beside a GPU, else none."""
     seed: int = 0
+    """Seed of ``tokens=random``, and of random weights where they are asked for."""
     limit: int | None = None
-    """Take only so many examples, the first; None: all."""
+    """Take only the first so many examples; None: all."""
 
     def __post_init__(self) -> None:
-        self.model = build(Model, self.model)
-        self.inputs = build(Inputs, self.inputs)
+        self._model, self._inputs = build(Model, self.model), build(Inputs, self.inputs)
         self.selector = Selector(self.tokens, self.number, self.layout, self.seed)
         self.norms = NormFilter(self.norm_filter, self.norm_factor)
         whole_number("batch_size", self.batch_size, 1)
         if self.limit is not None:
-            self.inputs = First(self.inputs, whole_number("limit", self.limit, 1))
+            self._inputs = FirstExamples(self._inputs, whole_number("limit", self.limit, 1))
+        self.model, self.inputs = self._model, self._inputs
 
     @cached_property
-    def loaded(self) -> Any:
-        assert isinstance(self.model, Model) and isinstance(self.inputs, Inputs)
+    def loaded(self) -> Loaded:
+        """The network and its feed; the weights are the same in every process even if they are random."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(
-                self.seed
-            )  # random weights, where they are asked for, are the same in each process
-            return self.model.load(self.inputs.kind)
+            torch.manual_seed(self.seed)
+            return self._model.load(self._inputs.kind)
 
     def harvester(self, device: torch.device) -> Harvester:
-        """The network on ``device``, its layers found."""
-        assert isinstance(self.inputs, Inputs)
-        beside = min(WORKERS_BESIDE_A_GPU, max(0, (os.cpu_count() or 1) - 1))
-        workers = (beside if device.type == "cuda" else 0) if self.workers is None else self.workers
+        """Move the network to ``device`` and find its layers."""
+        workers = self.workers
+        if workers is None:
+            spare = max(0, (os.cpu_count() or 1) - 1)
+            workers = min(WORKERS_BESIDE_A_GPU, spare) if device.type == "cuda" else 0
         layers = match_layers(self.loaded.network, self.layers)
         return Harvester(
-            self.loaded, self.inputs, layers, self.selector, self.batch_size, self.norms, device, workers
+            self.loaded, self._inputs, layers, self.selector, self.batch_size, self.norms, device, workers
         )
 
     def settings(self, layers: Sequence[Any]) -> dict[str, Any]:
-        """Everything that the rows depend on, plain, for a manifest."""
-        assert isinstance(self.inputs, Inputs)
-        drawn = ("number", "seed") if self.tokens != "random" else ()  # of no consequence
-        selector = {key: value for key, value in asdict(self.selector).items() if key not in drawn}
+        """Describe everything that the rows depend on, in plain values, for a manifest."""
+        unused = ("number", "seed") if self.tokens != "random" else ()
+        selector = {key: value for key, value in asdict(self.selector).items() if key not in unused}
+        norms = {"name": self.norms.name, "factor": self.norms.factor}
         return {
-            "model": self.loaded.description, "inputs": describe_inputs(self.inputs),
+            "model": self.loaded.description, "inputs": describe_inputs(self._inputs),
             "layers": [str(layer) for layer in layers], "selector": selector,
-            "norm_filter": None if self.norms.name == "none" else {"name": self.norms.name, "factor": self.norms.factor},
+            "norm_filter": None if self.norms.name == "none" else norms,
         }  # fmt: skip
 
 
 @dataclass
-class First(Inputs):
-    """The first examples of other inputs."""
+class FirstExamples(Inputs):
+    """The first ``limit`` examples of other inputs."""
 
     inputs: Inputs
     limit: int
@@ -109,15 +118,13 @@ class First(Inputs):
 
 
 def describe_inputs(inputs: Inputs) -> dict[str, Any]:
-    """The plain mapping that makes equal inputs again, and how many examples they hold."""
-    if isinstance(inputs, First):
+    """Return the plain mapping that makes equal inputs again, with their number and digest."""
+    if isinstance(inputs, FirstExamples):
         return describe_inputs(inputs.inputs) | {"examples": len(inputs)}
     return spec_of(inputs) | {"examples": len(inputs), "digest": inputs.digest()}
 
 
 def make_inputs(description: Mapping[str, Any]) -> Inputs:
-    """Inputs from what :func:`describe_inputs` said of them.  Only classes of ``harvest/inputs`` can be
-    named."""
-    return build(
-        Inputs, {key: value for key, value in description.items() if key not in ("examples", "digest")}
-    )
+    """Make inputs from what :func:`describe_inputs` returned; only classes of ``harvest/inputs``."""
+    added = ("examples", "digest")
+    return build(Inputs, {key: value for key, value in description.items() if key not in added})

@@ -1,19 +1,18 @@
-"""Rows on disk: shards that appear whole or not at all, and a manifest that says what they are.
+"""Rows on disk: shards that appear complete or not at all, and a manifest that describes them.
 
-    <store>/manifest.json                          model, layers, preprocessing, rows, means, sha256 of each
-    shard <store>/examples/000000.jsonl                  name and text (or size) of each example of shard 0
+    <store>/manifest.json                          model, layers, preprocessing, rows, means, checksums
+    <store>/examples/000000.jsonl                  name and text (or size) of each example of shard 0
     <store>/<layer>/000000.safetensors             `activations` (m, d)
     <store>/<layer>/index/000000.safetensors       a column (m,) for each part of a row's origin
 
-A shard holds a fixed range of examples, so that any process may write it, and a harvest that was killed goes
-on with the shards that are missing.  The index is written last: where it is, the shard is whole.
+A shard holds a fixed range of examples, so any process may write it, and a killed harvest resumes with the
+missing shards.  The index is written last: where it exists, the shard is complete.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import re
 from collections.abc import Mapping
@@ -26,36 +25,23 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from seminmf_lightning.harvest.manifest import (
+    FORMAT,
+    MANIFEST,
+    RECORD,
+    StoreError,
+    parse_manifest,
+    shard_count,
+)
 from seminmf_lightning.io.atomic import whole_file
 from seminmf_lightning.io.schema import conform
-from seminmf_lightning.io.untrusted import (
-    WHOLE_NUMBERS,
-    Refused,
-    file_size,
-    open_safetensors,
-    parse_json,
-    read_tensor,
-)
+from seminmf_lightning.io.untrusted import WHOLE_NUMBERS, file_size, open_safetensors, parse_json, read_tensor
 
-FORMAT = 1
-MANIFEST = "manifest.json"
-SUMMED_ROWS = 2048  # in float32, before they are added in float64
-LARGEST = (
-    2**40
-)  # features of a layer, examples of a shard: beyond it products of two leave the range of a number
-
-RECORD = {"harvest": str, "examples": [int], "filtered": int, "norm_sum": float, "skipped": int,
-          "rows": int, "bytes": int, "sha256": str}  # fmt: skip
-LAYER = {"features": int, "rows": int, "shards": [RECORD | {"shard": int, "file": str, "index": str}]}
-UNFINISHED = {
-    "format": int, "complete": bool, "settings": {"inputs": dict},
-    "plan": {"examples": int, "examples_per_shard": int, "harvest": str, "widths": {str: int}},
-}  # fmt: skip
+SUMMED_ROWS = 2048
+"""Rows summed in float32 before they are added in float64."""
+LISTED_SKIPPED = 1000
+"""Skipped examples that the manifest lists by name."""
 EXAMPLE = {"example": int, "name": str, "text?": str, "size?": [int], "region?": [float], "skipped?": str}
-
-
-StoreError = Refused
-"""A store that cannot be used: the message names the file, what was found and what to do."""
 
 
 class ShardFiles(NamedTuple):
@@ -71,247 +57,217 @@ class Store:
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(os.path.expanduser(folder))
 
-    # --- names
-    # ---------------------------------------------------------------------------------------------------
-
     def files(self, layer: str, shard: int) -> ShardFiles:
-        place = self.folder / folder_name(layer)
-        return ShardFiles(place / f"{shard:06d}.safetensors", place / "index" / f"{shard:06d}.safetensors")
+        """Return the paths of a shard, whether it exists or not."""
+        folder = self.folder / folder_name(layer)
+        return ShardFiles(folder / f"{shard:06d}.safetensors", folder / "index" / f"{shard:06d}.safetensors")
 
     def examples_file(self, shard: int) -> Path:
         return self.folder / "examples" / f"{shard:06d}.jsonl"
 
-    # --- manifest
-    # ------------------------------------------------------------------------------------------------
+    # --- the manifest
 
     def manifest(self) -> dict[str, Any] | None:
-        """As it is on disk; None if there is none.
+        """Read the manifest; None if there is none.
 
         Raises:
             StoreError: it is not a manifest that this version reads.
         """
         path = self.folder / MANIFEST
-        if not path.exists():
-            return None
-        return parse_manifest(self._bytes(path), path)
+        return parse_manifest(_bytes(path), path) if path.exists() else None
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
         write_whole(self.folder / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
 
+    def finished_manifest(self, settings: dict[str, Any], plan: dict[str, Any]) -> dict[str, Any]:
+        """Describe the shards on disk: rows, means and checksums of each layer."""
+        layers: dict[str, Any] = {}
+        for layer, width in plan["widths"].items():
+            records, total, norms = [], torch.zeros((), dtype=torch.float64), 0.0
+            for shard in (shard for shard in self.shards(layer) if shard < shard_count(plan)):
+                record = self.record(layer, shard)
+                if record is None:
+                    continue
+                files = self.files(layer, shard)
+                names = {"file": files.activations, "index": files.origin}
+                relative = {key: str(path.relative_to(self.folder)) for key, path in names.items()}
+                records.append({"shard": shard} | relative | record)
+                if len(row_sum := self.columns(layer, shard)["sum"]) != width:
+                    raise StoreError(
+                        f"{files.origin}: the sum of rows has {len(row_sum)} features; the plan says {width}"
+                    )
+                total = total + row_sum
+                norms += record["norm_sum"]
+            rows = sum(record["rows"] for record in records)
+            layers[layer] = {
+                "features": width, "rows": rows, "mean_row_norm": norms / max(rows, 1),
+                "filtered": sum(record["filtered"] for record in records),
+                "mean": (total / max(rows, 1)).tolist() if records else [], "shards": records,
+            }  # fmt: skip
+        present = sorted({record["shard"] for layer in layers.values() for record in layer["shards"]})
+        skipped = [record for shard in present for record in self.examples(shard) if "skipped" in record]
+        complete = all(len(layer["shards"]) == shard_count(plan) for layer in layers.values())
+        return {
+            "format": FORMAT, "complete": complete, "settings": settings, "plan": plan,
+            "skipped": len(skipped), "skipped_examples": skipped[:LISTED_SKIPPED], "layers": layers,
+        }  # fmt: skip
+
     # --- writing
-    # -------------------------------------------------------------------------------------------------
 
     def write_shard(
         self, shard: int, layer: str, values: Tensor, index: Mapping[str, np.ndarray], record: dict[str, Any]
-    ) -> dict[str, Any]:
-        """Write one shard of one layer and return its record: that given, with rows, bytes and sha256."""
+    ) -> None:
+        """Write one shard of one layer; its record gains the number of rows, the bytes and the sha256."""
         files = self.files(layer, shard)
         content = save({"activations": values.contiguous()})
-        record = record | {
-            "rows": len(values),
-            "bytes": len(content),
-            "sha256": hashlib.sha256(content).hexdigest(),
-        }
+        checksum = hashlib.sha256(content).hexdigest()
+        record = record | {"rows": len(values), "bytes": len(content), "sha256": checksum}
         write_whole(files.activations, content)
         columns = {name: torch.from_numpy(np.ascontiguousarray(column)) for name, column in index.items()}
         total = torch.zeros(values.shape[1], dtype=torch.float64)
         for block in values.split(SUMMED_ROWS):
             total += block.float().sum(dim=0)
-        write_whole(
-            files.origin,
-            save(columns | {"sum": total}, metadata={"record": json.dumps(record, sort_keys=True)}),
-        )
-        return record
+        metadata = {"record": json.dumps(record, sort_keys=True)}
+        write_whole(files.origin, save(columns | {"sum": total}, metadata=metadata))
 
     def write_examples(self, shard: int, records: list[dict[str, Any]]) -> None:
         lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
         write_whole(self.examples_file(shard), lines.encode("utf-8", errors="surrogatepass"))
 
     def clean(self) -> None:
-        """Remove what an interrupted write of a process that is gone left behind."""
+        """Remove partial files of processes that no longer exist."""
         for partial in self.folder.rglob("*.partial"):
-            writer = partial.name.split(".")[-2]
-            if not (writer.isdigit() and _alive(int(writer))):
+            process = partial.name.split(".")[-2]
+            if not (process.isdigit() and _is_running(int(process))):
                 partial.unlink(missing_ok=True)
 
     # --- reading
-    # -------------------------------------------------------------------------------------------------
 
     def record(self, layer: str, shard: int) -> dict[str, Any] | None:
-        """What is known of a shard; None unless it is whole: what is missing or damaged is written anew."""
+        """Return the record of a complete shard; None if it is missing or damaged, and has to be written."""
         files = self.files(layer, shard)
         if not os.path.exists(files.origin) or not os.path.exists(files.activations):
             return None
         try:
             with open_tensors(self.inside(files.origin)) as handle:
-                record = parse_json(
-                    files.origin, (handle.metadata() or {}).get("record", ""), "the index of a shard"
-                )
+                content = (handle.metadata() or {}).get("record", "")
+            record = parse_json(files.origin, content, "the index of a shard")
             conform(files.origin, record, RECORD)
         except (ValueError, OSError):
             return None
         return record if record["bytes"] == files.activations.stat().st_size else None
 
     def shards(self, layer: str) -> list[int]:
-        """Numbers of the shards whose index is there."""
+        """Return the numbers of the shards that have an index."""
         folder = self.files(layer, 0).origin.parent
         names = os.listdir(folder) if os.path.isdir(folder) else []
         return sorted(int(name[:-12]) for name in names if re.fullmatch(r"[0-9]{6,15}\.safetensors", name))
 
     def columns(self, layer: str, shard: int) -> dict[str, Tensor]:
-        """A shard's index: columns (m,) of whole numbers, and ``sum`` (d,) float64, the sum of its rows."""
+        """Return the index of a shard: columns (m,) of integers, and the float64 ``sum`` (d,) of its rows."""
         path = self.inside(self.files(layer, shard).origin)
         with open_tensors(path) as handle:
-            types = {name: ("F64",) if name == "sum" else WHOLE_NUMBERS for name in handle.keys()}  # noqa: SIM118  (no mapping)
-            found = {name: read_tensor(path, handle, name, accepted) for name, accepted in types.items()}
-        if (
-            "sum" not in found
-            or any(column.ndim != 1 for column in found.values())
-            or len({len(found[name]) for name in found if name != "sum"}) > 1
-        ):
-            shapes = {name: tuple(column.shape) for name, column in found.items()}
+            columns = {
+                name: read_tensor(path, handle, name, ("F64",) if name == "sum" else WHOLE_NUMBERS)
+                for name in handle.keys()  # noqa: SIM118  (the handle is no mapping)
+            }
+        lengths = {len(column) for name, column in columns.items() if name != "sum" and column.ndim == 1}
+        if "sum" not in columns or any(column.ndim != 1 for column in columns.values()) or len(lengths) > 1:
+            shapes = {name: tuple(column.shape) for name, column in columns.items()}
             raise StoreError(f"{path}: expected `sum` and columns of one length, found {shapes}")
-        return found
+        return columns
 
     def examples(self, shard: int) -> list[dict[str, Any]]:
-        """The records of a shard's examples, those that were skipped with the reason."""
+        """Return the records of the examples of a shard; skipped ones have the reason under ``skipped``."""
         path = self.inside(self.examples_file(shard))
-        lines = self._bytes(path).split(b"\n")
+        lines = _bytes(path).split(b"\n")
         if lines.pop():
             raise StoreError(f"{path}: its last line has no end; it is truncated")
-        records = []
-        for number, line in enumerate(lines, 1):
-            where = f"{path}, line {number}"
-            # Names of files may be no Unicode at all: written as halves of surrogate pairs, read back as
-            # such.
-            record = parse_json(where, _text(where, line), "the record of an example")
-            conform(where, record, EXAMPLE)
-            if "region" in record and not (
-                len(record["region"]) == 4
-                and min(record["region"][2:]) > 0
-                and len(record.get("size", ())) == 2
-            ):
-                raise StoreError(
-                    f"{where}: region must be top, left, height and width of a picture of known size"
-                )
-            records.append(record)
-        return records
+        return [_example(f"{path}, line {number}", line) for number, line in enumerate(lines, 1)]
 
     def inside(self, path: Path) -> Path:
-        """``path`` if it lies in the store's folder, links followed.
+        """Return ``path`` if it lies in the folder of the store once links are followed.
 
         Raises:
             StoreError: it does not.
         """
         try:
             inside = path.resolve().is_relative_to(self.folder.resolve())
-        except (
-            OSError,
-            ValueError,
-            RuntimeError,
-        ) as error:  # a name that no file can have, links in a circle
-            raise StoreError(f"{self.folder / MANIFEST}: names what can be no file ({error})") from error
+        except (OSError, ValueError, RuntimeError) as error:  # an impossible name, or links in a circle
+            raise StoreError(f"{self.folder / MANIFEST}: names an impossible file ({error})") from error
         if not inside:
             raise StoreError(f"{path}: leaves the store's folder {self.folder}; it was not opened")
         return path
 
-    def _bytes(self, path: Path) -> bytes:
-        try:
-            file_size(path)
-            return path.read_bytes()
-        except OSError as error:
-            raise StoreError(f"{path}: cannot be read ({error})") from error
 
-
-def parse_manifest(content: bytes, path: Path | str) -> dict[str, Any]:
-    """
-    Raises:
-        StoreError: it is not a manifest that this version reads.
-    """
-    found = parse_json(path, content, "a manifest of harvested activations")
-    conform(path, found, {"format": int})
-    if found["format"] != FORMAT:
-        raise StoreError(f"{path}: format {found['format']}; this version reads format {FORMAT}")
-    conform(path, found, UNFINISHED)
-    if not 0 < found["plan"]["examples_per_shard"] <= LARGEST:
-        raise StoreError(
-            f"{path}: plan.examples_per_shard is {found['plan']['examples_per_shard']}; expected at least 1"
-        )
-    if found["complete"]:
-        conform(path, found, {"layers": {str: LAYER}})
-        for name, layer in found["layers"].items():
-            _check_layer(
-                path, name, layer, math.ceil(found["plan"]["examples"] / found["plan"]["examples_per_shard"])
-            )
-    return found
-
-
-def _check_layer(path: Path | str, name: str, layer: dict[str, Any], shards: int) -> None:
-    """Every shard once, with all the rows that there are: none is lost in silence."""
-    records = layer["shards"]
-    if not 0 < layer["features"] <= LARGEST:
-        raise StoreError(f"{path}: layers[{name!r}].features is {layer['features']}; expected at least 1")
-    if len(records) != shards or any(record["shard"] != number for number, record in enumerate(records)):
-        raise StoreError(
-            f"{path}: layer {name!r} lists {len(records)} shards; its plan has {shards}, in order"
-        )
-    if any(
-        len(record["examples"]) != 2 or record["examples"][0] > record["examples"][1] for record in records
+def _example(where: str, line: bytes) -> dict[str, Any]:
+    try:
+        # A file name may be invalid Unicode: written as unpaired surrogates, and read back as such.
+        text = line.decode("utf-8", errors="surrogatepass")
+    except UnicodeDecodeError as error:
+        raise StoreError(f"{where}: not text in UTF-8 ({error})") from error
+    record = parse_json(where, text, "the record of an example")
+    conform(where, record, EXAMPLE)
+    region = record.get("region")
+    if region is not None and not (
+        len(region) == 4 and min(region[2:]) > 0 and len(record.get("size", ())) == 2
     ):
-        raise StoreError(f"{path}: layer {name!r} has a shard whose examples are no range")
-    if (rows := sum(record["rows"] for record in records)) != layer["rows"]:
-        raise StoreError(f"{path}: layer {name!r} has {layer['rows']} rows, but its shards have {rows}")
+        raise StoreError(f"{where}: region must be top, left, height and width of an image of known size")
+    return record
 
 
 def folder_name(layer: str) -> str:
-    """A layer's folder: its name, without what file systems give a meaning to."""
+    """Name the folder of a layer, without characters that file systems interpret.
+
+    >>> folder_name("blocks.1/mlp:input")
+    'blocks.1_mlp_input'
+    """
     return re.sub(r"[^\w.@-]", "_", layer).lstrip(".") or "_"
 
 
 def open_tensors(path: Path) -> safe_open:
+    """Open a safetensors file of a store.
+
+    Raises:
+        StoreError: it cannot be read.
+    """
     try:
         return open_safetensors(path)
     except OSError as error:
         raise StoreError(f"{path}: cannot be read ({error})") from error
 
 
-def _text(where: str, line: bytes) -> str:
-    try:
-        return line.decode("utf-8", errors="surrogatepass")
-    except UnicodeDecodeError as error:
-        raise StoreError(f"{where}: not text in UTF-8 ({error})") from error
-
-
 def sha256_of(path: Path) -> str:
-    with open(path, "rb") as stream:
-        return (
-            hashlib.file_digest(stream, "sha256").hexdigest()
-            if hasattr(hashlib, "file_digest")
-            else _digest(stream)
-        )
-
-
-def _digest(stream: Any) -> str:
+    """Return the sha256 of a file of any size."""
     digest = hashlib.sha256()
-    while chunk := stream.read(2**20):
-        digest.update(chunk)
+    with open(path, "rb") as stream:
+        while chunk := stream.read(2**20):
+            digest.update(chunk)
     return digest.hexdigest()
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write one file of a store: another process sees the old file or the new one.
+    """Write one file of a store: other processes see the old file or the new one.
 
     Raises:
         OSError: the disk is full; the message says what is safe.
     """
     if_full = (
-        "all shards before it are whole; make room and run the same command again, which goes on from there"
+        "all earlier shards are complete; make room and run the same command again, which resumes from there"
     )
     with whole_file(path, if_full) as partial:
         partial.write_bytes(content)
 
 
-def _alive(process: int) -> bool:
+def _bytes(path: Path) -> bytes:
+    try:
+        file_size(path)
+        return path.read_bytes()
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read ({error})") from error
+
+
+def _is_running(process: int) -> bool:
     try:
         os.kill(process, 0)
     except ProcessLookupError:

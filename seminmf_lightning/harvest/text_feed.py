@@ -11,7 +11,12 @@ from seminmf_lightning.harvest.adapters import Feed, Item
 
 
 class TextFeed(Feed):
-    """Texts through a fast tokenizer, in windows of at most ``max_length`` tokens, special ones included."""
+    """Cuts texts into windows of at most ``max_length`` tokens, special ones included.
+
+    Args:
+        tokenizer: a fast tokenizer of transformers.
+        max_length: tokens per window.
+    """
 
     pool = 32
 
@@ -25,15 +30,13 @@ class TextFeed(Feed):
             return_offsets_mapping=True, return_special_tokens_mask=True, return_attention_mask=False,
             return_token_type_ids=False, verbose=False,
         )  # fmt: skip
-        found = zip(
-            windows["input_ids"], windows["special_tokens_mask"], windows["offset_mapping"], strict=True
-        )
+        columns = windows["input_ids"], windows["special_tokens_mask"], windows["offset_mapping"]
         return [
             Item(
                 example, number, {"input_ids": torch.tensor(ids)}, torch.tensor(special, dtype=torch.bool),
                 torch.tensor(spans, dtype=torch.int32),
             )
-            for number, (ids, special, spans) in enumerate(found) if len(ids)
+            for number, (ids, special, spans) in enumerate(zip(*columns, strict=True)) if len(ids)
         ]  # fmt: skip
 
     def call(self, network: nn.Module, items: list[Item], device: torch.device) -> None:

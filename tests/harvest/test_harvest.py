@@ -337,7 +337,7 @@ def test_unreadable_examples_are_skipped_listed_and_limited(tmp_path: Path) -> N
         ValueError, match=r"(?s)1 of 8 examples cannot be read.*max_skipped=1\.00%.*03\.png"
     ) as caught:
         job(image_recipe(folder), tmp_path / "store").run()
-    assert "not a whole picture" in str(caught.value)
+    assert "not a complete image" in str(caught.value)
     manifest = job(image_recipe(folder), tmp_path / "store", max_skipped=0.2).run()
     assert manifest is not None
     assert manifest["skipped"] == 1

@@ -432,7 +432,7 @@ MANIFESTS: dict[str, Any] = {
     "examples_per_shard": lambda m: m["plan"].update(examples_per_shard=0),
     "features": lambda m: m["layers"]["0"].update(features=0),
     "format 2": lambda m: m.update(format=2),
-    "no range": lambda m: m["layers"]["0"]["shards"][0].update(examples=[1]),
+    "not a range": lambda m: m["layers"]["0"]["shards"][0].update(examples=[1]),
     "settings": lambda m: m.update(settings=[]),
 }
 
@@ -510,7 +510,7 @@ def test_a_picture_is_what_its_formats_are(tmp_path: Path) -> None:
     )  # Pillow would start Ghostscript
     Image.new("1", (9000, 9000)).save(tmp_path / "b.png")
     inputs = ImageFiles(str(tmp_path))
-    with pytest.raises(ValueError, match=r"a\.png: not a whole picture"):
+    with pytest.raises(ValueError, match=r"a\.png: not a complete image"):
         inputs.read(0)
     with pytest.raises(ValueError, match=r"b\.png: 9000 x 9000; at most"):
         inputs.read(1)

@@ -14,7 +14,7 @@ from seminmf_lightning.data.remote.headers import Layout, npy_layout, safetensor
 from seminmf_lightning.data.remote.objects import Remote, RemoteObject, in_parallel
 from seminmf_lightning.data.sources.safetensors import tensor_of_rows
 from seminmf_lightning.data.sources.shards import chosen_layers
-from seminmf_lightning.harvest.store import MANIFEST, StoreError, parse_manifest
+from seminmf_lightning.harvest.manifest import MANIFEST, StoreError, parse_manifest
 
 SUFFIXES = (".npy", ".safetensors")
 HASHED_BYTES = 2**24  # of one request

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from seminmf_lightning.data.sources.base import Shard, Source, file_state
-from seminmf_lightning.harvest.job import finished_manifest
 from seminmf_lightning.harvest.store import MANIFEST, Store, StoreError, open_tensors, sha256_of
 from seminmf_lightning.io.untrusted import WHOLE_NUMBERS, read_tensor
 
@@ -88,7 +87,7 @@ class HarvestedRows(Source):
                     f"{store.folder}: this harvest is not finished; run the same scripts/harvest.py again, which goes on, "
                     "or take what there is with data.partial=true"
                 )
-            manifest = finished_manifest(store, manifest["settings"], manifest["plan"])
+            manifest = store.finished_manifest(manifest["settings"], manifest["plan"])
         return manifest
 
     def _files(self, kind: str) -> Iterator[tuple[dict[str, Any], Path]]:

@@ -1,4 +1,4 @@
-"""What a network is shown: one file a kind of input, found by its name."""
+"""Kinds of input: one file each, found by its name."""
 
 from seminmf_lightning.harvest.inputs.base import Inputs, Unreadable
 

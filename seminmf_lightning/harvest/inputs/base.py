@@ -1,4 +1,4 @@
-"""Examples in a fixed order, read by number: a picture, a text or a tensor each."""
+"""Examples in a fixed order, read by number: an image, a text or a tensor each."""
 
 from __future__ import annotations
 
@@ -8,44 +8,48 @@ from collections.abc import Iterable
 from typing import Any, ClassVar
 
 
-class Unreadable(ValueError):  # noqa: N818  (says what is wrong with the example)
-    """One example that cannot be read: skipped, counted and listed."""
+class Unreadable(ValueError):  # noqa: N818  (names the state of an example)
+    """One example cannot be read: it is skipped, counted and listed."""
 
 
 class Inputs(ABC):
-    """A new kind is one file with a dataclass that extends this one, and one YAML in
+    """A kind of input: one file with a dataclass that extends this one, and one YAML in
     ``configs/harvest/inputs/``."""
 
     kind: ClassVar[str]
-    """``image`` (a PIL picture), ``text`` (a str) or ``tensor``."""
+    """``image`` (a PIL image), ``text`` (a str) or ``tensor``."""
 
     @abstractmethod
     def __len__(self) -> int:
-        """Number of examples.
+        """Return the number of examples.
 
         Raises:
-            FileNotFoundError, ValueError: there is nothing to read; the message names the place.
+            FileNotFoundError, ValueError: there is nothing to read; the message says where.
         """
 
     @abstractmethod
     def read(self, example: int) -> Any:
-        """Example by number.
+        """Return one example by number.
 
         Raises:
             Unreadable: it is broken; others may not be.
         """
 
     def digest(self) -> str:
-        """A short name for what is read, from names and sizes: other inputs have another."""
+        """Return a short digest of what is read, so that changed inputs are noticed."""
         return digest_of([str(len(self))])
 
     @abstractmethod
     def identify(self, example: int) -> str:
-        """A name that leads a person to the example: a file, a line of it, a row of a dataset."""
+        """Name an example so that a person finds it: a file, a line of it, a row of a data set."""
 
 
 def digest_of(parts: Iterable[str]) -> str:
-    """A short digest of texts in their order."""
+    """Return a short digest of texts in their order.
+
+    >>> digest_of(["a", "b"]) == digest_of(["ab"])
+    False
+    """
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part.encode("utf-8", "surrogateescape") + b"\0")

@@ -1,4 +1,4 @@
-"""A dataset of Hugging Face: on the hub, or a folder written by ``save_to_disk``."""
+"""A data set of Hugging Face: on the hub, or a folder written by ``save_to_disk``."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class HubDataset(Inputs):
     column: str
     split: str = "train"
     config: str | None = None
-    """Name of the configuration, for datasets with several."""
+    """Name of the configuration, for data sets with several."""
     revision: str | None = None
     kind: str = "text"  # type: ignore[misc]
-    """``text`` or ``image``: what the column holds."""
+    """Content of the column: ``text`` or ``image``."""
 
     def __post_init__(self) -> None:
         one_of("inputs.kind", self.kind, ("text", "image"))
@@ -36,20 +36,18 @@ class HubDataset(Inputs):
             raise ModuleNotFoundError(
                 "inputs=hf_dataset needs: pip install 'seminmf-lightning[datasets]'"
             ) from error
-        if os.path.isdir(self.path) and os.path.exists(os.path.join(self.path, "dataset_info.json")):
-            found = datasets.load_from_disk(self.path)
-        elif os.path.isdir(self.path) and os.path.exists(os.path.join(self.path, "dataset_dict.json")):
+        if os.path.exists(os.path.join(self.path, "dataset_info.json")):
+            rows = datasets.load_from_disk(self.path)
+        elif os.path.exists(os.path.join(self.path, "dataset_dict.json")):
             splits = datasets.load_from_disk(self.path)
             if self.split not in splits:
                 raise ValueError(f"{self.path}: no split {self.split!r}; it has {', '.join(splits)}")
-            found = splits[self.split]
+            rows = splits[self.split]
         else:
-            found = datasets.load_dataset(self.path, self.config, split=self.split, revision=self.revision)
-        if self.column not in found.column_names:
-            raise ValueError(
-                f"{self.path}: no column {self.column!r}; it has {', '.join(found.column_names)}"
-            )
-        return found
+            rows = datasets.load_dataset(self.path, self.config, split=self.split, revision=self.revision)
+        if self.column not in rows.column_names:
+            raise ValueError(f"{self.path}: no column {self.column!r}; it has {', '.join(rows.column_names)}")
+        return rows
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -57,14 +55,14 @@ class HubDataset(Inputs):
     def read(self, example: int) -> Any:
         try:
             value = self._rows[example][self.column]
-        except Exception as error:  # a decoder may raise anything of its own
+        except Exception as error:  # decoders raise errors of their own
             raise Unreadable(f"{self.identify(example)}: {error}") from error
         if self.kind == "text":
             if not isinstance(value, str):
                 raise Unreadable(f"{self.identify(example)}: expected a text, found {type(value).__name__}")
             return value
         if not hasattr(value, "convert"):
-            raise Unreadable(f"{self.identify(example)}: expected a picture, found {type(value).__name__}")
+            raise Unreadable(f"{self.identify(example)}: expected an image, found {type(value).__name__}")
         return value.convert("RGB")
 
     def identify(self, example: int) -> str:

@@ -1,4 +1,4 @@
-"""Pictures in files."""
+"""Image files."""
 
 from __future__ import annotations
 
@@ -15,23 +15,22 @@ from seminmf_lightning.io.untrusted import file_size
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-"""Of Pillow: a file that is something else under such a name is not opened, lest another program
-(Ghostscript) is started."""
+"""Formats that Pillow may open: a file of another format under such a name could start Ghostscript."""
 MOST_PIXELS = 2**26
-"""Room for a picture is made before it is known whether the file has that many: Pillow takes 4 bytes a pixel,
-decoders up to three times as much besides (WebP), so that the largest picture takes 1 GB for a moment."""
+"""Largest accepted image.  Pillow allocates 4 bytes per pixel before it knows whether the file has that many,
+and decoders (WebP) take three times as much besides, so that the largest image takes 1 GB for a moment."""
 
 
 @dataclass
 class ImageFiles(Inputs):
-    """A folder (searched to any depth), a glob, a file, or a list of them; in order of name."""
+    """A folder (searched to any depth), a glob, a file, or a list of them, in order of name."""
 
     path: str | Sequence[str]
     kind = "image"
 
     @cached_property
     def files(self) -> list[str]:
-        return files_of(self.path, SUFFIXES, "picture")
+        return files_of(self.path, SUFFIXES, "image")
 
     def __len__(self) -> int:
         return len(self.files)
@@ -42,18 +41,18 @@ class ImageFiles(Inputs):
         file = Path(self.files[example])
         try:
             file_size(file)
-            with Image.open(file, formats=FORMATS) as picture:
-                if math.prod(picture.size) > MOST_PIXELS:
+            with Image.open(file, formats=FORMATS) as image:
+                if math.prod(image.size) > MOST_PIXELS:
                     raise Unreadable(
-                        f"{file}: {picture.width} x {picture.height}; at most {MOST_PIXELS:,} pixels are read"
+                        f"{file}: {image.width} x {image.height}; at most {MOST_PIXELS:,} pixels are read"
                     )
-                ImageOps.exif_transpose(picture, in_place=True)
-                picture.load()
-                return picture if picture.mode == "RGB" else picture.convert("RGB")  # which would copy
+                ImageOps.exif_transpose(image, in_place=True)
+                image.load()
+                return image if image.mode == "RGB" else image.convert("RGB")  # which would copy
         except Unreadable:
             raise
-        except Exception as error:  # a decoder may raise anything of its own
-            raise Unreadable(f"{file}: not a whole picture ({error})") from error
+        except Exception as error:  # decoders raise errors of their own
+            raise Unreadable(f"{file}: not a complete image ({error})") from error
 
     def digest(self) -> str:
         return digest_of_files(self.files)

@@ -1,4 +1,4 @@
-"""The photographs inside scikit-image, cut into square tiles: real pictures without a download."""
+"""The photographs inside scikit-image, cut into square tiles: real images without a download."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class Photographs(Inputs):
     @cached_property
     def tiles(self) -> list[tuple[str, int, int, int]]:
         """Photograph, top, left and side of each tile."""
-        found = []
+        tiles = []
         for name in PHOTOGRAPHS:
             height, width = _photograph(name).shape[:2]
             side = min(height, width) // self.tiles_a_side
             tops, lefts = range(0, height - side + 1, side), range(0, width - side + 1, side)
-            found += [(name, top, left, side) for top in tops for left in lefts]
-        return found
+            tiles += [(name, top, left, side) for top in tops for left in lefts]
+        return tiles
 
     def __len__(self) -> int:
         return len(self.tiles)
@@ -61,8 +61,7 @@ def _photograph(name: str) -> Any:
             f"the demo data needs {error.name!r}, which is not installed: {INSTALL}  "
             "(or train on your own rows: data=npy data.path=activations.npy)"
         ) from error
-    picture = getattr(data, name)()
-    picture = (
-        picture[0] if isinstance(picture, tuple) else picture
-    )  # a stereo pair with its disparity: the left one
-    return picture[..., :3] if picture.ndim == 3 else picture
+    image = getattr(data, name)()
+    if isinstance(image, tuple):  # a stereo pair with its disparity
+        image = image[0]
+    return image[..., :3] if image.ndim == 3 else image

@@ -11,7 +11,7 @@ from seminmf_lightning.harvest.inputs.base import Inputs
 
 @dataclass
 class PydocTopics(Inputs):
-    """One text a topic, in the order of the standard library."""
+    """One text per topic, in the order of the standard library."""
 
     kind = "text"
 

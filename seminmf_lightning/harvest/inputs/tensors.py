@@ -28,14 +28,14 @@ class TensorExamples(Inputs):
     def _tensor(self) -> torch.Tensor:
         path = Path(self.path).expanduser()
         with refusing(path, "a file to read examples from"):
-            if path.suffix == ".npy":
+            if path.suffix.lower() == ".npy":
                 return torch.from_numpy(open_npy(path))
             with open_safetensors(path) as handle:
                 names = list(handle.keys())
                 key = self.key or (names[0] if len(names) == 1 else None)
                 if key is None or key not in names:
                     raise Refused(
-                        f"{path}: which tensor? Set inputs.key to one of {', '.join(names) or 'none'}"
+                        f"{path}: set inputs.key to one of its tensors: {', '.join(names) or 'none'}"
                     )
                 return read_tensor(path, handle, key)
 

@@ -1,4 +1,4 @@
-"""Texts in files."""
+"""Text files."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ MARK_EVERY = 256
 
 @dataclass
 class TextFiles(Inputs):
-    """One text a file, or one a line; of a ``.jsonl`` line the value of ``field``."""
+    """One text per file or per line; for a line of ``.jsonl`` the value of ``field``."""
 
     path: str | Sequence[str]
     """A file, a folder (any depth) of ``.txt``, ``.md`` and ``.jsonl``, a glob, or a list of them."""
     per: str = "auto"
-    """``file``, ``line``, or ``auto``: a line of ``.jsonl`` files, else a file."""
+    """``file``, ``line``, or ``auto``: line for ``.jsonl``, file for others."""
     field: str = "text"
     """Key of the text in each line of a ``.jsonl`` file."""
     encoding: str = "utf-8"
@@ -52,23 +52,23 @@ class TextFiles(Inputs):
         return files_of(self.path, SUFFIXES, "text")
 
     def _by_line(self, file: str) -> bool:
-        return self.per == "line" or (self.per == "auto" and file.endswith(".jsonl"))
+        return self.per == "line" or (self.per == "auto" and file.lower().endswith(".jsonl"))
 
     @cached_property
     def _marks(self) -> tuple[list[int], list[list[int]]]:
-        """For each file the number of its first text, and the offsets of every 256th line."""
+        """For each file the number of its first text, and the byte offset of every 256th line."""
         starts, marks = [0], []
         for file in self.files:
-            lines, offset, found = 0, 0, []
+            lines, offset, offsets = 0, 0, []
             if self._by_line(file):
                 with open(file, "rb") as stream:
                     for line in stream:
                         if lines % MARK_EVERY == 0:
-                            found.append(offset)
+                            offsets.append(offset)
                         offset += len(line)
                         lines += 1
             starts.append(starts[-1] + (lines if self._by_line(file) else 1))
-            marks.append(found)
+            marks.append(offsets)
         if starts[-1] == 0:
             raise ValueError(f"inputs.path={self.path!r}: the files hold no line")
         return starts, marks
@@ -77,7 +77,7 @@ class TextFiles(Inputs):
         return self._marks[0][-1]
 
     def read(self, example: int) -> Any:
-        index, line = self._place(example)
+        index, line = self._locate(example)
         file = self.files[index]
         try:
             with open(file, "rb") as stream:
@@ -88,11 +88,11 @@ class TextFiles(Inputs):
                 raw = raw.removeprefix(BYTE_ORDER_MARK)
         except (OSError, UnicodeError) as error:
             raise Unreadable(f"{self.identify(example)}: not text in {self.encoding} ({error})") from error
-        return self._field(raw, example) if file.endswith(".jsonl") else raw
+        return self._field(raw, example) if file.lower().endswith(".jsonl") else raw
 
     def _field(self, raw: str, example: int) -> str:
         if not raw.strip():
-            return ""  # a blank line holds no text, and is no error
+            return ""  # a blank line holds no text, and is not an error
         try:
             record = json.loads(raw)
         except (ValueError, RecursionError) as error:
@@ -104,8 +104,8 @@ class TextFiles(Inputs):
             )
         return record[self.field]
 
-    def _place(self, example: int) -> tuple[int, int | None]:
-        """Which file, and which line of it."""
+    def _locate(self, example: int) -> tuple[int, int | None]:
+        """Return the index of the file, and the line if the file is read by line."""
         starts = self._marks[0]
         index = bisect_right(starts, example) - 1
         return index, example - starts[index] if self._by_line(self.files[index]) else None
@@ -114,6 +114,6 @@ class TextFiles(Inputs):
         return digest_of_files(self.files)
 
     def identify(self, example: int) -> str:
-        index, line = self._place(example)
+        index, line = self._locate(example)
         file = self.files[index]
         return file if line is None else f"{file}, line {line + 1}"

@@ -1,4 +1,4 @@
-"""Networks and how they are fed: one file a library, found by its name."""
+"""Model libraries: one file each, found by its name."""
 
 from seminmf_lightning.harvest.models.base import Loaded, Model
 

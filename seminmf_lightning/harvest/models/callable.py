@@ -1,4 +1,4 @@
-"""A model of your own: a function that makes it."""
+"""A function of your own that makes the network."""
 
 from __future__ import annotations
 
@@ -20,25 +20,23 @@ from seminmf_lightning.harvest.text_feed import TextFeed
 
 @dataclass
 class CallableModel(Model):
-    """``target`` is called with ``options`` and returns an ``nn.Module``, or a pair of it and how to
-    preprocess.
+    """Calls ``target`` with ``options``; it returns an ``nn.Module``, or a pair of it and its preprocessing.
 
-    The second of the pair is a function from a PIL picture (RGB) to a tensor, or a fast tokenizer of
-    transformers.
+    The preprocessing is a function from a PIL image (RGB) to a tensor, or a fast tokenizer of transformers.
     """
 
     target: str
-    """``module:function``, or ``module.function``; the current folder is searched too."""
+    """``module:function`` or ``module.function``; the current folder is searched too."""
     options: dict[str, Any] = field(default_factory=dict)
     """Arguments of the function."""
     max_length: int = 512
-    """Tokens of a window, where the inputs are texts."""
+    """Tokens per window, for texts."""
     prefix_tokens: int = 0
-    """Tokens before the patches of a picture."""
+    """Tokens before the patches of an image."""
 
     def load(self, kind: str) -> Loaded:
         only(kind, ("image", "text", "tensor"), "callable")
-        made = _function(self.target)(**self.options)
+        made = _import(self.target)(**self.options)
         network, preprocess = made if isinstance(made, tuple) else (made, None)
         if not isinstance(network, nn.Module):
             raise TypeError(
@@ -55,27 +53,28 @@ class CallableModel(Model):
             feed = TextFeed(preprocess, self.max_length)
         feed.prefix_tokens = self.prefix_tokens
         description = {
-            "library": "callable", "path": self.target, "architecture": type(network).__name__, "revision": None,
-            "weights": weights_digest(network), "precision": "float32", "preprocessing": getattr(preprocess, "__name__", None),
+            "library": "callable", "path": self.target, "architecture": type(network).__name__,
+            "revision": None, "weights": weights_digest(network), "precision": "float32",
+            "preprocessing": getattr(preprocess, "__name__", None),
         }  # fmt: skip
         return Loaded(network.eval(), feed, description)
 
 
-def unit_range(picture: Any) -> Tensor:
-    """A picture as a tensor (3, h, w) in [0, 1]."""
-    return torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1).float() / 255
+def unit_range(image: Any) -> Tensor:
+    """Convert an image to a tensor (3, h, w) in [0, 1]."""
+    return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).float() / 255
 
 
-def _function(target: str) -> Callable[..., Any]:
+def _import(target: str) -> Callable[..., Any]:
     module, _, name = target.rpartition(":" if ":" in target else ".")
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     try:
-        found = getattr(importlib.import_module(module), name)
+        function = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(
             f"model.target={target!r} cannot be imported ({error}); write it as module:function"
         ) from error
-    if not callable(found):
-        raise TypeError(f"model.target={target!r} is not a function, it is {found!r}")
-    return found
+    if not callable(function):
+        raise TypeError(f"model.target={target!r} is not a function, it is {function!r}")
+    return function

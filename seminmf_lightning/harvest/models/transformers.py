@@ -1,22 +1,24 @@
-"""Models of Hugging Face transformers: text and vision."""
+"""Models of Hugging Face transformers, for text and for images."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from seminmf_lightning.core.checks import one_of, whole_number
-from seminmf_lightning.harvest.adapters import CentreCrop, Feed, ImageFeed, whole_image
+from seminmf_lightning.harvest.adapters import CentreCrop, ImageFeed, whole_image
 from seminmf_lightning.harvest.models.base import Loaded, Model, local_path, only, weights_digest
-
-WARPED_FROM = 384
-"""Side from which ConvNeXT's processor resizes without a crop."""
-LONGEST = 1024
-"""Tokens of a window where neither the user nor the model says less."""
 from seminmf_lightning.harvest.text_feed import TextFeed
+
+NO_CROP_FROM = 384
+"""Size from which the image processor of ConvNeXT resizes without a crop."""
+DEFAULT_LENGTH = 1024
+"""Tokens per window where neither the user nor the model sets a lower limit."""
 
 
 @dataclass
@@ -29,9 +31,9 @@ class TransformersModel(Model):
     """Class of transformers, such as ``AutoModelForCausalLM`` or ``T5EncoderModel``."""
     revision: str | None = None
     max_length: int | None = None
-    """Tokens of a window, special ones included; None: what the model takes, at most 1,024."""
+    """Tokens per window, special ones included; None: what the model takes, at most 1,024."""
     precision: str = "float32"
-    """Of the weights: ``float32``, ``bfloat16`` or ``float16``."""
+    """Type of the weights: ``float32``, ``bfloat16`` or ``float16``."""
 
     def __post_init__(self) -> None:
         one_of("model.precision", self.precision, ("float32", "bfloat16", "float16"))
@@ -50,23 +52,23 @@ class TransformersModel(Model):
         architecture: Any = getattr(transformers, self.architecture, None)
         if not hasattr(architecture, "from_pretrained"):
             raise ValueError(f"model.architecture={self.architecture!r} is not a model class of transformers")
-        quiet = transformers.utils.logging
-        bars, verbosity = quiet.is_progress_bar_enabled(), quiet.get_verbosity()
-        if os.path.isdir(path):  # nothing to wait for
-            quiet.disable_progress_bar()
-            quiet.set_verbosity_error()
-        try:
-            network = architecture.from_pretrained(
-                path, revision=self.revision, dtype=getattr(torch, self.precision)
-            ).eval()
+        with _quiet(transformers.utils.logging, os.path.isdir(path)):
+            dtype = getattr(torch, self.precision)
+            network = architecture.from_pretrained(path, revision=self.revision, dtype=dtype).eval()
             feed = self._text(path, network) if kind == "text" else self._image(path, network)
-        finally:
-            quiet.set_verbosity(verbosity)
-            if bars:
-                quiet.enable_progress_bar()
         if hasattr(network.config, "use_cache"):
             network.config.use_cache = False
-        return Loaded(network, feed, self._describe(network, feed))
+        preprocessing = (
+            {"tokenizer": type(feed.tokenizer).__name__, "max_length": feed.max_length}
+            if isinstance(feed, TextFeed)
+            else {"processor": type(feed.transform.processor).__name__}  # type: ignore[attr-defined]
+        )
+        description = {
+            "library": "transformers", "path": self.path, "architecture": type(network).__name__,
+            "revision": getattr(network.config, "_commit_hash", None) or self.revision,
+            "weights": weights_digest(network), "precision": self.precision, "preprocessing": preprocessing,
+        }  # fmt: skip
+        return Loaded(network, feed, description)
 
     def _text(self, path: str, network: Any) -> TextFeed:
         from transformers import AutoTokenizer
@@ -74,16 +76,16 @@ class TransformersModel(Model):
         tokenizer = AutoTokenizer.from_pretrained(path, revision=self.revision)
         if not tokenizer.is_fast:
             raise ValueError(
-                f"{self.path}: its tokenizer is not a fast one, which alone tells where a token is in its text"
+                f"{self.path}: only a fast tokenizer tells where a token is in its text, and this one is slow"
             )
         tokenizer.padding_side = tokenizer.truncation_side = "right"
-        known = (tokenizer.model_max_length, getattr(network.config, "max_position_embeddings", None))
-        most = min(value for value in (*known, 10**9) if value is not None)
-        if self.max_length is not None and self.max_length > most:
+        limits = (tokenizer.model_max_length, getattr(network.config, "max_position_embeddings", None))
+        limit = min(value for value in (*limits, 10**9) if value is not None)
+        if self.max_length is not None and self.max_length > limit:
             raise ValueError(
-                f"model.max_length={self.max_length} is more than the {most} tokens that {self.path} takes"
+                f"model.max_length={self.max_length} is more than the {limit} tokens that {self.path} takes"
             )
-        return TextFeed(tokenizer, self.max_length or min(most, LONGEST))
+        return TextFeed(tokenizer, self.max_length or min(limit, DEFAULT_LENGTH))
 
     def _image(self, path: str, network: Any) -> ImageFeed:
         from transformers import AutoImageProcessor
@@ -96,31 +98,32 @@ class TransformersModel(Model):
         if crop:
             side = shorter or min(crop["height"], crop["width"])
             region = CentreCrop((side, side), (crop["height"], crop["width"]))
-        elif share and shorter and shorter < WARPED_FROM:  # ConvNeXT's way
+        elif share and shorter and shorter < NO_CROP_FROM:  # as ConvNeXT does
             region = CentreCrop((shorter / share, shorter / share), (shorter, shorter))
-        return ImageFeed(
-            Pixels(processor), region, keyword="pixel_values",
-            prefix_tokens=1 + getattr(network.config, "num_register_tokens", 0),
-        )  # fmt: skip
-
-    def _describe(self, network: Any, feed: Feed) -> dict[str, Any]:
-        preprocessing = (
-            {"tokenizer": type(feed.tokenizer).__name__, "max_length": feed.max_length}
-            if isinstance(feed, TextFeed)
-            else {"processor": type(feed.transform.processor).__name__}  # type: ignore[attr-defined]
-        )
-        return {
-            "library": "transformers", "path": self.path, "architecture": type(network).__name__,
-            "revision": getattr(network.config, "_commit_hash", None) or self.revision,
-            "weights": weights_digest(network), "precision": self.precision, "preprocessing": preprocessing,
-        }  # fmt: skip
+        prefix_tokens = 1 + getattr(network.config, "num_register_tokens", 0)
+        return ImageFeed(Pixels(processor), region, keyword="pixel_values", prefix_tokens=prefix_tokens)
 
 
 class Pixels:
-    """An image processor as a function of one picture; a class, so that it can be sent to workers."""
+    """An image processor as a function of one image; a class, so that workers can unpickle it."""
 
     def __init__(self, processor: Any) -> None:
         self.processor = processor
 
-    def __call__(self, picture: Any) -> torch.Tensor:
-        return self.processor(images=picture, return_tensors="pt")["pixel_values"][0]
+    def __call__(self, image: Any) -> torch.Tensor:
+        return self.processor(images=image, return_tensors="pt")["pixel_values"][0]
+
+
+@contextmanager
+def _quiet(logging: Any, local: bool) -> Iterator[None]:
+    """Hide progress bars and notes of transformers where nothing is downloaded."""
+    bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    if local:
+        logging.disable_progress_bar()
+        logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
