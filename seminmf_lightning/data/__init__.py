@@ -1,8 +1,9 @@
-"""Activations: where they come from, which are held out, in which order they stream."""
+"""Activations: where they come from, which are held out, and in which order they stream."""
 
 from seminmf_lightning.data.datamodule import ActivationDataModule
 from seminmf_lightning.data.live import HarvestDataModule
-from seminmf_lightning.data.sources.base import Shard, Source
+from seminmf_lightning.data.shard import Shard
+from seminmf_lightning.data.sources.base import Source
 from seminmf_lightning.data.sources.demo import DemoRows
 from seminmf_lightning.data.sources.npy import NpyRows
 from seminmf_lightning.data.sources.object_store import ObjectStoreRows
@@ -12,6 +13,6 @@ from seminmf_lightning.data.sources.synthetic import PlantedRows
 from seminmf_lightning.data.sources.tensor import TensorRows
 
 __all__ = [
-    "ActivationDataModule", "DemoRows", "HarvestDataModule", "HarvestedRows", "NpyRows", "ObjectStoreRows", "PlantedRows",
-    "SafetensorsRows", "Shard", "Source", "TensorRows",
+    "ActivationDataModule", "DemoRows", "HarvestDataModule", "HarvestedRows", "NpyRows", "ObjectStoreRows",
+    "PlantedRows", "SafetensorsRows", "Shard", "Source", "TensorRows",
 ]  # fmt: skip

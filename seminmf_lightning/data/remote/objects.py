@@ -151,7 +151,8 @@ class Remote:
         if (now.size, now.version) != (opened.size, opened.version):
             raise ChangedError(
                 f"{opened.url}: replaced while it was being read: it had {opened.size:,} bytes "
-                f"({opened.version}), now {now.size:,} ({now.version}); rows of two versions must not mix: start the run anew"
+                f"({opened.version}), now {now.size:,} ({now.version}); rows of two versions must not mix: "
+                "start the run anew"
             )
 
     def _retry(self, url: str, what: str, attempt: Callable[[], T]) -> T:
@@ -165,8 +166,8 @@ class Remote:
                 if attempts > self.retries or self._failed.is_set():
                     self._failed.set()
                     raise OSError(
-                        f"{what}: not read after {attempts} tries, the last: {type(error).__name__}: {error}. "
-                        "Is the store up? data.retries allows more; a run resumes with "
+                        f"{what}: not read after {attempts} tries, the last: {type(error).__name__}: "
+                        f"{error}. Is the store up? data.retries allows more; a run resumes with "
                         "ckpt_path=<run>/checkpoints/last.ckpt"
                     ) from error
                 if url not in self._warned:
@@ -197,8 +198,8 @@ def refuse_secrets(storage: Mapping[str, Any], inside: str = "data.storage") -> 
         with_password = isinstance(value, str) and re.match(r"\w+://[^/]*:[^/]*@", value)
         if (by_name and value not in OPEN_TOKENS) or with_password:
             raise ValueError(
-                f"{inside}.{name} looks like a secret, and a run's settings are written to its folder and its "
-                "dictionary; give it in the environment instead (AWS_SECRET_ACCESS_KEY, AWS_PROFILE, "
+                f"{inside}.{name} looks like a secret, and a run's settings are written to its folder and "
+                "its dictionary; give it in the environment instead (AWS_SECRET_ACCESS_KEY, AWS_PROFILE, "
                 "GOOGLE_APPLICATION_CREDENTIALS, ...)"
             )
 

@@ -10,7 +10,6 @@ settings, and one YAML file in ``configs/data`` with its ``name``.
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -20,68 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-
-class FileState(NamedTuple):
-    """Size, time of the last change (ns) and inode, which tell a file from another, or from its old self."""
-
-    size: int
-    changed_ns: int
-    inode: int
-
-
-def file_state(file: str | os.PathLike[str]) -> FileState:
-    """The present state of a file.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-    """
-    try:
-        status = os.stat(file)
-    except FileNotFoundError as error:
-        message = f"{file}: no such file; it was deleted, or is a link to a file that was deleted"
-        raise FileNotFoundError(message) from error
-    return FileState(status.st_size, status.st_mtime_ns, status.st_ino)
-
-
-class Shard(NamedTuple):
-    """Some of the rows, and the name that error messages show.
-
-    ``opened`` is the state of the file ``name`` before it was opened, or None if the rows are not in a file.
-    """
-
-    name: str
-    rows: Tensor  # (n, d), any real dtype
-    opened: FileState | None = None
-
-    def unchanged(self) -> Tensor:
-        """The rows, once :meth:`check_unchanged` has passed."""
-        self.check_unchanged()
-        return self.rows
-
-    def check_unchanged(self) -> None:
-        """Raise ValueError if the file has changed since it was opened.
-
-        Reading a page that a truncation removed kills the process (SIGBUS), and nothing can catch that:
-        hence a check before each read. Rows of a replaced file could still be read, but a resumed run or a
-        report would read others.
-        """
-        if self.opened is None:
-            return
-        try:
-            now = file_state(self.name)
-        except FileNotFoundError:
-            what = "deleted"
-        else:
-            if now == self.opened:
-                return
-            what = "truncated" if now.size < self.opened.size else "changed"
-            if now.inode != self.opened.inode:
-                what = "replaced"
-        raise ValueError(
-            f"{self.name}: was {what} while it was being read; leave files alone until a run has ended. "
-            "Put it back and resume from the last checkpoint, or start another run"
-        )
-
+from seminmf_lightning.data.shard import Shard, gather
 
 Ranges = tuple[tuple[int, int], ...]
 """Half-open ranges of row numbers, in order; together they are one chunk."""
@@ -169,26 +107,30 @@ class Source(ABC):
         """Read rows by number, in the order given, as float32, or as float64 if any shard is stored so."""
         shards = self.shards
         if len(shards) == 1:
-            return _real(_gather(shards[0].unchanged(), torch.from_numpy(rows)))
+            return _real(shards[0].gather(torch.from_numpy(rows)))
         shard_of = self.shard_of(rows)
-        return self._collect(lambda index: shards[index].unchanged(), shard_of, rows - self._starts[shard_of])
+        return self._collect(
+            lambda index, at: shards[index].gather(at), shard_of, rows - self._starts[shard_of]
+        )
 
-    def _collect(self, part: Callable[[int], Tensor], part_of: np.ndarray, local: np.ndarray) -> Tensor:
-        """Gather row ``local[i]`` of ``part(part_of[i])`` for each i."""
+    def _collect(
+        self, gather_part: Callable[[int, Tensor], Tensor], part_of: np.ndarray, local: np.ndarray
+    ) -> Tensor:
+        """Gather row ``local[i]`` of part ``part_of[i]`` for each i."""
         # One gather per part, with its rows side by side, then one gather back into the order asked for.
         order = np.argsort(part_of, kind="stable")
         cuts = np.searchsorted(part_of[order], np.arange(part_of.max(initial=-1) + 2))
         gathered = []
         for index in np.flatnonzero(np.diff(cuts)).tolist():
             rows = local[order[cuts[index] : cuts[index + 1]]]
-            gathered.append(_gather(part(index), torch.from_numpy(rows)))
+            gathered.append(gather_part(index, torch.from_numpy(rows)))
         if not gathered:
             return torch.empty(0, self.features, dtype=self._dtype())
         if len({part.dtype for part in gathered}) > 1:
             gathered = [part.to(self._dtype()) for part in gathered]
         back = torch.empty(len(local), dtype=torch.int64)
         back[torch.from_numpy(order)] = torch.arange(len(local))
-        return _gather(torch.cat(gathered), back).to(self._dtype())
+        return gather(torch.cat(gathered), back).to(self._dtype())
 
     def read_range(self, start: int, stop: int) -> Tensor:
         """Read rows ``start..stop-1``: a view of the file if their type and the borders of shards allow
@@ -197,7 +139,7 @@ class Source(ABC):
         for shard, begin in zip(self.shards, self._starts, strict=False):
             low, high = max(start - begin, 0), min(stop - begin, len(shard.rows))
             if low < high:
-                parts.append(_real(shard.unchanged()[low:high]).to(self._dtype()))
+                parts.append(_real(shard.slice(low, high)).to(self._dtype()))
         if len(parts) == 1:
             return parts[0]
         return torch.cat(parts or [torch.empty(0, self.features, dtype=self._dtype())])
@@ -222,14 +164,8 @@ class Source(ABC):
         return f"{name}, row {local}"
 
     def _dtype(self) -> torch.dtype:
-        double = any(shard.rows.dtype == torch.float64 for shard in self.shards)
+        double = any(shard.dtype == torch.float64 for shard in self.shards)
         return torch.float64 if double else torch.float32
-
-
-def _gather(rows: Tensor, at: Tensor) -> Tensor:
-    # index_select is four times faster than indexing, but torch lacks it for unsigned types of two bytes and
-    # more.
-    return rows.index_select(0, at) if rows.is_floating_point() else rows[at]
 
 
 def _real(rows: Tensor) -> Tensor:
@@ -237,7 +173,7 @@ def _real(rows: Tensor) -> Tensor:
 
 
 def _check(shard: Shard, first: Shard) -> None:
-    name, shape, dtype = shard.name, tuple(shard.rows.shape), shard.rows.dtype
+    name, shape, dtype = shard.name, tuple(shard.rows.shape), shard.dtype
     if len(shape) != 2:
         advice = "; flatten images or tokens to rows first" if len(shape) > 2 else ""
         raise ValueError(

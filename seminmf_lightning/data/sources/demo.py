@@ -16,7 +16,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from seminmf_lightning.data.sources.base import Shard, Source
+from seminmf_lightning.data.shard import Shard
+from seminmf_lightning.data.sources.base import Source
 from seminmf_lightning.data.sources.safetensors import SafetensorsRows
 from seminmf_lightning.harvest.recipe import HarvestRecipe
 from seminmf_lightning.harvest.row_selection import Rows

@@ -19,7 +19,8 @@ from seminmf_lightning.core.checks import real_number, whole_number
 from seminmf_lightning.data.remote.catalog import find_matrices, read_array, read_npy, sha256_of
 from seminmf_lightning.data.remote.chunk_cache import ChunkCache, Prefetcher
 from seminmf_lightning.data.remote.objects import Remote, in_parallel, refuse_secrets
-from seminmf_lightning.data.sources.base import NO_FETCH, Chunking, FetchPlan, Ranges, Shard, Source
+from seminmf_lightning.data.shard import Shard, gather
+from seminmf_lightning.data.sources.base import NO_FETCH, Chunking, FetchPlan, Ranges, Source
 from seminmf_lightning.data.splits import numbered_apart
 from seminmf_lightning.harvest.store import StoreError
 
@@ -75,8 +76,8 @@ class ObjectStoreRows(Source):
         whole_number("data.retries", self.retries, 0)
         if self.cache_gb * GB < 2 * self.shuffle_mb * MB:
             raise ValueError(
-                f"data.cache_gb={self.cache_gb:g} must hold twice data.shuffle_mb={self.shuffle_mb:g} (the rows "
-                "that are read and those that are fetched meanwhile): raise the one or lower the other"
+                f"data.cache_gb={self.cache_gb:g} must hold twice data.shuffle_mb={self.shuffle_mb:g} (rows "
+                "that are read and rows that are fetched meanwhile): raise the one or lower the other"
             )
         self._plan = NO_FETCH
 
@@ -163,7 +164,8 @@ class ObjectStoreRows(Source):
         at = self._range_of(rows)
         if (at < 0).any():
             return self._read_unplanned(rows)
-        return self._collect(self._chunk, self._chunk_of[at], self._offsets[at] + rows - self._begins[at])
+        local = self._offsets[at] + rows - self._begins[at]
+        return self._collect(lambda chunk, at: gather(self._chunk(chunk), at), self._chunk_of[at], local)
 
     def read_range(self, start: int, stop: int) -> Tensor:
         at = int(self._range_of(np.array([start]))[0]) if start < stop else -1

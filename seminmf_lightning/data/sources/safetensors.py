@@ -10,14 +10,15 @@ import numpy as np
 from safetensors import safe_open
 
 from seminmf_lightning.data.paths import Paths, find_files
-from seminmf_lightning.data.sources.base import Shard, Source, file_state
+from seminmf_lightning.data.shard import Shard, file_state
+from seminmf_lightning.data.sources.base import Source
 from seminmf_lightning.data.splits import numbered_apart
 from seminmf_lightning.io.untrusted import WHOLE_NUMBERS, Refused, open_safetensors, read_tensor
 
 
 @dataclass
 class SafetensorsRows(Source):
-    """Shards holding one matrix (n, d) each: any float or integer type, bfloat16 included."""
+    """Shards that hold one matrix (n, d) each, of any float or integer type, bfloat16 included."""
 
     path: Paths
     key: str | None = None
@@ -25,14 +26,14 @@ class SafetensorsRows(Source):
     group_key: str = "group"
     """Name of an optional tensor (n,) of whole numbers: the image or document of each row."""
 
+    suffix = ".safetensors"
+
     def open(self) -> list[Shard]:
         shards = []
         for file in find_files(self.path, ".safetensors"):
-            before = file_state(file)
-            with open_safetensors(
-                file
-            ) as handle:  # its tensors are views of the mapped file, and keep it mapped
-                shards.append(Shard(str(file), read_tensor(file, handle, self._key(file, handle)), before))
+            state = file_state(file)
+            with open_safetensors(file) as handle:
+                shards.append(Shard(str(file), read_tensor(file, handle, self._key(file, handle)), state))
         return shards
 
     def open_groups(self) -> np.ndarray | None:
@@ -45,14 +46,13 @@ class SafetensorsRows(Source):
                     without.append(shard.name)
                     continue
                 group = read_tensor(file, handle, self.group_key, WHOLE_NUMBERS).numpy()
-            if group.shape != (len(shard.rows),):
-                raise Refused(
-                    f"{file}: {self.group_key!r} has shape {group.shape}, but there are {len(shard.rows)} rows"
-                )
+            if group.shape != (n := len(shard.rows),):
+                raise Refused(f"{file}: {self.group_key!r} has shape {group.shape}, but there are {n} rows")
             parts.append(group)
         if parts and without:
             raise Refused(
-                f"{without[0]}: no tensor {self.group_key!r}, but other shards have one; all of them need it, or none"
+                f"{without[0]}: no tensor {self.group_key!r}, but other shards have one; all of them need it "
+                "or none"
             )
         return numbered_apart(parts) if parts else None
 
@@ -62,10 +62,13 @@ class SafetensorsRows(Source):
 
 
 def tensor_of_rows(file: str, ranks: Mapping[str, int], key: str | None) -> str:
-    """Which tensor of a file holds the rows, of those there are with their numbers of dimensions.
+    """The name of the tensor that holds the rows, given how many dimensions each tensor of a file has.
 
     Raises:
-        ValueError: there is no tensor ``key``, or without one it is not clear.
+        Refused: there is no tensor ``key``, or without a key it is not clear.
+
+    >>> tensor_of_rows("a.safetensors", {"bias": 1, "x": 2}, None)
+    'x'
     """
     if key is not None:
         if key not in ranks:
@@ -77,5 +80,6 @@ def tensor_of_rows(file: str, ranks: Mapping[str, int], key: str | None) -> str:
     if len(matrices) == 1:
         return matrices[0]
     if len(ranks) == 1:
-        return next(iter(ranks))  # of another rank: the check of shapes says so
-    raise Refused(f"{file}: which tensor holds the rows? Set data.key to one of {', '.join(ranks) or 'none'}")
+        return next(iter(ranks))  # not 2-D: the check of shapes says so
+    names = ", ".join(ranks) or "none"
+    raise Refused(f"{file}: which tensor holds the rows? Set data.key to one of {names}")

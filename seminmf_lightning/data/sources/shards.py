@@ -1,4 +1,4 @@
-"""Rows of a harvest: the store that scripts/harvest.py writes."""
+"""Rows of a harvest, from the store that the command ``harvest`` writes."""
 
 from __future__ import annotations
 
@@ -10,65 +10,65 @@ from typing import Any
 
 import numpy as np
 
-from seminmf_lightning.data.sources.base import Shard, Source, file_state
+from seminmf_lightning.core.commands import command
+from seminmf_lightning.data.shard import Shard, file_state
+from seminmf_lightning.data.sources.base import Source
 from seminmf_lightning.harvest.store import MANIFEST, Store, StoreError, open_tensors, sha256_of
 from seminmf_lightning.io.untrusted import WHOLE_NUMBERS, read_tensor
 
 
 @dataclass
 class HarvestedRows(Source):
-    """One layer of a store, or several of the same width, one after the other."""
+    """One layer of a store, or several layers of the same width, one after the other."""
 
     path: str
     layer: str | Sequence[str] | None = None
-    """Name, or a list of names; None takes the only one there is."""
+    """Name, or a list of names; None takes the only layer."""
     verify: bool = False
     """Compare each shard with its sha256 in the manifest before training."""
     partial: bool = False
-    """Accept a harvest that is not finished: the shards that are whole."""
+    """Accept an unfinished harvest: read the shards that are whole."""
 
     def open(self) -> list[Shard]:
         shards = []
         for record, file in self._files("file"):
-            before = file_state(file)
-            if self.verify and (found := sha256_of(file)) != record["sha256"]:
+            state = file_state(file)
+            if self.verify and (digest := sha256_of(file)) != record["sha256"]:
                 raise StoreError(
-                    f"{file}: damaged: its sha256 is {found}, the manifest says {record['sha256']}; {self._again(record)}"
+                    f"{file}: damaged: its sha256 is {digest}, the manifest says {record['sha256']}; "
+                    f"{self._advice(record)}"
                 )
             with open_tensors(file) as handle:
                 rows = read_tensor(file, handle, "activations")
             if list(rows.shape) != [record["rows"], record["features"]]:
                 raise StoreError(
-                    f"{file}: shape {tuple(rows.shape)}, but the manifest says {record['rows']} x {record['features']}; "
-                    f"{self._again(record)}"
+                    f"{file}: shape {tuple(rows.shape)}, but the manifest says {record['rows']} x "
+                    f"{record['features']}; {self._advice(record)}"
                 )
             if len(rows):
-                shards.append(Shard(str(file), rows, before))
+                shards.append(Shard(str(file), rows, state))
         if not shards:
             raise StoreError(f"{self.path}: holds no rows yet: {MANIFEST} in it lists none")
         return shards
 
     def open_groups(self) -> np.ndarray:
-        """The example of each row."""
-        parts = []
-        for record, index in self._files("index"):
-            if record["rows"]:
-                parts.append(self._examples(record, index))
-        return np.concatenate(parts)
+        """The example of each row (n,)."""
+        files = self._files("index")
+        return np.concatenate([self._examples(record, index) for record, index in files if record["rows"]])
 
     def where(self, row: int) -> str:
-        """File and number of a row, and the example it comes from."""
-        place = super().where(row)
+        """Describe where a row is: its file, its number in that file, and the example it comes from."""
+        description = super().where(row)
         try:
             for record, index in self._files("index"):
                 if row < record["rows"]:
                     example = int(self._examples(record, index)[row])
                     examples = Store(self.path).examples(record["shard"])
-                    return f"{place} ({examples[example - record['examples'][0]]['name']})"
+                    return f"{description} ({examples[example - record['examples'][0]]['name']})"
                 row -= record["rows"]
-        except (ValueError, IndexError):  # a name is not worth an error of its own
-            return place
-        return place
+        except (ValueError, IndexError):  # the name of an example is not worth an error of its own
+            pass
+        return description
 
     def layers(self) -> list[str]:
         """The names of the layers that are read."""
@@ -79,37 +79,37 @@ class HarvestedRows(Source):
         manifest = store.manifest()
         if manifest is None:
             raise FileNotFoundError(
-                f"{store.folder / MANIFEST} does not exist; scripts/harvest.py output={self.path} writes it"
+                f"{store.folder / MANIFEST} does not exist; {command('harvest')} output={self.path} writes it"
             )
         if not manifest["complete"]:
             if not self.partial:
                 raise StoreError(
-                    f"{store.folder}: this harvest is not finished; run the same scripts/harvest.py again, which goes on, "
-                    "or take what there is with data.partial=true"
+                    f"{store.folder}: this harvest is not finished; run the same {command('harvest')} again, "
+                    "which resumes it, or take what there is with data.partial=true"
                 )
             manifest = store.finished_manifest(manifest["settings"], manifest["plan"])
         return manifest
 
     def _files(self, kind: str) -> Iterator[tuple[dict[str, Any], Path]]:
-        """Each shard's record and its file, checked against one another."""
+        """Each shard's record and its file (``kind`` file or index), compared with one another."""
         manifest, store = self._manifest(), Store(self.path)
         folder = store.folder.resolve()
-        for layer in self.layers():
-            found = manifest["layers"][layer]
-            for record in found["shards"]:
+        for name in self.layers():
+            layer = manifest["layers"][name]
+            for record in layer["shards"]:
                 file = store.inside(folder / record[kind])
                 if record["harvest"] != manifest["plan"]["harvest"]:
                     raise StoreError(f"{file}: belongs to another harvest than {folder / MANIFEST}")
-                if not os.path.exists(file):  # False also of names that are too long
+                if not os.path.exists(file):  # False also for names that are too long
                     raise StoreError(
-                        f"{file}: missing; run the same scripts/harvest.py again, which writes it anew"
+                        f"{file}: missing; run the same {command('harvest')} again, which writes it anew"
                     )
                 if kind == "file" and (size := file.stat().st_size) != record["bytes"]:
                     raise StoreError(
-                        f"{file}: {size:,} bytes, but the manifest says {record['bytes']:,}; it is truncated or replaced; "
-                        f"{self._again(record)}"
+                        f"{file}: {size:,} bytes, but the manifest says {record['bytes']:,}; it is "
+                        f"truncated or replaced; {self._advice(record)}"
                     )
-                yield record | {"features": found["features"]}, file
+                yield record | {"features": layer["features"]}, file
 
     def _examples(self, record: dict[str, Any], index: Path) -> np.ndarray:
         """The example of each row of a shard."""
@@ -118,27 +118,28 @@ class HarvestedRows(Source):
         first, last = record["examples"]
         if examples.shape != (record["rows"],) or examples.min() < first or examples.max() >= last:
             raise StoreError(
-                f"{index}: expected the numbers of {record['rows']} examples in {first}..{last - 1}, found other ones; "
-                f"{self._again(record)}"
+                f"{index}: expected the numbers of {record['rows']} examples in {first}..{last - 1}, "
+                f"found others; {self._advice(record)}"
             )
         return examples
 
-    def _again(self, record: dict[str, Any]) -> str:
-        return f"delete {Path(self.path) / record['index']} and run scripts/harvest.py again, which writes this shard anew"
+    def _advice(self, record: dict[str, Any]) -> str:
+        file = Path(self.path) / record["index"]
+        return f"delete {file} and run {command('harvest')} again, which writes this shard anew"
 
 
 def chosen_layers(manifest: Mapping[str, Any], layer: str | Sequence[str] | None, store: str) -> list[str]:
-    """The layers of a store that are asked for; None asks for the only one.
+    """The requested layers of a store; None requests the only one.
 
     Raises:
-        StoreError: there is no such layer, or several.
+        StoreError: there is no such layer, or there are several.
     """
     layers = list(manifest["layers"])
     if layer is None:
         if len(layers) > 1:
             raise StoreError(f"{store} holds several layers: set data.layer to one of {', '.join(layers)}")
         return layers
-    wanted = [layer] if isinstance(layer, str) else list(layer)
-    if missing := [name for name in wanted if name not in layers]:
+    requested = [layer] if isinstance(layer, str) else list(layer)
+    if missing := [name for name in requested if name not in layers]:
         raise StoreError(f"{store} has no layer {missing[0]!r}; it holds {', '.join(layers)}")
-    return wanted
+    return requested

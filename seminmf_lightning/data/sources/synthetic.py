@@ -1,4 +1,4 @@
-"""A planted problem: rows made from a known dictionary, to see whether it is found again."""
+"""Rows made from a known dictionary, to check whether training recovers it."""
 
 from __future__ import annotations
 
@@ -8,21 +8,27 @@ import torch
 from torch import Tensor
 
 from seminmf_lightning.core.checks import real_number, whole_number
-from seminmf_lightning.data.sources.base import Shard, Source
+from seminmf_lightning.data.shard import Shard
+from seminmf_lightning.data.sources.base import Source
 
 
 @dataclass
 class PlantedRows(Source):
-    """``A = Z D + noise``: D (concepts, features) sparse and nonnegative with unit atoms, Z sparse and free
-    in sign."""
+    """``A = Z D + noise``: D (concepts, features) sparse and nonnegative with unit atoms, Z sparse and
+    signed.
+
+    >>> A, Z, D = PlantedRows(rows=10, features=4, concepts=2, nonzeros=1, noise=0.0).planted()
+    >>> torch.equal(A, Z @ D)
+    True
+    """
 
     rows: int = 20_000
     features: int = 64
     concepts: int = 32
     nonzeros: int = 3
-    """Concepts in each row."""
+    """Nonzero codes per row."""
     density: float = 0.3
-    """Share of an atom's entries that are not zero."""
+    """Share of the entries of an atom that are not zero."""
     noise: float = 0.01
     """Standard deviation of the noise in each entry."""
     data_seed: int = 0
@@ -36,7 +42,7 @@ class PlantedRows(Source):
         real_number("data.noise", self.noise, 0)
 
     def planted(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The rows A, the codes Z and the dictionary D they were made from."""
+        """The rows A (n, d), and the codes Z (n, k) and the dictionary D (k, d) that they are made from."""
         generator = torch.Generator().manual_seed(self.data_seed)
         shape = (self.concepts, self.features)
         D = torch.rand(shape, generator=generator) * (torch.rand(shape, generator=generator) < self.density)

@@ -8,25 +8,31 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seminmf_lightning.data.sources.base import Shard, Source
+from seminmf_lightning.data.shard import Shard, array_shard
+from seminmf_lightning.data.sources.base import Source
 
 
 @dataclass
 class TensorRows(Source):
-    """A tensor or array (n, d) that is already in memory; it is read, never written."""
+    """A tensor or array (n, d) that is in memory or mapped; it is read, never written.
+
+    >>> TensorRows(np.eye(3)).read(np.array([2, 0])).tolist()
+    [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]
+    """
 
     activations: Tensor | np.ndarray
     groups: np.ndarray | Tensor | None = None
+    """The image or document of each row (n,)."""
 
     def open(self) -> list[Shard]:
-        rows = self.activations
-        if isinstance(rows, np.ndarray):
-            if rows.dtype.kind not in "fiub":
-                raise ValueError(f"activations: expected float or integer numbers, found dtype {rows.dtype}")
-            rows = torch.from_numpy(np.require(rows, requirements="W") if not rows.flags.writeable else rows)
-        if not isinstance(rows, Tensor):
-            raise TypeError(f"activations must be a tensor or an ndarray, got {type(rows).__name__}")
-        return [Shard("activations", rows.detach().cpu())]
+        if isinstance(self.activations, np.ndarray):
+            return [array_shard("activations", self.activations)]
+        if not isinstance(self.activations, Tensor):
+            found = type(self.activations).__name__
+            raise TypeError(f"activations must be a tensor or an ndarray, got {found}")
+        if self.activations.layout is not torch.strided:
+            raise TypeError(f"activations must be dense, got a tensor of layout {self.activations.layout}")
+        return [Shard("activations", self.activations.detach().cpu())]
 
     def open_groups(self) -> np.ndarray | None:
         return None if self.groups is None else np.asarray(self.groups)

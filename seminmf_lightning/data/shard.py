@@ -1,0 +1,126 @@
+"""A part of the rows: a tensor over a memory map, checked for changes before each read."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class FileState(NamedTuple):
+    """Size, time of the last change (ns) and inode, which tell a file from another, or from its old self."""
+
+    size: int
+    changed_ns: int
+    inode: int
+
+
+def file_state(file: str | os.PathLike[str]) -> FileState:
+    """The present state of a file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    try:
+        status = os.stat(file)
+    except FileNotFoundError as error:
+        message = f"{file}: no such file; it was deleted, or is a link to a file that was deleted"
+        raise FileNotFoundError(message) from error
+    return FileState(status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+class Shard(NamedTuple):
+    """Some of the rows, and the name that error messages show.
+
+    ``opened`` is the state of the file ``name`` before it was opened, or None if the rows are not in a file.
+    ``swapped`` is the type of numbers in the other byte order, whose bits ``rows`` holds as whole numbers.
+    """
+
+    name: str
+    rows: Tensor  # (n, d), any real dtype
+    opened: FileState | None = None
+    swapped: torch.dtype | None = None
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.swapped or self.rows.dtype
+
+    def gather(self, at: Tensor) -> Tensor:
+        """Rows by number (m,), once :meth:`check_unchanged` has passed."""
+        return self._decoded(gather(self.unchanged(), at))
+
+    def slice(self, start: int, stop: int) -> Tensor:
+        """Rows ``start..stop-1``, a view if they are in this machine's byte order."""
+        return self._decoded(self.unchanged()[start:stop])
+
+    def _decoded(self, rows: Tensor) -> Tensor:
+        return rows if self.swapped is None else torch.from_numpy(rows.numpy().byteswap()).view(self.swapped)
+
+    def unchanged(self) -> Tensor:
+        """The rows, once :meth:`check_unchanged` has passed."""
+        self.check_unchanged()
+        return self.rows
+
+    def check_unchanged(self) -> None:
+        """Raise ValueError if the file has changed since it was opened.
+
+        Reading a page that a truncation removed kills the process (SIGBUS), and nothing can catch that:
+        hence a check before each read. Rows of a replaced file could still be read, but a resumed run or a
+        report would read others.
+        """
+        if self.opened is None:
+            return
+        try:
+            now = file_state(self.name)
+        except FileNotFoundError:
+            what = "deleted"
+        else:
+            if now == self.opened:
+                return
+            what = "truncated" if now.size < self.opened.size else "changed"
+            if now.inode != self.opened.inode:
+                what = "replaced"
+        raise ValueError(
+            f"{self.name}: was {what} while it was being read; leave files alone until a run has ended. "
+            "Put it back and resume from the last checkpoint, or start another run"
+        )
+
+
+def array_shard(name: str, array: np.ndarray, opened: FileState | None = None) -> Shard:
+    """A shard over an array or memory map, copied only if torch cannot refer to it (reversed or long double).
+
+    Raises:
+        ValueError: masked entries, or numbers that are neither float, integer nor boolean.
+    """
+    if isinstance(array, np.ma.MaskedArray):
+        if hidden := int(np.ma.count_masked(array)):
+            raise ValueError(
+                f"{name}: a masked array that hides {hidden:,} entries, which every row needs; give "
+                "array.filled(value), or only the rows without them: array[~array.mask.any(axis=1)].data"
+            )
+        array = array.data
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"{name}: expected float or integer numbers, found dtype {array.dtype}")
+    if array.dtype.itemsize > 8:
+        array = array.astype(np.float64)
+    if any(stride < 0 for stride in array.strides):
+        array = np.ascontiguousarray(array)
+    swapped = None
+    if not array.dtype.isnative:
+        # The bits as whole numbers of the same size: rows are swapped when they are read, never all at once.
+        swapped = torch.from_numpy(np.empty(0, array.dtype.newbyteorder("="))).dtype
+        array = array.view(f"i{array.dtype.itemsize}")
+    with warnings.catch_warnings():  # that the array is read-only; a source never writes
+        warnings.filterwarnings("ignore", ".*not writable.*", UserWarning)
+        return Shard(name, torch.from_numpy(array), opened, swapped)
+
+
+def gather(rows: Tensor, at: Tensor) -> Tensor:
+    """Rows by number (m,)."""
+    # index_select is four times faster than indexing, but torch lacks it for unsigned types of two bytes and
+    # more.
+    return rows.index_select(0, at) if rows.is_floating_point() else rows[at]
