@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -24,6 +25,18 @@ from seminmf_lightning.cli.launch import is_first_process
 
 BUGS = (AssertionError, AttributeError, LookupError, NameError, RecursionError, ArithmeticError)
 """Exceptions that no input should cause: their traceback is shown."""
+TAKE_A_VALUE = (
+    "--config-dir",
+    "-cd",
+    "--config-name",
+    "-cn",
+    "--config-path",
+    "-cp",
+    "--cfg",
+    "-c",
+    "--package",
+    "-p",
+)
 ONLY_PRINT = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion", "-sc")
 """Hydra's options that start no job."""
 
@@ -56,7 +69,7 @@ def run(name: str, arguments: Sequence[str] | None = None) -> None:
         print(help_of(command, arguments, _option(arguments, "--config-dir", "-cd")))
         return
     debug = "--debug" in arguments or os.environ.get("HYDRA_FULL_ERROR") == "1"
-    arguments = _without_flags(command, [argument for argument in arguments if argument != "--debug"])
+    arguments = [argument for argument in arguments if argument != "--debug"]
     if sys.stderr.isatty() and is_first_process() and not set(arguments) & set(ONLY_PRINT):
         print(f"seminmf {__version__} {name}: starting", file=sys.stderr, flush=True)
     try:
@@ -97,13 +110,17 @@ def _option(arguments: Sequence[str], *names: str) -> str | None:
     return None
 
 
-def _without_flags(command: Command, arguments: list[str]) -> list[str]:
-    """Turn ``--list`` into ``list=true``, for every key whose default is false."""
-    if command.config is None:
-        return arguments
-    root = yaml.safe_load(command.config.read_text(encoding="utf-8"))
+def _for_hydra(config: Path, arguments: Sequence[str]) -> list[str]:
+    """Put options first, as Hydra needs them, and turn ``--key`` into ``key=true`` for keys that are false."""
+    root = yaml.safe_load(config.read_text(encoding="utf-8"))
     flags = {f"--{key.replace('_', '-')}": f"{key}=true" for key, value in root.items() if value is False}
-    return [flags.get(argument, argument) for argument in arguments]
+    options: list[str] = []
+    overrides: list[str] = []
+    for argument in arguments:
+        is_option = argument.startswith("-") and argument not in flags
+        is_value = bool(options) and options[-1] in TAKE_A_VALUE
+        (options if is_option or is_value else overrides).append(flags.get(argument, argument))
+    return options + overrides
 
 
 def _run_hydra(command: Command, task: Callable[[Any], Any], arguments: Sequence[str]) -> None:
@@ -113,20 +130,32 @@ def _run_hydra(command: Command, task: Callable[[Any], Any], arguments: Sequence
     typed: Lightning starts the other processes of ``strategy=ddp`` with it.
     """
     import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
 
     assert command.config is not None
     package = ".".join(["seminmf_lightning", "configs", *command.config.parent.relative_to(CONFIGS).parts])
-    process, typed, parsed = os.getpid(), sys.argv, [sys.argv[0], *arguments]
+    process, typed = os.getpid(), sys.argv
+    parsed = [sys.argv[0], *_for_hydra(command.config, arguments)]
+
+    errors: list[Exception] = []
 
     @functools.wraps(task)
     def job(cfg: Any) -> Any:
         if os.getpid() != process:  # a job that submitit started
             return task(cfg)
-        with _command_line(typed, None):
-            return task(cfg)
+        try:
+            with _command_line(typed, None):
+                return task(cfg)
+        except Exception as error:
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                raise
+            errors.append(error)  # raised below: Hydra would print a line of its own
 
     with _command_line(parsed, "1"):  # 1: Hydra raises errors, which `run` reports
         hydra.main(version_base="1.3", config_path=f"pkg://{package}", config_name=command.config.stem)(job)()
+    if errors:
+        raise errors[0]
 
 
 @contextmanager

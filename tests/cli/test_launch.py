@@ -1,4 +1,4 @@
-"""Sweeps as jobs, tasks of SLURM, two machines: what they start equals one process, in one directory."""
+"""Sweeps as jobs, tasks of SLURM, two machines: each equals one process and writes one directory."""
 
 from __future__ import annotations
 
@@ -218,8 +218,9 @@ SBATCH = """#!/bin/bash
 # Runs an array of two jobs, one after the other, as slurmd would: with nothing of the environment but what
 # SLURM sets.
 cp "$1" {folder}/submitted.sh
-export SLURM_ARRAY_JOB_ID=4711 SLURM_NTASKS=1 SLURM_NTASKS_PER_NODE=1 SLURM_PROCID=0 SLURM_LOCALID=0 SLURM_NODEID=0
-export SLURM_NNODES=1 SLURM_JOB_NUM_NODES=1 SLURM_JOB_NODELIST=n1 SLURM_STEP_ID=0 SLURM_JOB_NAME=train
+export SLURM_ARRAY_JOB_ID=4711 SLURM_NTASKS=1 SLURM_NTASKS_PER_NODE=1 SLURM_PROCID=0 SLURM_LOCALID=0
+export SLURM_NODEID=0 SLURM_NNODES=1 SLURM_JOB_NUM_NODES=1
+export SLURM_JOB_NODELIST=n1 SLURM_STEP_ID=0 SLURM_JOB_NAME=train
 for task in 0 1; do
   env -u SEMINMF_RUN_ID -u PYTHONPATH SLURM_ARRAY_TASK_ID=$task SLURM_JOB_ID=$((4711 + task)) bash "$1"
 done >{folder}/jobs.log 2>&1 &
@@ -243,13 +244,14 @@ def test_a_sweep_becomes_an_array_of_slurm(script, npy: Path, tmp_path: Path) ->
         (programs / name).write_text(text)
         (programs / name).chmod(0o755)
     script(
-        "train", "launcher=submitit_slurm", "hydra.launcher.partition=gpus", "l1_penalty=0,0.1", "data=npy", f"data.path={npy}",
-        "trainer.accelerator=cpu", *SMALL, f"hydra.sweep.dir={tmp_path}/sweep", PATH=f"{programs}:{os.environ['PATH']}",
+        "train", "launcher=submitit_slurm", "hydra.launcher.partition=gpus", "l1_penalty=0,0.1", "data=npy",
+        f"data.path={npy}", "trainer.accelerator=cpu", *SMALL, f"hydra.sweep.dir={tmp_path}/sweep",
+        PATH=f"{programs}:{os.environ['PATH']}",
     )  # fmt: skip
     header = (tmp_path / "submitted.sh").read_text()
     for line in (
-        "--array=0-1%2", "--partition=gpus", "--time=720", "--gpus-per-node=1", "--cpus-per-task=8", "--nodes=1",
-        "--ntasks-per-node=1", "--signal=USR2@120",
+        "--array=0-1%2", "--partition=gpus", "--time=720", "--gpus-per-node=1", "--cpus-per-task=8",
+        "--nodes=1", "--ntasks-per-node=1", "--signal=USR2@120",
     ):  # fmt: skip
         assert f"#SBATCH {line}\n" in header
     assert len(list((tmp_path / "sweep").glob("*/metrics.json"))) == 2, (tmp_path / "jobs.log").read_text()
@@ -259,7 +261,7 @@ def test_a_sweep_becomes_an_array_of_slurm(script, npy: Path, tmp_path: Path) ->
 def test_a_sweep_of_local_jobs_has_one_directory(script, npy: Path, tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     script(
-        "train", "launcher=submitit_local", "l1_penalty=0,0.1", "data=npy", f"data.path={npy}", "trainer=cpu", *SMALL,
-        f"hydra.sweep.dir={tmp_path}/sweep",
+        "train", "launcher=submitit_local", "l1_penalty=0,0.1", "data=npy", f"data.path={npy}", "trainer=cpu",
+        *SMALL, f"hydra.sweep.dir={tmp_path}/sweep",
     )  # fmt: skip
     assert len(list((tmp_path / "sweep").glob("*/metrics.json"))) == 2

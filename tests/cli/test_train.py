@@ -138,7 +138,8 @@ def test_killed_and_resumed_is_bitwise_the_undisturbed_run(
     rows = torch.randn(12_000, 8, generator=generator) @ torch.randn(8, 48, generator=generator)
     np.save(tmp_path / "rows.npy", rows.numpy())
     common = [
-        "data=npy", f"data.path={tmp_path}/rows.npy", "nb_concepts=16", f"l1_penalty={penalty}", "trainer.max_epochs=2",
+        "data=npy", f"data.path={tmp_path}/rows.npy", "nb_concepts=16", f"l1_penalty={penalty}",
+        "trainer.max_epochs=2",
         f"data.batch_size={8 * processes}", "tol=0", "solver.max_iter=50", "solver.update_every=2",
         "callbacks.checkpoint_time.seconds=0.3",
         "trainer.enable_progress_bar=false", *(TWO if processes == 2 else ()),
