@@ -111,7 +111,7 @@ def _option(arguments: Sequence[str], *names: str) -> str | None:
 
 
 def _for_hydra(config: Path, arguments: Sequence[str]) -> list[str]:
-    """Put options first, as Hydra needs them, and turn ``--key`` into ``key=true`` for keys that are false."""
+    """Put options first, as Hydra needs them, and turn ``--key`` into ``key=true`` for false keys."""
     root = yaml.safe_load(config.read_text(encoding="utf-8"))
     flags = {f"--{key.replace('_', '-')}": f"{key}=true" for key, value in root.items() if value is False}
     options: list[str] = []
