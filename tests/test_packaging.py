@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -32,6 +33,16 @@ def test_the_list_of_packages_equals_the_tree() -> None:
 
 def test_the_citation_is_of_this_version() -> None:
     assert f"version: {project()['project']['version']}\n" in (ROOT / "CITATION.cff").read_text()
+
+
+def test_the_oldest_versions_of_the_ci_are_the_lower_bounds() -> None:
+    requirement = re.compile(r"([a-z-]+)>=([0-9.]+)")
+    bounds = dict(requirement.match(text).groups() for text in project()["project"]["dependencies"])  # type: ignore[union-attr]
+    lines = (ROOT / ".ci" / "oldest.txt").read_text().splitlines()[1:]
+    oldest = dict(line.split("==") for line in lines)
+    assert bounds.keys() == oldest.keys()
+    for name, bound in bounds.items():
+        assert f"{bound}.0.0".startswith(oldest[name]), name
 
 
 def test_every_extra_that_is_named_exists() -> None:

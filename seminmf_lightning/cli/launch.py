@@ -22,29 +22,15 @@ def set_run_id() -> None:
     if in_srun():
         name = f"slurm-{os.environ['SLURM_JOB_ID']}"
     elif "TORCHELASTIC_RUN_ID" in os.environ:
-        name = _first_proposal("seminmf_run_id", name)
+        from seminmf_lightning.training.distributed import first_proposal  # torch: only where it is needed
+
+        name = first_proposal("seminmf_run_id", name)
     os.environ["SEMINMF_RUN_ID"] = name
 
 
 def in_srun() -> bool:
     """Whether this process is a task of ``srun``, not a shell or batch script inside an allocation."""
     return "SLURM_STEP_ID" in os.environ and os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive")
-
-
-def _first_proposal(key: str, proposal: str) -> str:
-    """Return the first proposal for ``key`` that reached the store which torchrun keeps for all its workers.
-
-    Raises:
-        RuntimeError: there is no such store.
-    """
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
-        raise RuntimeError(
-            "this torchrun keeps no store for its workers: set SEMINMF_RUN_ID to one value on every node"
-        )
-    from torch.distributed import TCPStore  # commands that only compare files do without torch
-
-    store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
-    return store.compare_set(key, "", proposal).decode()
 
 
 def is_first_process() -> bool:

@@ -6,6 +6,7 @@ them then takes the same step from the same numbers.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -49,6 +50,20 @@ def gather_rows(A: Tensor) -> Tensor:
     parts: list[Any] = [None] * world_size()
     dist.all_gather_object(parts, A.cpu())
     return torch.cat(parts).to(A.device)
+
+
+def first_proposal(key: str, proposal: str) -> str:
+    """Return the first proposal for ``key`` that reached the store which torchrun keeps for all its workers.
+
+    Raises:
+        RuntimeError: there is no such store.
+    """
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        raise RuntimeError(
+            "this torchrun keeps no store for its workers: set SEMINMF_RUN_ID to one value on every node"
+        )
+    store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+    return store.compare_set(key, "", proposal).decode()
 
 
 class SolverOptimizer(torch.optim.Optimizer):
