@@ -152,7 +152,16 @@ class HarvestJob:
             content = {"format": FORMAT, "complete": False, "settings": self.settings, "plan": plan}
             self.store.write_manifest(content)
             return plan
-        if differences := list(_differences(manifest["settings"], self.settings)):
+        stored = manifest["settings"]
+        if "content" not in stored["inputs"]:  # written by version 0.1
+            self.tell(
+                f"{self.store.folder} was begun by version 0.1, which kept no digest of its inputs: "
+                "make sure that their content has not changed since"
+            )
+            content = {"content": self.settings["inputs"].get("content")}
+            inputs = {key: value for key, value in stored["inputs"].items() if key != "digest"}
+            stored = stored | {"inputs": inputs | content}
+        if differences := list(_differences(stored, self.settings)):
             raise StoreError(
                 f"{self.store.folder} holds another harvest; choose another output, or delete it. "
                 "It differs in " + "; ".join(differences[:6])

@@ -113,6 +113,9 @@ class FirstExamples(Inputs):
     def read(self, example: int) -> Any:
         return self.inputs.read(example)
 
+    def digest(self) -> str:
+        return self.inputs.digest()
+
     def identify(self, example: int) -> str:
         return self.inputs.identify(example)
 
@@ -121,10 +124,10 @@ def describe_inputs(inputs: Inputs) -> dict[str, Any]:
     """Return the plain mapping that makes equal inputs again, with their number and digest."""
     if isinstance(inputs, FirstExamples):
         return describe_inputs(inputs.inputs) | {"examples": len(inputs)}
-    return spec_of(inputs) | {"examples": len(inputs), "digest": inputs.digest()}
+    return spec_of(inputs) | {"examples": len(inputs), "content": inputs.digest()}
 
 
 def make_inputs(description: Mapping[str, Any]) -> Inputs:
     """Make inputs from what :func:`describe_inputs` returned; only classes of ``harvest/inputs``."""
-    added = ("examples", "digest")
+    added = ("examples", "content", "digest")  # the last one until version 0.1
     return build(Inputs, {key: value for key, value in description.items() if key not in added})

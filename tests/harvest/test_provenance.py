@@ -17,7 +17,7 @@ def test_inputs_that_changed_are_noticed(tmp_path: Path) -> None:
     folder = tiny.pictures(tmp_path / "pictures", 8)
     assert job(image_recipe(folder), tmp_path / "store").run() is not None
     (folder / "00.png").rename(folder / "zz.png")
-    with pytest.raises(StoreError, match=r"holds another harvest.*inputs\.digest"):
+    with pytest.raises(StoreError, match=r"holds another harvest.*inputs\.content"):
         job(image_recipe(folder), tmp_path / "store").run()
     tracer = Tracer(Store(tmp_path / "store"))
     with pytest.raises(StoreError, match="the inputs have changed"):

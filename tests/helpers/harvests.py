@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from commands import ROOT
+from hydra import compose, initialize_config_dir
 
 from seminmf_lightning.harvest import Harvester, HarvestJob, HarvestRecipe, Store
 from seminmf_lightning.harvest.row_selection import Rows
@@ -69,5 +71,19 @@ def needs(library: str) -> None:
         import_module(library)
     except (ImportError, RuntimeError) as error:
         pytest.skip(
-            f"{library} does not import next to this torch; .ci/run has an environment of its own for it ({error})"
+            f"{library} does not import next to this torch; .ci/run has an environment of its own for it "
+            f"({error})"
         )
+
+
+def config(*overrides: str) -> Any:
+    """Compose the configuration of the harvest command."""
+    with initialize_config_dir(str(ROOT / "configs" / "harvest"), version_base="1.3"):
+        return compose("harvest", overrides=list(overrides), return_hydra_config=True)
+
+
+def configured(*overrides: str) -> HarvestRecipe:
+    """Build the recipe that the harvest command makes of these overrides."""
+    from seminmf_lightning.cli.harvest import make_recipe
+
+    return make_recipe(config(*overrides))

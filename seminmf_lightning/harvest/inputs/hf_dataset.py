@@ -8,7 +8,8 @@ from functools import cached_property
 from typing import Any
 
 from seminmf_lightning.core.checks import one_of
-from seminmf_lightning.harvest.inputs.base import Inputs, Unreadable
+from seminmf_lightning.harvest.inputs.base import Inputs, Unreadable, digest_of
+from seminmf_lightning.harvest.inputs.files import digest_of_files
 
 
 @dataclass
@@ -64,6 +65,10 @@ class HubDataset(Inputs):
         if not hasattr(value, "convert"):
             raise Unreadable(f"{self.identify(example)}: expected an image, found {type(value).__name__}")
         return value.convert("RGB")
+
+    def digest(self) -> str:
+        files = [str(file["filename"]) for file in self._rows.cache_files]
+        return digest_of([digest_of_files(files) if files else self._rows._fingerprint, str(len(self))])
 
     def identify(self, example: int) -> str:
         return f"{self.path}, {self.split}, row {example}"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from importlib import metadata
 from typing import Any
 
 from seminmf_lightning.core.checks import whole_number
-from seminmf_lightning.harvest.inputs.base import Inputs
+from seminmf_lightning.harvest.inputs.base import Inputs, digest_of
 
 PHOTOGRAPHS = (
     "astronaut", "brick", "camera", "cell", "chelsea", "coffee", "coins", "grass",
@@ -46,6 +47,9 @@ class Photographs(Inputs):
 
         name, top, left, side = self.tiles[example]
         return Image.fromarray(_photograph(name)[top : top + side, left : left + side]).convert("RGB")
+
+    def digest(self) -> str:
+        return digest_of([str(self.tiles), metadata.version("scikit-image")])  # which ships the photographs
 
     def identify(self, example: int) -> str:
         name, top, left, side = self.tiles[example]

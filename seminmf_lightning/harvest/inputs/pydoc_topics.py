@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from seminmf_lightning.harvest.inputs.base import Inputs
+from seminmf_lightning.harvest.inputs.base import Inputs, digest_of
 
 
 @dataclass
@@ -26,6 +26,9 @@ class PydocTopics(Inputs):
 
     def read(self, example: int) -> Any:
         return self._topics[example][1]
+
+    def digest(self) -> str:
+        return digest_of(text for topic in self._topics for text in topic)
 
     def identify(self, example: int) -> str:
         return f"pydoc topic {self._topics[example][0]!r}"
