@@ -8,10 +8,10 @@ import lightning
 import numpy as np
 import pytest
 import torch
+from optimality import kkt_residual
 from torch.utils.data import DataLoader
 
 from seminmf_lightning import ActivationDataModule, SemiNMF, SemiNMFModule
-from seminmf_lightning.core.objective import kkt_residual
 from seminmf_lightning.solvers.pgd import ProjectedGradient
 
 KINDS = [{"solver": "mu"}, {"solver": "pgd"}, {"solver": "hals"}, {"solver": "pgd", "l1_penalty": 0.1}]

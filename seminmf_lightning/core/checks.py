@@ -10,7 +10,14 @@ from typing import Any
 
 
 def whole_number(name: str, value: Any, minimum: int) -> int:
-    """``value`` as an int of at least ``minimum``, or a TypeError / ValueError that says what is accepted."""
+    """Return ``value`` as an int of at least ``minimum``.
+
+    Raises:
+        TypeError, ValueError: it is not; the message says what is accepted.
+
+    >>> whole_number("seed", 3, 0)
+    3
+    """
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be a whole number, got {value!r} ({type(value).__name__})")
     if value < minimum:
@@ -21,32 +28,46 @@ def whole_number(name: str, value: Any, minimum: int) -> int:
 def real_number(
     name: str, value: Any, minimum: float, *, exclusive: bool = False, below: float = math.inf
 ) -> float:
-    """``value`` as a finite float in [minimum, below), or (minimum, below) if ``exclusive``."""
+    """Return ``value`` as a finite float in [minimum, below), or in (minimum, below) if ``exclusive``.
+
+    Raises:
+        TypeError, ValueError: it is not; the message says what is accepted.
+
+    >>> real_number("tol", 1e-4, 0)
+    0.0001
+    """
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__})")
-    value = float(value)
-    too_low = value <= minimum if exclusive else value < minimum
-    if not math.isfinite(value) or too_low or value >= below:
-        accepted = f"{'above' if exclusive else 'at least'} {minimum:g}" + (
-            "" if below == math.inf else f" and below {below:g}"
+    number = float(value)
+    too_low = number <= minimum if exclusive else number < minimum
+    if not math.isfinite(number) or too_low or number >= below:
+        upper = "" if below == math.inf else f" and below {below:g}"
+        raise ValueError(
+            f"{name} must be {'above' if exclusive else 'at least'} {minimum:g}{upper}, got {number}"
         )
-        raise ValueError(f"{name} must be {accepted}, got {value}")
-    return value
+    return number
 
 
-def one_of(name: str, value: Any, accepted: tuple[str, ...]) -> str:
-    """``value`` if it is one of the accepted words."""
+def one_of(name: str, value: Any, accepted: Sequence[str]) -> str:
+    """Return ``value`` if it is one of the ``accepted`` words.
+
+    Raises:
+        TypeError, ValueError: it is not; the message lists them and suggests the nearest.
+
+    >>> one_of("normalize", "centre", ("none", "scale", "center"))
+    Traceback (most recent call last):
+    ValueError: normalize must be one of none, scale, center; got 'centre'; did you mean 'center'?
+    """
+    words = f"{name} must be one of {', '.join(accepted)}; got {value!r}"
     if not isinstance(value, str):
-        raise TypeError(
-            f"{name} must be one of {', '.join(accepted)}; got {value!r} ({type(value).__name__})"
-        )
+        raise TypeError(f"{words} ({type(value).__name__})")
     if value not in accepted:
-        raise ValueError(f"{name} must be one of {', '.join(accepted)}; got {value!r}")
+        raise ValueError(words + did_you_mean(value, accepted))
     return value
 
 
 def known_names(kind: str, names: Iterable[str], accepted: Sequence[str]) -> None:
-    """Raise a TypeError that suggests the nearest accepted name for the first of ``names`` that is unknown.
+    """Raise a TypeError for the first of ``names`` that is not accepted.
 
     >>> known_names("setting", ["tolerance"], ["tol", "seed"])
     Traceback (most recent call last):
@@ -58,7 +79,12 @@ def known_names(kind: str, names: Iterable[str], accepted: Sequence[str]) -> Non
 
 
 def unknown_name(kind: str, name: str, accepted: Sequence[str]) -> str:
-    """Return the message for an unknown name: the nearest accepted one if any is near, and all of them."""
-    near = get_close_matches(name, accepted, 1, cutoff=0.5)
-    suggestion = f"; did you mean {near[0]!r}?" if near else ";"
+    """Return the message for an unknown name: the nearest accepted one, if any is near, and all of them."""
+    suggestion = did_you_mean(name, accepted) or ";"
     return f"unknown {kind} {name!r}{suggestion} accepted: {', '.join(accepted) or 'none'}"
+
+
+def did_you_mean(name: str, accepted: Sequence[str]) -> str:
+    """Return ``; did you mean ...?`` with the nearest accepted name, or nothing if none is near."""
+    near = get_close_matches(name, accepted, 1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else ""

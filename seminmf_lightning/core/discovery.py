@@ -1,8 +1,8 @@
 """Find an algorithm by the name of its file, or of another package's entry point; there is no list to edit.
 
 ``build(Solver, {"name": "hals", "sweeps": 2})`` imports every file beside the one that defines ``Solver`` and
-makes the subclass whose file is ``hals.py``.  Another installed package adds its own under an entry-point group
-``seminmf_lightning.solvers`` (likewise ``encoders``, ``inits``, ``metrics``, ``sources``, ``models``, ``inputs``)::
+makes the subclass whose file is ``hals.py``.  Other installed packages add theirs under the entry-point group
+``seminmf_lightning.solvers`` (or ``encoders``, ``inits``, ``metrics``, ``sources``, ``models``, ``inputs``)::
 
     [project.entry-points."seminmf_lightning.solvers"]
     frank_wolfe = "their_package.frank_wolfe:FrankWolfe"
@@ -31,7 +31,7 @@ _plugin_names: dict[type, str] = {}
 
 
 def available(base: type[T]) -> dict[str, type[T]]:
-    """Return the concrete subclasses of ``base`` by name: those beside it, of plugins, and otherwise imported.
+    """Return the concrete subclasses of ``base`` by name: those beside it, of plugins, and others imported.
 
     >>> from seminmf_lightning.inits import Init
     >>> list(available(Init))
@@ -45,8 +45,8 @@ def available(base: type[T]) -> dict[str, type[T]]:
     while pending:
         for subclass in pending.pop().__subclasses__():
             pending.append(subclass)
-            own = subclass.__module__.startswith(f"{package}.")
             # A class from elsewhere never replaces one of this package.
+            own = subclass.__module__.startswith(f"{package}.")
             if not inspect.isabstract(subclass) and (own or name_of(subclass) not in classes):
                 classes[name_of(subclass)] = subclass
     return dict(sorted(classes.items()))
@@ -61,32 +61,27 @@ def _load_plugins(base: type[Any], group: str) -> None:
         try:
             loaded = entry.load()
             if not (inspect.isclass(loaded) and issubclass(loaded, base)):
-                raise TypeError(f"it is not a subclass of {base.__module__}.{base.__name__}")
+                raise TypeError(f"not a subclass of {base.__module__}.{base.__name__}")
+            _plugin_names[loaded] = entry.name
         except Exception as error:  # a plugin may raise anything on import
             source = f" of {entry.dist.name}" if entry.dist else ""
             warnings.warn(
-                f"{group}: the plugin {entry.name} = {entry.value}{source} was left out "
+                f"{group}: left out the plugin {entry.name} = {entry.value}{source} "
                 f"({type(error).__name__}: {error}); repair or uninstall it",
                 stacklevel=3,
             )
-        else:
-            _plugin_names[loaded] = entry.name
 
 
 def default_for(base: type[Any], purpose: str) -> str:
-    """Return the name of the algorithm of this package whose ``default_for`` is ``purpose``.
+    """Return the name of this package's algorithm whose ``default_for`` is ``purpose``.
 
     >>> from seminmf_lightning.encoders import Encoder
     >>> default_for(Encoder, "unpenalised")
     'least_squares'
     """
     package = base.__module__.rpartition(".")[0]
-    own = (
-        name
-        for name, kind in available(base).items()
-        if kind.__module__ == f"{package}.{name}" and kind.default_for == purpose
-    )
-    return next(own)
+    own = (name for name, kind in available(base).items() if kind.__module__ == f"{package}.{name}")
+    return next(name for name in own if available(base)[name].default_for == purpose)
 
 
 def build(base: type[T], spec: str | Mapping[str, Any] | T) -> T:
@@ -117,12 +112,7 @@ def build(base: type[T], spec: str | Mapping[str, Any] | T) -> T:
 
 
 def name_of(algorithm: object) -> str:
-    """Return the name under which :func:`build` finds the class of ``algorithm`` (or ``algorithm`` itself).
-
-    >>> from seminmf_lightning.inits.svd import SVD
-    >>> name_of(SVD())
-    'svd'
-    """
+    """Return the name by which :func:`build` finds ``algorithm``, a class or an instance of it."""
     kind = algorithm if inspect.isclass(algorithm) else type(algorithm)
     return _plugin_names.get(kind) or kind.__module__.rpartition(".")[2]
 
@@ -139,10 +129,5 @@ def spec_of(algorithm: Any) -> dict[str, Any]:
 
 
 def without_numpy(value: Any) -> Any:
-    """Return Python's own number for a numpy scalar (a search over ``np.logspace`` gives such): it prints,
-    compares and serialises like any other.
-
-    >>> without_numpy(np.float64(0.5))
-    0.5
-    """
+    """Return Python's own number for a numpy scalar: it prints, compares and serialises like any other."""
     return value.item() if isinstance(value, np.generic) else value

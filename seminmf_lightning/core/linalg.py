@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 RANK_TOLERANCE = 1e-6
-"""A direction is lost when its singular value is below this share of the largest.  Dictionaries and codes are
-float32 in the end: a code magnifies its own rounding, 2^-24, by the inverse of this share, and below it there
+"""A direction is lost when its singular value is below this share of the largest.  Saved dictionaries and
+codes are float32: a code magnifies its own rounding, 2^-24, by the inverse of this share, and below it there
 is only rounding to magnify."""
 
 
@@ -27,16 +27,20 @@ class RowSpace(NamedTuple):
 def row_space(D: Tensor) -> RowSpace:
     """Factor D once, in float64, so that ``Z = A D^+ = A Q X``.
 
-    Householder QR of the unit-norm atoms (k <= d): the normal equations would square their condition number.
-    Where they are not independent to ``RANK_TOLERANCE``, the SVD of its triangle without the directions
-    below; eigenvectors of D^T D (d, d) where k > d.
+    Householder QR of the unit atoms where k <= d, because the normal equations would square their condition
+    number; if they are dependent up to ``RANK_TOLERANCE``, the SVD of the triangle without the directions
+    below it.  Eigenvectors of D^T D (d, d) where k > d.
+
+    >>> basis, to_codes = row_space(torch.tensor([[2.0, 0.0], [0.0, 4.0]]))
+    >>> (torch.tensor([[2.0, 8.0]]).double() @ basis @ to_codes).tolist()
+    [[1.0, 2.0]]
     """
     norms = D.double().norm(dim=1)
     inverse_norms = torch.where(norms > 0, 1 / norms, 0.0)
     unit = D.double() * inverse_norms[:, None]
     k, d = D.shape
     if k > d:
-        # Weighting atoms by their norms would change the minimum-norm codes, so unit atoms are not used here.
+        # Weighting atoms by their norms would change the minimum-norm codes: no unit atoms here.
         weight = norms.max().clamp(min=torch.finfo(torch.float64).tiny)
         scaled = D.double() / weight
         values, vectors = torch.linalg.eigh(scaled.T @ scaled)
@@ -46,9 +50,8 @@ def row_space(D: Tensor) -> RowSpace:
     basis, R = torch.linalg.qr(unit.T)
     diagonal = R.diagonal().abs()
     if diagonal.min() > diagonal.max() * RANK_TOLERANCE:
-        to_codes = torch.linalg.solve_triangular(
-            R, torch.eye(k, dtype=R.dtype, device=R.device), upper=True
-        ).T
+        identity = torch.eye(k, dtype=R.dtype, device=R.device)
+        to_codes = torch.linalg.solve_triangular(R, identity, upper=True).T
         if R.norm() * to_codes.norm() < 1 / RANK_TOLERANCE:
             return RowSpace(basis, to_codes * inverse_norms)
     U, values, Vh = torch.linalg.svd(R)
@@ -57,32 +60,39 @@ def row_space(D: Tensor) -> RowSpace:
 
 
 def idle_atoms(D: Tensor) -> Tensor:
-    """Which atoms (k,) add no direction to those before them: zero and repeated ones among them; where k > d,
-    zero ones."""
-    norms = D.norm(dim=1)
+    """Return a mask (k,) of atoms that add no direction to those before them, as zero and repeated ones; only
+    of zero atoms where k > d.
+
+    >>> idle_atoms(torch.tensor([[1.0, 0.0], [2.0, 0.0]])).tolist()
+    [False, True]
+    """
+    norms: Tensor = D.norm(dim=1)
     if D.shape[0] > D.shape[1]:
         return norms == 0
-    R = torch.linalg.qr(unit_atoms(D).T, mode="r").R
+    R: Tensor = torch.linalg.qr(unit_atoms(D).T, mode="r").R
     return R.diagonal().abs() <= RANK_TOLERANCE
 
 
 def project_atoms(D: Tensor, bounded: bool) -> Tensor:
-    """Nearest dictionary with ``D >= 0`` and, if ``bounded``, ``||D_j||_2 <= 1``: the exact projection, row
-    by row."""
+    """Return the nearest dictionary with ``D >= 0`` and, if ``bounded``, ``||D_j||_2 <= 1``.
+
+    >>> project_atoms(torch.tensor([[-1.0, 0.5]]), bounded=True).tolist()
+    [[0.0, 0.5]]
+    """
     D = D.clamp(min=0)
-    # A hair inside the ball, so that rounding cannot leave a norm above 1.
-    return (
-        D / (D.norm(dim=1, keepdim=True) * (1 + 4 * torch.finfo(D.dtype).eps)).clamp(min=1) if bounded else D
-    )
+    if not bounded:
+        return D
+    # Slightly inside the ball, so that rounding cannot leave a norm above 1.
+    lengths: Tensor = D.norm(dim=1, keepdim=True) * (1 + 4 * torch.finfo(D.dtype).eps)
+    return D / lengths.clamp(min=1)
 
 
 def unit_atoms(D: Tensor) -> Tensor:
-    """Scale every atom that is not zero to length 1."""
+    """Scale every nonzero atom to length 1."""
     norms = D.norm(dim=1, keepdim=True)
     return D / torch.where(norms > 0, norms, 1.0)
 
 
 def float32_unit_atoms(D: Tensor) -> Tensor:
-    """Return unit atoms whose entries are float32 numbers, in float64: metrics then belong to the saved
-    dictionary."""
+    """Return unit atoms whose entries are float32 numbers, in float64: the dictionary as it will be saved."""
     return unit_atoms(D).float().double()

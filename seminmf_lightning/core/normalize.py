@@ -1,7 +1,7 @@
 """One scalar for the whole data set, so that a penalty means the same on every layer of every network.
 
 ``normalised = (a - mean) / scale``, with ``scale`` the mean row norm of ``a - mean`` and ``mean`` zero unless
-centring was asked for.  Both travel with the dictionary; ``decode`` undoes them.
+centring was asked for.  Both are saved with the dictionary; ``decode`` undoes them.
 """
 
 from __future__ import annotations
@@ -16,21 +16,25 @@ MODES: tuple[str, ...] = ("none", "scale", "center")
 
 @dataclass(frozen=True)
 class Normalizer:
-    """``scale`` > 0 in data units, and ``mean`` (d,) in data units or None where nothing is centred."""
+    """``scale`` > 0 in data units, and ``mean`` (d,) in data units or None where nothing is centred.
+
+    >>> normalizer = Normalizer.fit(torch.tensor([[3.0, 4.0], [0.0, 1.0]]), "scale")
+    >>> normalizer.scale, normalizer.apply(torch.tensor([[3.0, 6.0]])).tolist()
+    (3.0, [[1.0, 2.0]])
+    """
 
     scale: float = 1.0
     mean: Tensor | None = None
 
     @classmethod
     def fit(cls, A: Tensor, mode: str) -> Normalizer:
-        """From rows ``A`` (n, d): ``none``; ``scale`` to a mean row norm of 1; ``center``, then scale."""
+        """Fit to rows ``A`` (n, d): ``none``; ``scale`` to a mean row norm of 1; ``center``, then scale."""
         if mode == "none":
             return cls()
         mean = A.mean(dim=0, dtype=torch.float64) if mode == "center" else None
         if mean is not None:
             A = A.double() - mean
-        # Through the largest entry, because squares of very small or very large ones leave the range of a
-        # float.
+        # Scaled by the largest entry, because squares of very small or large ones leave the range of a float.
         low, high = A.aminmax() if A.numel() else (A.new_zeros(()), A.new_zeros(()))
         largest = max(-float(low), float(high))
         if largest == 0:
@@ -39,15 +43,16 @@ class Normalizer:
         return cls(float(norms.mean()) * largest, mean)
 
     def apply(self, A: Tensor) -> Tensor:
-        """To normalised units, in A's own precision."""
+        """Return rows in normalised units, in A's own precision."""
         if self.mean is not None:
             A = A - self.mean.to(A)
         return A if self.scale == 1.0 else A * (1.0 / self.scale)
 
     def undo(self, A: Tensor) -> Tensor:
-        """Back to data units."""
+        """Return rows in data units."""
         A = A if self.scale == 1.0 else A * self.scale
         return A if self.mean is None else A + self.mean.to(A)
 
     def to(self, device: torch.device) -> Normalizer:
+        """Return the same normaliser with its mean on ``device``."""
         return self if self.mean is None else Normalizer(self.scale, self.mean.to(device))

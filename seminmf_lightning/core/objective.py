@@ -1,6 +1,6 @@
-"""Objectives, and how far from the best possible one is.
+"""Objectives, and certificates of the distance from the best possible one.
 
-Legend:  A (n, d)   Z (n, k)   D (k, d)   C = A^T A (d, d)   S = Z^T Z (k, k)   P = Z^T A (k, d)
+Legend:  A (n, d)   Z (n, k)   D (k, d)   C = A^T A (d, d)
 """
 
 from __future__ import annotations
@@ -8,36 +8,33 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from seminmf_lightning.core.linalg import RowSpace, project_atoms
+from seminmf_lightning.core.linalg import RowSpace
 
 NOTHING = 1e-12
 """A squared error below this share of ``||A||_F^2`` is zero to working precision."""
 
 
-def quadratic(D: Tensor, S: Tensor, P: Tensor) -> Tensor:
-    """``1/2 <D, S D> - <P, D>``: the objective as a function of D at fixed codes, less a constant."""
-    return 0.5 * (D * (S @ D)).sum() - (P * D).sum()
-
-
 def squared_error(C: Tensor, space: RowSpace) -> Tensor:
-    """``min_Z ||A - Z D||_F^2 = tr(C) - tr(Q^T C Q)`` from the second moment alone (float64)."""
+    """Return ``min_Z ||A - Z D||_F^2 = tr(C) - tr(Q^T C Q)``, from the second moment alone (float64)."""
     return (C.trace() - ((C @ space.basis) * space.basis).sum()).clamp(min=0)
 
 
 def eckart_young_bound(C: Tensor, concepts: int) -> Tensor:
-    """Least squared error of any rank-k matrix: the sum of the d - k smallest eigenvalues of C.
+    """Return the least squared error of any rank-k matrix: the sum of the d - k smallest eigenvalues of C.
 
-    No dictionary, nonnegative or not, goes below it (Eckart & Young, 1936).
+    No dictionary of ``concepts`` atoms, nonnegative or not, goes below it (Eckart & Young, 1936).
+
+    >>> float(eckart_young_bound(torch.diag(torch.tensor([1.0, 2.0, 4.0])), concepts=1))
+    3.0
     """
-    eigenvalues = torch.linalg.eigvalsh(C)
+    eigenvalues: Tensor = torch.linalg.eigvalsh(C)
     return eigenvalues[: max(0, C.shape[0] - concepts)].clamp(min=0).sum()
 
 
 def optimality_gap(error: float, bound: float, total: float) -> float:
-    """``error / bound - 1``: a certificate, for the optimum lies between ``bound`` and ``error``.
+    """Return ``error / bound - 1``: a certificate, because the optimum lies between ``bound`` and ``error``.
 
-    Where the bound is zero to working precision (k >= rank A) the gap is a share of ``total = ||A||_F^2``
-    instead.
+    Where the bound is zero to working precision (k >= rank A) the gap is a share of ``total = ||A||_F^2``.
     """
     floor = NOTHING * total
     if bound <= floor:
@@ -45,20 +42,16 @@ def optimality_gap(error: float, bound: float, total: float) -> float:
     return error / bound - 1.0
 
 
-def kkt_residual(D: Tensor, S: Tensor, P: Tensor, *, bounded: bool) -> float:
-    """``||D - proj(D - (S D - P) / L)|| / ||D||`` with ``L = ||S||_F``: zero exactly at a stationary
-    dictionary."""
-    lipschitz = S.norm().clamp(min=torch.finfo(S.dtype).tiny)
-    moved = project_atoms(D - (S @ D - P) / lipschitz, bounded)
-    return float((D - moved).norm() / D.norm().clamp(min=torch.finfo(D.dtype).tiny))
-
-
 def lasso_duality_gap(A: Tensor, Z: Tensor, D: Tensor, l1_penalty: float) -> tuple[Tensor, Tensor]:
-    """Objective and duality gap of lasso codes, each (n,): the codes are within ``gap`` of the best
-    objective.
+    """Return objective and duality gap of lasso codes, each (n,): the best objective is within ``gap``.
 
     The dual point is the residual r = a - z D, shrunk until ``||theta D^T||_inf <= l1_penalty``; its value is
     ``<a, theta> - 1/2 ||theta||^2`` (Kim, Koh, Lustig, Boyd & Gorinevsky, 2007).
+
+    >>> D = torch.eye(2)
+    >>> objective, gap = lasso_duality_gap(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.5, 0.0]]), D, 0.5)
+    >>> float(objective), float(gap)
+    (0.375, 0.0)
     """
     residual = A - Z @ D
     primal = 0.5 * residual.square().sum(dim=1) + l1_penalty * Z.abs().sum(dim=1)

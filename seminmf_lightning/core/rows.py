@@ -103,7 +103,7 @@ class RowsOfLoader:
     only once loses none; if a later epoch gets no rows, that is an error.
     """
 
-    def __init__(self, loader: DataLoader, check: Callable[[str, Any], Tensor]) -> None:
+    def __init__(self, loader: DataLoader[Any], check: Callable[[str, Any], Tensor]) -> None:
         self.loader, self.check = loader, check
         self.first_epoch: Iterator[Tensor] | None = None
         self.n_rows: int | None = None

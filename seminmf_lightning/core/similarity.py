@@ -22,14 +22,14 @@ BLOCK_ATOMS = 1024
 
 
 class Collinearity(NamedTuple):
-    """Over the pairs of different atoms; NaN where there is one atom."""
+    """Cosines over the pairs of different atoms; NaN where there is one atom."""
 
     max: float
     mean: float
 
 
 class Matching(NamedTuple):
-    """Which atom goes with which: m = min(k1, k2) pairs, in order of ``first``."""
+    """m = min(k1, k2) pairs of atoms, in order of ``first``."""
 
     first: np.ndarray  # (m,) atoms of D1
     second: np.ndarray  # (m,) atoms of D2
@@ -37,25 +37,29 @@ class Matching(NamedTuple):
 
 
 def cosines(D1: Tensor, D2: Tensor) -> Tensor:
-    """``<D1_i, D2_j> / (||D1_i|| ||D2_j||)`` (k1, k2) in float64, 0 where an atom is zero.
+    """Return ``<D1_i, D2_j> / (||D1_i|| ||D2_j||)`` (k1, k2) in float64, 0 where an atom is zero.
 
     Raises:
-        ValueError: the atoms are not of one width, or not finite.
+        ValueError: the atoms have different widths, or are not finite.
     """
     if D1.ndim != 2 or D2.ndim != 2 or D1.shape[1] != D2.shape[1]:
         raise ValueError(
             f"dictionaries must be (k, d) with one d, got {tuple(D1.shape)} and {tuple(D2.shape)}"
         )
-    product = _units(D1) @ _units(D2).T.to(D1.device)
+    unit1, unit2 = (unit_atoms(D.detach().double()) for D in (D1, D2))
+    product = unit1 @ unit2.T.to(D1.device)
     if not product.isfinite().all():
         raise ValueError("a dictionary holds NaN or Inf; every number must be finite")
     return product.clamp(-1, 1)
 
 
 def collinearity(D: Tensor) -> Collinearity:
-    """Largest and mean cosine of two different atoms, no unit: 1 is one direction twice, 0 is orthogonal.
+    """Return the largest and the mean cosine of two different atoms: 1 is a repeated direction, 0 orthogonal.
 
-    The k (k - 1) / 2 cosines are taken in blocks: memory is O(k) of them.
+    The k (k - 1) / 2 cosines are computed in blocks, so that memory is O(k).
+
+    >>> collinearity(torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]])).max
+    1.0
     """
     k = len(D)
     if k < 2:
@@ -72,13 +76,12 @@ def collinearity(D: Tensor) -> Collinearity:
 
 
 def match_atoms(D1: Tensor, D2: Tensor) -> Matching:
-    """One-to-one pairs of atoms of the least ``sum (1 - cosine)`` (Kuhn, "The Hungarian method", 1955).
+    """Return one-to-one pairs of atoms with the least ``sum (1 - cosine)``.
 
-    Of dictionaries of different sizes every atom of the smaller one is matched; the others of the larger one
-    are not.
+    Every atom of the smaller dictionary is matched (Kuhn, "The Hungarian method", 1955).
 
     Raises:
-        ValueError: the atoms are not of one width, or not finite.
+        ValueError: the atoms have different widths, or are not finite.
     """
     cosine = cosines(D1, D2).cpu().numpy()
     first, second = linear_sum_assignment(1 - cosine)
@@ -86,23 +89,20 @@ def match_atoms(D1: Tensor, D2: Tensor) -> Matching:
 
 
 def hungarian_distance(D1: Tensor, D2: Tensor) -> float:
-    """Mean of ``1 - cosine`` over the min(k1, k2) pairs of :func:`match_atoms`, no unit; does not depend on
-    norms or order.
+    """Return the mean of ``1 - cosine`` over the pairs of :func:`match_atoms`; norms and order do not matter.
 
     0: each atom of the smaller dictionary is in the larger one, up to its length.  A zero atom counts 1.
+
+    >>> hungarian_distance(torch.eye(3), 2 * torch.eye(3).flip(0))
+    0.0
     """
     return float((1 - match_atoms(D1, D2).cosine).mean())
 
 
 def matched_share(D1: Tensor, D2: Tensor, cosine: float = 0.9) -> float:
-    """Share of the smaller dictionary's atoms whose partner in :func:`match_atoms` has at least this cosine,
-    in [0, 1].
+    """Return the share of the smaller dictionary's atoms whose partner has at least this cosine, in [0, 1].
 
     Between two seeds of one run it says how many concepts do not depend on the seed.
     """
     real_number("cosine", cosine, 0, exclusive=True)
     return float((match_atoms(D1, D2).cosine >= cosine).mean())
-
-
-def _units(D: Tensor) -> Tensor:
-    return unit_atoms(D.detach().double())

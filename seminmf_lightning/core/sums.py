@@ -18,14 +18,12 @@ from torch import Tensor
 AFFORDABLE_FEATURES = 8192
 """Largest number of features d for which C (d, d) is kept where there is a choice: 0.5 GB in float64."""
 BLOCK_ROWS = 2048
-"""Rows of one float32 product.  Processes get whole blocks, so that the products do not depend on their
-number."""
+"""Rows of one float32 product.  Processes get whole blocks: products do not depend on their number."""
 NARROW = 320
-"""Features below which products are taken in float64: they cost little, and libraries split them by
-thread."""
+"""Features below which products are float64: they cost little, and libraries split them by thread."""
 PAIR_WORK = 4000
-"""Operations of a large matrix product that take as long as adding one product to its place; measured on two
-CPU cores."""
+"""Operations of a large matrix product that take as long as adding one product in place; measured on two CPU
+cores."""
 
 
 @dataclass
@@ -33,12 +31,15 @@ class Sums:
     """Additive float64 tensors; reduced over processes as one flat buffer."""
 
     def tensors(self) -> dict[str, Tensor]:
+        """Return the tensors by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def flat(self) -> Tensor:
+        """Return a copy of all tensors as one vector."""
         return torch.cat([tensor.reshape(-1) for tensor in self.tensors().values()])
 
     def set_flat_(self, flat: Tensor) -> None:
+        """Set all tensors from a vector of :meth:`flat`."""
         sizes = [tensor.numel() for tensor in self.tensors().values()]
         for tensor, part in zip(self.tensors().values(), flat.split(sizes), strict=True):
             tensor.copy_(part.view_as(tensor))
@@ -69,13 +70,20 @@ def _zeros(*shape: int, device: torch.device | str | None = None) -> Tensor:
 
 @dataclass
 class SecondMoment(Sums):
-    """``C = A^T A`` and the number of rows: all that l1_penalty = 0 ever needs of the data."""
+    """``C = A^T A`` and the number of rows: all that l1_penalty = 0 ever needs of the data.
+
+    >>> moment = SecondMoment.empty(features=2)
+    >>> moment.add_rows_(torch.tensor([[1.0, 2.0], [0.0, 1.0]]))
+    >>> moment.gram.tolist(), float(moment.rows)
+    ([[1.0, 2.0], [2.0, 5.0]], 2.0)
+    """
 
     gram: Tensor  # C (d, d)
     rows: Tensor  # ()
 
     @classmethod
     def empty(cls, features: int, device: torch.device | str | None = None) -> SecondMoment:
+        """Return the sums over no rows."""
         return cls(_zeros(features, features, device=device), _zeros(device=device))
 
     def add_rows_(self, A: Tensor, factor: float = 1.0, grid: float = 0.0) -> None:
@@ -94,7 +102,7 @@ class SecondMoment(Sums):
         for block in A.split(BLOCK_ROWS):
             product = block.T @ block
             if grid and product.dtype == torch.float64:
-                gram.add_(_to_grid_(product.mul_(weight), grid))
+                gram.add_(_round_to_grid_(product.mul_(weight), grid))
             else:
                 gram.add_(product, alpha=weight)
         if not gram.diagonal().sum().isfinite():
@@ -103,17 +111,15 @@ class SecondMoment(Sums):
         self.rows += A.shape[0]
 
 
-def _to_grid_(x: Tensor, grid: float) -> Tensor:
-    """Round in place to multiples of ``grid``; numbers of ``2^51 grid`` and more lose a bit or two
-    besides."""
+def _round_to_grid_(x: Tensor, grid: float) -> Tensor:
+    """Round in place to multiples of ``grid``; numbers from ``2^51 grid`` up lose another bit or two."""
     shift = 1.5 * 2.0**52 * grid
     return x.add_(shift).sub_(shift)
 
 
 @dataclass
 class CodeStatistics(Sums):
-    """``S = Z^T Z``, ``P = Z^T A`` and the figures of the codes, for the online algorithm of Mairal et al.
-    (2010)."""
+    """``S = Z^T Z``, ``P = Z^T A`` and sums over the codes, for online learning (Mairal et al., 2010)."""
 
     gram: Tensor  # S (k, k)
     cross: Tensor  # P (k, d)
@@ -125,18 +131,12 @@ class CodeStatistics(Sums):
 
     @classmethod
     def empty(cls, concepts: int, features: int, device: torch.device | str | None = None) -> CodeStatistics:
-        return cls(
-            _zeros(concepts, concepts, device=device),
-            _zeros(concepts, features, device=device),
-            rows=_zeros(device=device),
-            squared_error=_zeros(device=device),
-            squares=_zeros(device=device),
-            l1_norm=_zeros(device=device),
-            fired=_zeros(concepts, device=device),
-        )
+        """Return the sums over no rows."""
+        shapes = ((concepts, concepts), (concepts, features), (), (), (), (), (concepts,))
+        return cls(*(_zeros(*shape, device=device) for shape in shapes))
 
     def add_rows_(self, A: Tensor, Z: Tensor, D: Tensor) -> None:
-        """Add the sums of one batch of rows, their codes, and the dictionary the codes were computed with.
+        """Add one batch of rows, their codes, and the dictionary that the codes were computed with.
 
         Raises:
             FloatingPointError: the error is NaN or Inf; nothing was added.
@@ -145,7 +145,7 @@ class CodeStatistics(Sums):
         if not squared_error.isfinite():
             raise FloatingPointError("the reconstruction error is not finite")
         self.squared_error += squared_error
-        # Products in float64 too: each process has other rows, and a step must not see which.
+        # Products in float64, too: a step must not depend on which process had which rows.
         rows = A.double()
         _add_products_(self.gram, self.cross, Z, rows)
         self.squares += rows.square().sum()
@@ -155,8 +155,7 @@ class CodeStatistics(Sums):
 
 
 def _add_products_(gram: Tensor, cross: Tensor, Z: Tensor, A: Tensor) -> None:
-    """``S += Z^T Z`` and ``P += Z^T A`` in float64; of many concepts on the CPU from the codes that are not
-    zero alone."""
+    """``S += Z^T Z`` and ``P += Z^T A`` in float64; on the CPU from nonzero codes alone if that is faster."""
     (n, k), counts = Z.shape, (Z != 0).sum(dim=1)
     if Z.device.type != "cpu" or int(counts.square().sum()) * PAIR_WORK > n * k * k:
         exact = Z.double()
@@ -166,7 +165,7 @@ def _add_products_(gram: Tensor, cross: Tensor, Z: Tensor, A: Tensor) -> None:
     row, concept = Z.nonzero(as_tuple=True)
     code, partners = Z[row, concept].double(), counts[row]
     cross += torch.sparse_coo_tensor(torch.stack([concept, row]), code, (k, n), check_invariants=False) @ A
-    # Every pair of codes of one row: a code stands beside each of its row's, which begin at `first`.
+    # Every pair of codes of one row: each code beside each code of its row, which begin at `first`.
     one = torch.arange(len(code)).repeat_interleave(partners)
     first = (counts.cumsum(0) - counts)[row] - (partners.cumsum(0) - partners)
     other = torch.arange(len(one)) + first[one]

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and what to do when the disk is full."""
+"""Files that are either complete or absent, and explained errors when the disk is full."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class DiskFullError(OSError):
-    """A file that does not fit; the message says what is safe and what to do."""
+    """A file does not fit; the message says what is safe and what to do."""
 
 
 @contextmanager
 def whole_file(path: str | os.PathLike[str], if_full: str) -> Iterator[Path]:
-    """Yield a name beside ``path`` to write to; it is flushed to the disk and moved over ``path``, or else
-    nothing is left.
+    """Yield a temporary path to write to; on success flush it to the disk and move it over ``path``.
 
-    A kill at any moment leaves the old file or the new one.
+    A kill at any moment leaves the old file or the new one; an error leaves the old one.
 
     Raises:
         DiskFullError: see :func:`full_disk_explained`.
@@ -54,31 +53,32 @@ def _sync_folder(folder: Path) -> None:
 
 @contextmanager
 def full_disk_explained(path: str | os.PathLike[str], if_full: str) -> Iterator[None]:
-    """Turn whatever a full disk raises into a DiskFullError with the path, the room there is, and
-    ``if_full``: what to do."""
+    """Raise a DiskFullError for whatever a full disk raises; it ends with ``if_full``, the remedy."""
     try:
         yield
     except DiskFullError:
         raise
     except Exception as error:
-        if (code := _full(error)) is None:
+        if (code := _disk_full_code(error)) is None:
             raise
         folder = next(parent for parent in Path(path).absolute().parents if parent.exists())
+        free = shutil.disk_usage(folder).free
         raise DiskFullError(
-            code, f"the disk is full: {path} does not fit ({os.strerror(code)}; {shutil.disk_usage(folder).free:,} bytes are "
-            f"free in {folder}); {if_full}"
-        ) from error  # fmt: skip
+            code,
+            f"the disk is full: {path} does not fit "
+            f"({os.strerror(code)}; {free:,} bytes are free in {folder}); {if_full}",
+        ) from error
 
 
-def _full(error: BaseException | None) -> int | None:
-    """The code of a full disk, if that is what is behind an error.
+def _disk_full_code(error: BaseException | None) -> int | None:
+    """Return the error number of a full disk if that is the cause of an error.
 
-    torch raises a RuntimeError of its own while the OSError is handled, safetensors has the code in its text.
+    torch raises a RuntimeError while it handles the OSError; safetensors has the number in its text.
     """
     while error is not None:
         if isinstance(error, OSError) and error.errno in FULL:
             return error.errno
-        if (told := re.search(r"\(os error (\d+)\)", str(error))) and int(told[1]) in FULL:
-            return int(told[1])
+        if (number := re.search(r"\(os error (\d+)\)", str(error))) and int(number[1]) in FULL:
+            return int(number[1])
         error = error.__cause__ or error.__context__
     return None

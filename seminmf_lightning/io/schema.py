@@ -1,4 +1,4 @@
-"""Whether data that was read has the form that its readers count on: keys, types, shapes."""
+"""Check that data read from a file has the keys, types and shapes that its readers count on."""
 
 from __future__ import annotations
 
@@ -12,86 +12,84 @@ from torch import Tensor
 from seminmf_lightning.io.untrusted import Refused
 
 LARGEST_FLOAT = float_info.max
+ACCEPTED = {int: "a whole number from 0 up", float: "a finite number", str: "a text", bool: "true or false"}
 
 
-def conform(path: object, found: Any, form: Any, at: str = "") -> None:
-    """Raise Refused unless ``found`` has the form asked for.
+def conform(path: object, value: Any, form: Any, at: str = "") -> None:
+    """Raise Refused unless ``value`` has the given form.
 
     A form is ``{"key": form}`` (``"key?"`` may be missing), ``{str: form}`` for any keys, ``[form]`` for any
     length, or a type: ``int`` is a whole number from 0 up, ``float`` any finite number.
+
+    >>> conform("run.json", {"rows": -1}, {"rows": int})
+    Traceback (most recent call last):
+    seminmf_lightning.io.untrusted.Refused: run.json: rows: expected a whole number from 0 up, found -1
     """
     where = f"{path}: {at}" if at else f"{path}"
     if isinstance(form, dict):
-        if not isinstance(found, dict):
-            raise Refused(f"{where}: expected an object, found {_short(found)}")
-        for key, wanted in form.items():
+        if not isinstance(value, dict):
+            raise Refused(f"{where}: expected an object, found {_short(value)}")
+        for key, part in form.items():
             if key is str:
-                for name, value in found.items():
-                    conform(path, value, wanted, f"{at}[{_short(name)}]")
-            elif (name := key.removesuffix("?")) in found:
-                conform(path, found[name], wanted, f"{at}.{name}" if at else name)
+                for name, entry in value.items():
+                    conform(path, entry, part, f"{at}[{_short(name)}]")
+            elif (name := key.removesuffix("?")) in value:
+                conform(path, value[name], part, f"{at}.{name}" if at else name)
             elif name == key:
-                raise Refused(f"{where}: no {name!r}; found {_short(found)}")
+                raise Refused(f"{where}: no {name!r}; found {_short(value)}")
     elif isinstance(form, list):
-        if not isinstance(found, list):
-            raise Refused(f"{where}: expected a list, found {_short(found)}")
-        for number, value in enumerate(found):
-            conform(path, value, form[0], f"{at}[{number}]")
-    elif not _is(found, form):
-        accepted = {
-            int: "a whole number from 0 up",
-            float: "a finite number",
-            str: "a text",
-            bool: "true or false",
-        }
-        raise Refused(f"{where}: expected {accepted.get(form, form.__name__)}, found {_short(found)}")
+        if not isinstance(value, list):
+            raise Refused(f"{where}: expected a list, found {_short(value)}")
+        for number, entry in enumerate(value):
+            conform(path, entry, form[0], f"{at}[{number}]")
+    elif not _is(value, form):
+        raise Refused(f"{where}: expected {ACCEPTED.get(form, form.__name__)}, found {_short(value)}")
 
 
-def same_form(path: object, found: Any, like: Any, at: str) -> None:
-    """Raise Refused unless ``found`` could stand for ``like``: tensors of its shape and type, numbers and
-    mappings where it has them; where it has None, a number or None."""
+def same_form(path: object, value: Any, like: Any, at: str) -> None:
+    """Raise Refused unless ``value`` can stand for ``like``: tensors of its shape and type, numbers and
+    mappings where it has them, a number or None where it has None."""
+    where = f"{path}: {at}"
     if isinstance(like, Tensor):
-        if not isinstance(found, Tensor) or found.layout != torch.strided:
-            raise Refused(f"{path}: {at}: expected a tensor, found {_short(found)}")
-        if found.shape != like.shape or found.dtype != like.dtype:
-            raise Refused(
-                f"{path}: {at} is {found.dtype} {tuple(found.shape)}; this run needs {like.dtype} {tuple(like.shape)}"
-            )
-        if not found.isfinite().all():
-            raise Refused(f"{path}: {at} holds NaN or Inf")
+        if not isinstance(value, Tensor) or value.layout != torch.strided:
+            raise Refused(f"{where}: expected a tensor, found {_short(value)}")
+        if value.shape != like.shape or value.dtype != like.dtype:
+            needed = f"this run needs {like.dtype} {tuple(like.shape)}"
+            raise Refused(f"{where} is {value.dtype} {tuple(value.shape)}; {needed}")
+        if not value.isfinite().all():
+            raise Refused(f"{where} holds NaN or Inf")
     elif isinstance(like, Mapping):
-        if not isinstance(found, Mapping) or set(found) != set(like):
-            raise Refused(f"{path}: {at}: expected {', '.join(map(str, like))}; found {_short(found)}")
-        for name, value in like.items():
-            same_form(path, found[name], value, f"{at}.{name}")
+        if not isinstance(value, Mapping) or set(value) != set(like):
+            raise Refused(f"{where}: expected {', '.join(map(str, like))}; found {_short(value)}")
+        for name, part in like.items():
+            same_form(path, value[name], part, f"{at}.{name}")
     elif isinstance(like, tuple):
-        if not isinstance(found, tuple | list) or not all(_is(value, float) for value in found):
-            raise Refused(f"{path}: {at}: expected a list of numbers, found {_short(found)}")
+        if not isinstance(value, tuple | list) or not all(_is(number, float) for number in value):
+            raise Refused(f"{where}: expected a list of numbers, found {_short(value)}")
     else:
-        accepted = (
-            (int, float, type(None))
-            if like is None
-            else (int, float)
-            if isinstance(like, float)
-            else (type(like),)
-        )
-        if not isinstance(found, accepted) or isinstance(found, bool) is not isinstance(like, bool):
-            raise Refused(f"{path}: {at}: expected a value like {like!r}, found {_short(found)}")
+        number = (int, float, type(None)) if like is None else (int, float)
+        kinds = number if like is None or isinstance(like, float) else (type(like),)
+        if not isinstance(value, kinds) or isinstance(value, bool) is not isinstance(like, bool):
+            raise Refused(f"{where}: expected a value like {like!r}, found {_short(value)}")
 
 
-def _is(found: Any, form: type) -> bool:
+def is_finite(value: Any) -> bool:
+    """Whether ``value`` is a number that a float can hold.
+
+    >>> is_finite(2), is_finite(float("nan")), is_finite(10**400), is_finite(True)
+    (True, False, False, False)
+    """
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST_FLOAT
+
+
+def _is(value: Any, form: type) -> bool:
     if form is int:
-        return isinstance(found, int) and not isinstance(found, bool) and 0 <= found < 2**63
-    return is_finite(found) if form is float else isinstance(found, form)
-
-
-def is_finite(found: Any) -> bool:
-    """Whether it is a number that a float can hold."""
-    return isinstance(found, int | float) and not isinstance(found, bool) and abs(found) <= LARGEST_FLOAT
+        return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+    return is_finite(value) if form is float else isinstance(value, form)
 
 
 def _short(value: Any) -> str:
-    """A value for a message: of what holds others no more than what it is."""
+    """Describe a value in a message: containers by their type and first keys."""
     if isinstance(value, Mapping):
         return f"an object of {', '.join(map(_short, list(value)[:8])) or 'nothing'}"
     text = repr(value) if isinstance(value, str | int | float | None) else type(value).__name__

@@ -1,7 +1,7 @@
-"""Files from elsewhere: what one says of itself is held against what it is before any of it is used.
+"""Read files from elsewhere: what one says of itself is checked against what it is before any of it is used.
 
-Nothing in a file is run, nothing is allocated because a file says so, and whatever is wrong with one, it is a
-ValueError that names it.  Memory-mapped files must not be cut short while they are read: no process can
+Nothing in a file is run, and nothing is allocated because a file says so; whatever is wrong with one becomes
+a ValueError that names it.  Memory-mapped files must not be cut short while they are read: no process can
 defend itself against that.
 """
 
@@ -16,13 +16,13 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from safetensors import safe_open
 from torch import Tensor
 
-NPY_HEAD = 12 + 10_000  # numpy evaluates no header longer than the second
+NPY_HEADER_BYTES = 12 + 10_000  # numpy evaluates no header longer than the second number
 NPY_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 NPY_PARSER = threading.Lock()
 """numpy reads headers by Python's own parser, which in 3.11 is not safe in several threads."""
@@ -36,30 +36,27 @@ class Refused(ValueError):  # noqa: N818  (says what is wrong with the file)
 
 @contextmanager
 def refusing(path: object, what: str) -> Iterator[None]:
-    """Turn whatever a parser makes of foreign bytes into ``Refused``; a file that is not there, or closed to
-    us, says so."""
+    """Raise Refused, "not ``what``", for any error of a parser; a missing or forbidden file keeps its own."""
     try:
         yield
     except (FileNotFoundError, PermissionError, Refused):
         raise
-    except (
-        Exception
-    ) as error:  # RecursionError, OverflowError, MemoryError, struct.error, ...: parsers raise what they like
-        found = textwrap.shorten(f"{type(error).__name__}: {error}", 300, placeholder=" ...")
-        raise Refused(f"{path}: not {what} ({found})") from error
+    except Exception as error:  # RecursionError, OverflowError, MemoryError, struct.error, ...
+        cause = textwrap.shorten(f"{type(error).__name__}: {error}", 300, placeholder=" ...")
+        raise Refused(f"{path}: not {what} ({cause})") from error
 
 
 def file_size(path: Path) -> int:
-    """Bytes of a regular file.
+    """Return the bytes of a regular file.
 
     Raises:
-        FileNotFoundError: there is none.
-        Refused: a folder, a device, or a pipe, which might never end.
+        FileNotFoundError: it does not exist.
+        Refused: it is a folder, a device, or a pipe, which might never end.
     """
-    found = path.stat()
-    if not stat.S_ISREG(found.st_mode):
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
         raise Refused(f"{path}: not a regular file; folders, devices and pipes are not read")
-    return found.st_size
+    return status.st_size
 
 
 class NpyHeader(NamedTuple):
@@ -67,7 +64,7 @@ class NpyHeader(NamedTuple):
 
     offset: int
     shape: tuple[int, ...]
-    dtype: np.dtype
+    dtype: np.dtype[Any]
     fortran_order: bool
 
 
@@ -85,7 +82,7 @@ def npy_header(path: object, size: int, head: bytes, kinds: str = "fiub") -> Npy
     with refusing(
         path, f"a whole .npy array ({size:,} bytes); it may be truncated, empty or of another format"
     ):
-        stream = io.BytesIO(head[:NPY_HEAD])
+        stream = io.BytesIO(head[:NPY_HEADER_BYTES])
         version = np.lib.format.read_magic(stream)
         if version not in NPY_HEADERS:
             raise Refused(f"{path}: .npy format {version[0]}.{version[1]}; 1.0 and 2.0 are read")
@@ -98,49 +95,47 @@ def npy_header(path: object, size: int, head: bytes, kinds: str = "fiub") -> Npy
         expected = stream.tell() + math.prod(shape) * dtype.itemsize
         if expected != size:
             raise Refused(
-                f"{path}: {size:,} bytes, but its header says {expected:,} ({dtype} {shape}); it is truncated, "
-                "or more follows than one array"
+                f"{path}: {size:,} bytes, but its header says {expected:,} ({dtype} {shape}); it is "
+                "truncated, or more follows than one array"
             )
         return NpyHeader(stream.tell(), shape, dtype, fortran_order)
 
 
 def open_npy(path: Path, kinds: str = "fiub") -> np.ndarray:
-    """The array of a ``.npy`` file, memory-mapped copy-on-write (torch warns of memory it must not write to).
+    """Memory-map the array of a ``.npy`` file, copy-on-write (torch warns of read-only memory).
 
     Raises:
         FileNotFoundError, Refused: see :func:`npy_header`.
     """
     size = file_size(path)
     with open(path, "rb") as stream:
-        found = npy_header(path, size, stream.read(NPY_HEAD), kinds)
-    return np.memmap(path, found.dtype, "c", found.offset, found.shape, "F" if found.fortran_order else "C")
+        header = npy_header(path, size, stream.read(NPY_HEADER_BYTES), kinds)
+    order: Literal["F", "C"] = "F" if header.fortran_order else "C"
+    return np.memmap(path, header.dtype, "c", header.offset, header.shape, order)
 
 
 def open_safetensors(path: Path) -> safe_open:
-    """A ``.safetensors`` file, memory-mapped; the library holds the sizes in its header against its
-    length."""
+    """Memory-map a ``.safetensors`` file; the library checks the sizes in its header against its length."""
     size = file_size(path)
-    with refusing(
-        path, f"a whole .safetensors file ({size:,} bytes); it may be truncated, empty or of another format"
-    ):
+    what = f"a whole .safetensors file ({size:,} bytes); it may be truncated, empty or of another format"
+    with refusing(path, what):
         return safe_open(path, framework="pt")
 
 
 def read_tensor(path: Path, handle: safe_open, name: str, accepted: Sequence[str] = NUMBERS) -> Tensor:
-    """One tensor of an open file, a view of it."""
+    """Return one tensor of an open file, a view of it."""
     with refusing(path, f"a file with a tensor {name!r}"):
         names = list(handle.keys())
         if name not in names:
             raise Refused(f"{path}: no tensor {name!r}; it holds {', '.join(sorted(names)) or 'none'}")
-        found = handle.get_slice(name).get_dtype()
-        if found not in accepted:
-            raise Refused(
-                f"{path}: tensor {name!r} has numbers of type {found}; accepted: {', '.join(accepted)}"
-            )
-        return handle.get_tensor(name)
+        dtype = handle.get_slice(name).get_dtype()
+        if dtype not in accepted:
+            raise Refused(f"{path}: tensor {name!r} has type {dtype}; accepted: {', '.join(accepted)}")
+        tensor: Tensor = handle.get_tensor(name)
+        return tensor
 
 
 def parse_json(path: object, text: str | bytes, what: str) -> Any:
-    """JSON that comes from ``path``."""
+    """Parse JSON that was read from ``path``."""
     with refusing(path, what):
         return json.loads(text)

@@ -125,7 +125,7 @@ class Learner(ABC):
         """
 
     def solver_step(self, D: Tensor, S: Tensor, P: Tensor) -> Tensor:
-        """Return the solver's dictionary, or raise a FloatingPointError that names the cause of NaN or Inf."""
+        """Return the solver's dictionary; a FloatingPointError names the cause of NaN or Inf."""
         stepped: Tensor = self.recipe.solver.step(D, S, P, bounded=self.recipe.bounded)
         if not stepped.sum().isfinite():  # a fortieth of the time of `isfinite().all()`
             finite = S.isfinite().all() and P.isfinite().all()

@@ -62,6 +62,7 @@ class ExactLearner(Learner):
     _reduced: Reduced | None
     _bound: float | None
     _checked_error: float | None
+    _converged: bool
 
     def __init__(self, recipe: Recipe, features: int) -> None:
         super().__init__(recipe, features)
@@ -84,13 +85,13 @@ class ExactLearner(Learner):
         self.preview.add_rows_(self.normalizer.apply(sample).double())
         low, high = PLAIN_SCALES
         raw = self.normalizer.mean is None and low < self.normalizer.scale < high
-        # A power of two leaves the 24 bits of float32 products unchanged; absorb() applies the rest of the scale.
+        # A power of two leaves the 24 bits of float32 products unchanged; absorb() applies the rest.
         self._factor = 2.0 ** -round(math.log2(self.normalizer.scale)) if raw else 0.0
         self._grid = self._grid_for(rows)
         self._reset_cache()
 
     def _grid_for(self, rows: int | None) -> float:
-        """Grid of products summed over ``rows`` rows like the sample's; 0 (none) if their number is unknown."""
+        """Grid for products summed over ``rows`` rows like the sample's; 0 (none) if ``rows`` is unknown."""
         squares = float(self.preview.gram.trace())
         if rows is None or not 0 < squares < math.inf:
             return 0.0
@@ -134,7 +135,7 @@ class ExactLearner(Learner):
             D = replace_idle_atoms(D, self.moment.gram)
         S, P = (before if D is before.D else self._compute(D)).statistics()
         after = self._compute(float32_unit_atoms(self.solver_step(D, S, P)))
-        # Nearly collinear atoms magnify rounding: a step counts only if the recomputed objective did not rise.
+        # Collinear atoms magnify rounding: a step counts only if the recomputed objective did not rise.
         self._reduced = after if after.error <= before.error else before
         self._note(self._reduced.error)
         return self._reduced.D
@@ -207,7 +208,7 @@ class ExactLearner(Learner):
 
 
 def replace_idle_atoms(D: Tensor, C: Tensor) -> Tensor:
-    """Give atoms that add nothing a direction that the dictionary misses, so that the objective can only fall.
+    """Give atoms that add nothing a direction that the dictionary misses; the objective can only fall.
 
     The columns of the residual's second moment ``(I - Q Q^T) C (I - Q Q^T)`` with the largest diagonal,
     positive part.

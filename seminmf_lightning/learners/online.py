@@ -59,9 +59,7 @@ class OnlineLearner(Learner):
         self.tuner = None if recipe.target_l0 is None else PenaltyTuner(recipe.target_l0)
         self._encode: Encode | None = None
         self._updates, self._calibrated_at = 0, -1
-        self._silent = torch.zeros(
-            recipe.nb_concepts, dtype=torch.float64
-        )  # rows since each code was last used
+        self._silent = torch.zeros(recipe.nb_concepts, dtype=torch.float64)  # rows since each atom's last use
         self._error, self._unexplained = float("nan"), 0.0
         self._epoch_rows, self._epoch_objective, self._epoch_nonzeros = 0.0, 0.0, 0.0
         self._previous_objective: float | None = None
@@ -86,8 +84,8 @@ class OnlineLearner(Learner):
         largest = float(self.sample.norm(dim=1).max()) if len(self.sample) else 0.0
         if 0 < largest <= self.recipe.l1_penalty:
             raise ValueError(
-                f"l1_penalty={self.recipe.l1_penalty:g} makes every code zero: it must be less than the largest "
-                f"row norm, {largest:.3g} in normalised units (rows have mean norm 1)"
+                f"l1_penalty={self.recipe.l1_penalty:g} makes every code zero: it must be less than the "
+                f"largest row norm, {largest:.3g} in normalised units (rows have mean norm 1)"
             )
         D = project_atoms(D, self.recipe.bounded)  # rounding to float32 may have left a norm above 1
         self._tune(D, roughly=True)
@@ -167,8 +165,8 @@ class OnlineLearner(Learner):
             self._previous_objective = objective
             if not self._epoch_nonzeros:
                 warnings.warn(
-                    f"every code of this epoch was zero: l1_penalty={self.penalty:g} is above every correlation of "
-                    "a row with an atom; lower it",
+                    f"every code of this epoch was zero: l1_penalty={self.penalty:g} is above every "
+                    "correlation of a row with an atom; lower it",
                     stacklevel=2,
                 )
             self._epoch_rows, self._epoch_objective, self._epoch_nonzeros = 0.0, 0.0, 0.0

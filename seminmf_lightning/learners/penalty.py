@@ -1,9 +1,9 @@
 """Tune the penalty to a number of nonzeros per row.
 
-During an epoch the penalty follows the nonzeros of the batches, ``log penalty += GAIN log(nonzeros / target)``;
-these are sums over all processes, so that every process has the same penalty.  At the end of an epoch it is
-searched on held-out rows, with exact codes and the dictionary as it is; how far these differ from the training
-rows corrects the target of the next epoch.
+During an epoch the penalty follows the nonzeros of the batches, ``log penalty += GAIN log(nonzeros /
+target)``; these are sums over all processes, so that every process has the same penalty.  At the end of an
+epoch it is searched on held-out rows, with exact codes and the dictionary as it is; how far these differ from
+the training rows corrects the target of the next epoch.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ class Recipe:
     l1_penalty: float = 0.0
     """Weight of ``||z||_1`` in the objective, in normalised units (rows of mean norm 1)."""
     target_l0: float | None = None
-    """Alternative to ``l1_penalty``: mean nonzeros per row; training tunes the penalty to it on held-out rows."""
+    """Instead of ``l1_penalty``: mean nonzeros per row, to which the penalty is tuned on held-out rows."""
     solver: Any = None
     """A name, a mapping with a ``name``, a :class:`Solver`, or None: ``mu`` without a penalty, ``hals`` where
     atoms must stay bounded (a penalty or a sparse encoder).  The recipe holds the :class:`Solver`."""
@@ -106,12 +106,13 @@ class Recipe:
             )
         if self.l1_penalty > 0:
             raise ValueError(
-                f"target_l0={target:g} and l1_penalty={self.l1_penalty:g} exclude each other: give one of them"
+                f"target_l0={target:g} and l1_penalty={self.l1_penalty:g} exclude each other: give one"
             )
 
     def _build_encoder(self) -> Encoder:
         if not isinstance(self.encoder, str | Mapping):
-            return build(Encoder, self.encoder)
+            encoder: Encoder = build(Encoder, self.encoder)
+            return encoder
         spec = {"name": self.encoder} if isinstance(self.encoder, str) else dict(self.encoder)
         if spec.get("name") == "auto":
             spec["name"] = default_for(Encoder, "penalised" if self.penalised else "unpenalised")
@@ -134,8 +135,8 @@ class Recipe:
         if self.penalised and not isinstance(self.encoder, Penalised):
             able = [name for name, kind in available(Encoder).items() if issubclass(kind, Penalised)]
             raise ValueError(
-                f"encoder={name_of(self.encoder)} takes no penalty: use encoder={' or encoder='.join(able)} or "
-                "encoder=auto, or set l1_penalty=0"
+                f"encoder={name_of(self.encoder)} takes no penalty: use encoder={' or encoder='.join(able)} "
+                "or encoder=auto, or set l1_penalty=0"
             )
         if (self.penalised or self.encoder.sparse) and self.statistics == "second_moment":
             raise ValueError(
@@ -150,11 +151,11 @@ class Recipe:
 
     @property
     def bounded(self) -> bool:
-        """Whether atoms stay in the unit ball: a penalty needs it, and sparse codes are comparable with it."""
+        """Whether atoms stay in the unit ball: a penalty needs it; sparse codes are comparable with it."""
         return self.penalised or (self.encoder.sparse and self.solver.supports_penalty)
 
     def plain(self) -> dict[str, Any]:
-        """Return numbers, strings and mappings of them from which ``Recipe(**plain)`` makes an equal recipe."""
+        """Return numbers, strings and mappings from which ``Recipe(**plain)`` makes an equal recipe."""
         algorithms = {name: spec_of(getattr(self, name)) for name in ("solver", "init", "encoder")}
         return {field.name: getattr(self, field.name) for field in fields(self)} | algorithms
 

@@ -13,8 +13,8 @@ from seminmf_lightning.metrics.base import DictionaryMetric, Fitted, SummedMetri
 from seminmf_lightning.metrics.reconstruction import ReconstructionMetrics, in_data_units
 
 __all__ = [
-    "MEANINGS", "DictionaryMetric", "Fitted", "ReconstructionMetrics", "SummedMetric", "Value", "described", "dictionary_metrics",
-    "evaluation_values", "finite_or_none", "in_data_units", "meanings",
+    "MEANINGS", "DictionaryMetric", "Fitted", "ReconstructionMetrics", "SummedMetric", "Value", "described",
+    "dictionary_metrics", "evaluation_values", "finite_or_none", "in_data_units", "meanings",
 ]  # fmt: skip
 
 RUN_VALUES = (
@@ -64,7 +64,7 @@ def described(
     """Yield the name, the formatted value and the meaning of each metric, for a table.
 
     >>> list(described({"rows_seen": 11350, "optimality_gap": None}))
-    [('rows_seen', '11,350', 'training rows, with repeats'), ('optimality_gap', '-', 'training loss / lower bound - 1')]
+    [('rows_seen', '11,350', 'training rows, with repeats'), ('optimality_gap', '-', 'training loss / ...')]
     """
     known = {value.name: value for value in values}
     for name, value in metrics.items():

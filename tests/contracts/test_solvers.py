@@ -6,9 +6,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from optimality import kkt_residual, quadratic
 
 from seminmf_lightning.core.discovery import available, build
-from seminmf_lightning.core.objective import kkt_residual, quadratic
 from seminmf_lightning.solvers import Solver
 
 SOLVERS = list(available(Solver))
