@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from seminmf_lightning.core.commands import command
-from seminmf_lightning.data import HarvestedRows, Source
+from seminmf_lightning.data import Source
 from seminmf_lightning.harvest import Store, StoreError
 from seminmf_lightning.harvest.provenance import PatchOrigin, TokenOrigin, Tracer
 
@@ -160,16 +160,15 @@ def origins_of(source: Source, budget: int = 0) -> Origins:
         source: rows, prepared.
         budget: bytes that embedded images may take.
     """
-    if isinstance(source, HarvestedRows):
-        try:
-            (layer,) = source.layers()
-            return Harvested(Tracer(Store(source.path), layer), budget)
-        except ValueError as error:
-            note = f"Rows are shown by number, because their origins cannot be read: {error}"
-    else:
+    try:
+        if harvest := source.harvest():
+            folder, layer = harvest
+            return Harvested(Tracer(Store(folder), layer), budget)
         note = (
             f"Rows are shown by number: this data has no index of origins; `{command('harvest')}` writes one."
         )
+    except ValueError as error:
+        note = f"Rows are shown by number, because their origins cannot be read: {error}"
     try:
         groups = source.open_groups()
     except (StoreError, OSError):

@@ -67,6 +67,14 @@ class Source(ABC):
         """The image or document of each row (n,), or None if the source does not know them."""
         return None
 
+    def harvest(self) -> tuple[str, str] | None:
+        """The folder and layer of the harvest that knows the token or patch of each row, or None.
+
+        Raises:
+            ValueError: the rows are of several layers, or the harvest cannot be read.
+        """
+        return None
+
     @property
     def chunking(self) -> Chunking | None:
         """How rows are fetched, or None if every row is at hand."""

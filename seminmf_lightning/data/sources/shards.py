@@ -70,6 +70,12 @@ class HarvestedRows(Source):
             pass
         return description
 
+    def harvest(self) -> tuple[str, str] | None:
+        layers = self.layers()
+        if len(layers) > 1:
+            raise StoreError(f"rows of several layers are read: {', '.join(layers)}")
+        return self.path, layers[0]
+
     def layers(self) -> list[str]:
         """The names of the layers that are read."""
         return chosen_layers(self._manifest(), self.layer, self.path)
