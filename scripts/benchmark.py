@@ -1,8 +1,8 @@
-"""Speed, memory and quality, side by side in one run:  python scripts/benchmark.py [--data rows.npy]
+"""Measure speed, memory and quality side by side:  python scripts/benchmark.py [--data rows.npy]
 
-Every measurement runs in a process of its own: two OpenMP runtimes in one stall each other.  Prints a table,
-and writes ``benchmark.csv`` and two plots.  Peers that are not installed are named and left out: pip install
--e '.[bench]'.
+Every measurement runs in its own process, because two OpenMP runtimes in one process stall each other.
+Prints a table, and writes ``benchmark.csv`` and two plots.  Other libraries that are not installed are named
+and skipped: pip install -e '.[bench]'.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ def main() -> None:
         "--data", type=Path, help="rows (n, d) as .npy; default: synthetic rows (exact), the demo (sparse)"
     )
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--rows", type=int, default=100_000, help="of the synthetic rows")
-    parser.add_argument("--features", type=int, default=384, help="of the synthetic rows")
-    parser.add_argument("--concepts", type=int, default=64, help="of the exact part")
+    parser.add_argument("--rows", type=int, default=100_000, help="number of synthetic rows")
+    parser.add_argument("--features", type=int, default=384, help="features of the synthetic rows")
+    parser.add_argument("--concepts", type=int, default=64, help="concepts of the exact part")
     parser.add_argument("--sparse-concepts", type=int, default=512)
     parser.add_argument("--l1-penalty", type=float, default=0.1)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
@@ -75,24 +75,24 @@ INSIDE = {
     "path": Path, "held_out": Path, "dictionary": Path, "target": float, "processes": int, "nonzeros": int,
     "batch_size": int, "seed": int, "epochs": int,
 }  # fmt: skip
-"""Arguments of single measurements."""
+"""Arguments passed to the process of one measurement."""
 
 
 class Results:
-    """Runs measurements, and keeps and prints their figures as they come."""
+    """Run measurements; print and collect their results."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.rows: list[tuple[str, str, float]] = []
 
-    def add(self, name: str, figures: dict[str, float]) -> dict[str, float]:
-        for figure, value in figures.items():
-            self.rows.append((name, figure, value))
-            print(f"{name:58s} {figure:58s} {value:>12,.5g}", flush=True)
-        return figures
+    def add(self, name: str, values: dict[str, float]) -> dict[str, float]:
+        for metric, value in values.items():
+            self.rows.append((name, metric, value))
+            print(f"{name:58s} {metric:58s} {value:>12,.5g}", flush=True)
+        return values
 
     def run(self, measurement: str, **arguments: Any) -> dict[str, float]:
-        """The figures of one function of ``benchmarks``, from a new process."""
+        """Call one function of ``benchmarks`` in a new process and return its results."""
         shared = {"threads": self.options.threads, "device": self.options.device}
         command = [sys.executable, __file__, "--measure", measurement]
         for key, value in (shared | arguments).items():
@@ -105,12 +105,12 @@ class Results:
 
     def write(self) -> None:
         with open(self.options.output / "benchmark.csv", "w", newline="") as file:
-            csv.writer(file).writerows([("measurement", "figure", "value"), *self.rows])
+            csv.writer(file).writerows([("measurement", "metric", "value"), *self.rows])
         print(f"written  {self.options.output}")
 
 
 def exact(results: Results, folder: Path) -> None:
-    """l1_penalty = 0."""
+    """Measure exact training, l1_penalty = 0."""
     options = results.options
     path, many = options.data or folder / "rows.npy", folder / "many.npy"
     if options.data is None:
@@ -147,7 +147,7 @@ def exact(results: Results, folder: Path) -> None:
 
 
 def sparse(results: Results, folder: Path) -> None:
-    """l1_penalty > 0, and fixed numbers of nonzeros."""
+    """Measure training with l1_penalty > 0, and with a fixed number of nonzeros per row."""
     from benchmarks.dataset import split
     from benchmarks.plots import objective_against_time, r2_against_nonzeros
 
@@ -163,7 +163,8 @@ def sparse(results: Results, folder: Path) -> None:
         "dictionary": folder / "D.pt",
     }
     print(
-        f"\nl1_penalty = {penalty:g}: {n:,} rows of {d}, {k} concepts, {options.threads} threads, {options.device}"
+        f"\nl1_penalty = {penalty:g}: {n:,} rows of {d}, {k} concepts, {options.threads} threads, "
+        f"{options.device}"
     )
 
     curves = {OURS: results.run("sparse.curve", seconds=OUR_SECONDS, **common)}
@@ -183,20 +184,20 @@ def sparse(results: Results, folder: Path) -> None:
     ours, peer = {}, {}
     longer = (QUALITY_SECONDS, QUALITY_SECONDS * SAE_TIMES_LONGER)
     for nonzeros in (count for count in NONZEROS if count < min(k, d)):
-        figures = results.run("sparse.quality", seconds=(QUALITY_SECONDS,), nonzeros=nonzeros, **common)
-        ours[nonzeros] = results.add(f"{OURS}, {nonzeros} nonzeros, {QUALITY_SECONDS:g} s", figures)["r2"]
+        values = results.run("sparse.quality", seconds=(QUALITY_SECONDS,), nonzeros=nonzeros, **common)
+        ours[nonzeros] = results.add(f"{OURS}, {nonzeros} nonzeros, {QUALITY_SECONDS:g} s", values)["r2"]
         if installed("overcomplete"):
-            figures = results.run("peers.topk_sae", seconds=longer, nonzeros=nonzeros, **common)
-            peer[nonzeros] = results.add(f"overcomplete TopKSAE, {nonzeros} nonzeros", figures)[
+            values = results.run("peers.topk_sae", seconds=longer, nonzeros=nonzeros, **common)
+            peer[nonzeros] = results.add(f"overcomplete TopKSAE, {nonzeros} nonzeros", values)[
                 f"r2 after {longer[1]:g} s"
             ]
 
     for size in (256, 1024, 4096):
-        figures = results.run("sparse.run", batch_size=size, seed=0, epochs=EPOCHS, **common)
-        results.add(f"{OURS}, batches of {size}, seed 0, {EPOCHS} passes", figures)
+        values = results.run("sparse.run", batch_size=size, seed=0, epochs=EPOCHS, **common)
+        results.add(f"{OURS}, batches of {size}, seed 0, {EPOCHS} epochs", values)
     for seed in range(1, 5):
-        figures = results.run("sparse.run", batch_size=1024, seed=seed, epochs=EPOCHS, **common)
-        results.add(f"{OURS}, batches of 1024, seed {seed}, {EPOCHS} passes", figures)
+        values = results.run("sparse.run", batch_size=1024, seed=seed, epochs=EPOCHS, **common)
+        results.add(f"{OURS}, batches of 1024, seed {seed}, {EPOCHS} epochs", values)
 
     if find_spec("matplotlib") is not None:
         objective_against_time(curves, options.output / "objective.png")
@@ -205,41 +206,40 @@ def sparse(results: Results, folder: Path) -> None:
 
 
 def harvest(results: Results) -> None:
-    """From MiniLM to disk and back, and into training."""
+    """Measure harvesting MiniLM to disk, reading the shards back, and training on the fly."""
     options = results.options
     print(f"\nharvest: MiniLM over Python's help, {options.threads} threads, {options.device}")
     results.add("harvest to disk", results.run("harvest.forward"))
     for copies in (2, 12):
-        figures = results.run("harvest.memory", epochs=copies)
-        results.add(f"memory, {figures.pop('rows'):,.0f} rows", figures)
+        values = results.run("harvest.memory", epochs=copies)
+        results.add(f"memory, {values.pop('rows'):,.0f} rows", values)
     results.add("shards of float16", results.run("harvest.read", features=options.features))
     for penalty, concepts in ((0.0, options.concepts), (options.l1_penalty, options.sparse_concepts)):
-        figures = results.run("harvest.on_the_fly", concepts=concepts, l1_penalty=penalty)
-        results.add(f"on the fly, l1_penalty={penalty:g}, {concepts} concepts", figures)
+        values = results.run("harvest.on_the_fly", concepts=concepts, l1_penalty=penalty)
+        results.add(f"on the fly, l1_penalty={penalty:g}, {concepts} concepts", values)
 
 
 def shares(ours: dict[str, float], peer: dict[str, float]) -> dict[str, float]:
-    """Our time to the objective that a peer has after its longest times, over that time; nan where we do not
-    get there."""
+    """Our time to the peer's objective at its two longest times, over that time; nan if never."""
     times, values = [float(mark.split()[0]) for mark in ours], list(ours.values())
-    found = {}
+    result = {}
     for mark, objective in list(peer.items())[-2:]:
         reached = next((i for i, value in enumerate(values) if value <= objective), None)
         if reached is None:
             time = float("nan")
         elif reached == 0:
             time = times[0]
-        else:  # between two looks
+        else:  # interpolate between two evaluations
             before, after = values[reached - 1], values[reached]
             time = times[reached - 1] + (times[reached] - times[reached - 1]) * (before - objective) / (
                 before - after
             )
-        found[f"to its objective after {mark}"] = time / float(mark.split()[0])
-    return found
+        result[f"to its objective after {mark}"] = time / float(mark.split()[0])
+    return result
 
 
 def write_rows(path: Path, rows: int, features: int) -> None:
-    """Signed rows with a decaying spectrum."""
+    """Write signed rows with a decaying spectrum."""
     generator = np.random.default_rng(0)
     mixing = generator.standard_normal((features, features)) / np.arange(1, features + 1)[:, None] ** 0.7
     out = np.lib.format.open_memmap(path, "w+", np.float32, (rows, features))
@@ -252,15 +252,15 @@ def write_rows(path: Path, rows: int, features: int) -> None:
 
 
 def installed(package: str) -> bool:
-    """Whether a peer can be measured; says so if not."""
+    """Return whether a library is installed; print a note if it is not."""
     found = find_spec(package) is not None
     if not found:
-        print(f"{package} is not installed and left out: pip install -e '.[bench]'")
+        print(f"{package} is not installed, and skipped: pip install -e '.[bench]'")
     return found
 
 
 def measure(options: argparse.Namespace) -> None:
-    """The inside of :meth:`Results.run`."""
+    """Run one measurement and print its results as JSON; the child process of :meth:`Results.run`."""
     # before torch, for which it chooses how threads wait
     import seminmf_lightning  # isort: skip  # noqa: F401
 
@@ -268,9 +268,9 @@ def measure(options: argparse.Namespace) -> None:
 
     torch.set_num_threads(options.threads)
     module, _, function = options.measure.partition(".")
-    figures = getattr(import_module(f"benchmarks.{module}"), function)(options)
-    if figures:
-        print(json.dumps(figures))
+    results = getattr(import_module(f"benchmarks.{module}"), function)(options)
+    if results:
+        print(json.dumps(results))
 
 
 if __name__ == "__main__":

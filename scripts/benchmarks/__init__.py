@@ -1,2 +1,1 @@
-"""What scripts/benchmark.py measures: each function runs in a process of its own and returns figures by
-name."""
+"""What scripts/benchmark.py measures: each function runs in its own process and returns results by name."""

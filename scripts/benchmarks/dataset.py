@@ -1,4 +1,4 @@
-"""The rows that everything is measured on: one normalised training file and one held-out file."""
+"""The rows that every measurement uses: a normalised training file and a held-out file."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ EXACT = 1e-5
 
 
 def split(data: Path | None, folder: Path) -> tuple[Path, Path]:
-    """Rows of ``data`` (.npy), or of the demo, as ``train.npy`` and ``held_out.npy`` of mean row norm 1,
-    shuffled."""
+    """Write rows of ``data`` (.npy) or of the demo, shuffled, with mean norm 1, as ``train.npy`` and
+    ``held_out.npy``."""
     module = ActivationDataModule(DemoRows() if data is None else NpyRows(str(data)), val_fraction=0.1)
     module.prepare_data()
     module.setup()

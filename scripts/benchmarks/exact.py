@@ -1,4 +1,4 @@
-"""l1_penalty = 0: the pass over the data, the solver on its second moment, memory, processes."""
+"""Exact training (l1_penalty = 0): accumulating the second moment, solving on it, memory, processes."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ REPEATS = 5
 
 
 def pass_rate(options: Namespace) -> dict[str, float]:
-    """Rows/s of the statistics, data reading included, against the plain product of the same blocks in
-    memory."""
+    """Rows/s of accumulating the statistics, reading included, against A^T A of the same blocks in memory."""
     data = ActivationDataModule(str(options.path), val_fraction=0, order="sequential", batch_size=16_384)
     data.setup()
     learner = make_learner(Recipe(nb_concepts=options.concepts), data.features)
@@ -44,7 +43,7 @@ def pass_rate(options: Namespace) -> dict[str, float]:
 
 
 def solution(options: Namespace) -> dict[str, float]:
-    """Seconds of ``hals`` to ``options.target`` (mean squared error an element) and to convergence, pass
+    """Seconds of ``hals`` to ``options.target`` (mean squared error per element) and to convergence, reading
     included."""
     A = torch.from_numpy(np.load(options.path, allow_pickle=False)).float()
     to_target, to_end = [], []
@@ -73,7 +72,7 @@ def solution(options: Namespace) -> dict[str, float]:
 
 
 def memory(options: Namespace) -> dict[str, float]:
-    """Anonymous memory after a pass, MB (Linux)."""
+    """Anonymous memory after one epoch, MB (Linux)."""
     data = ActivationDataModule(str(options.path))
     data.setup()
     learner = make_learner(Recipe(nb_concepts=options.concepts), data.features)
@@ -85,9 +84,8 @@ def memory(options: Namespace) -> dict[str, float]:
     return {"anonymous MB": int(next(line for line in lines if line.startswith("RssAnon")).split()[1]) / 1024}
 
 
-class _PassClock(lightning.Callback):
-    """Seconds from the end of the first batch to the end of the last of the first pass, and the rows
-    between."""
+class _EpochClock(lightning.Callback):
+    """Rows per second of the first epoch, after its first batch."""
 
     def __init__(self) -> None:
         self.began, self.rows, self.rate = 0.0, 0, 0.0
@@ -109,17 +107,17 @@ class _PassClock(lightning.Callback):
 
 
 def processes(options: Namespace) -> dict[str, float]:
-    """Rows/s of the first pass of training with ``options.processes`` processes of one thread each."""
+    """Rows/s of the first epoch of training with ``options.processes`` processes of one thread each."""
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
-    clock = _PassClock()
+    clock = _EpochClock()
     data = ActivationDataModule(str(options.path), val_fraction=0)
     module = SemiNMFModule(
         options.concepts, solver={"name": "hals", "max_iter": 0}, l1_penalty=options.l1_penalty
     )
     trainer = lightning.Trainer(
-        accelerator="cpu", devices=options.processes, strategy="ddp" if options.processes > 1 else "auto", max_epochs=1,
-        logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        accelerator="cpu", devices=options.processes, max_epochs=1, logger=False,
+        strategy="ddp" if options.processes > 1 else "auto", enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
         use_distributed_sampler=False, num_sanity_val_steps=0, limit_val_batches=0, callbacks=[clock],
     )  # fmt: skip
     trainer.fit(module, data)

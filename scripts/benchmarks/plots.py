@@ -1,4 +1,4 @@
-"""The tables as pictures."""
+"""Draw the tables as plots."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 def objective_against_time(curves: dict[str, dict[str, float]], path: Path) -> None:
     """``curves[method]["2 s"]`` is an objective."""
     _lines(
-        {name: [(float(mark.split()[0]), value) for mark, value in curve.items()] for name, curve in curves.items()},
+        {name: [(float(mark.split()[0]), y) for mark, y in curve.items()] for name, curve in curves.items()},
         path, "seconds of training", "held-out objective", logarithmic=True,
     )  # fmt: skip
 
@@ -18,7 +18,7 @@ def r2_against_nonzeros(curves: dict[str, dict[int, float]], path: Path) -> None
     _lines(
         {name: list(curve.items()) for name, curve in curves.items()},
         path,
-        "nonzeros a row",
+        "nonzeros per row",
         "held-out R2",
         logarithmic=True,
     )

@@ -1,5 +1,4 @@
-"""l1_penalty > 0 and fixed numbers of nonzeros: objective against time, R2 against nonzeros, rows/s of the
-encoders."""
+"""Sparse training: objective against time, R2 against nonzeros per row, rows/s of the encoders."""
 
 from __future__ import annotations
 
@@ -21,7 +20,9 @@ from seminmf_lightning.encoders.omp import OMP
 from seminmf_lightning.learners import Recipe, make_learner
 
 REPEATS = 5
-ROOFLINE_ITERATIONS = 4  # matrix products (n, k) (k, k) of the lasso: two iterations, the start, one for Q
+ROOFLINE_ITERATIONS = (
+    4  # matrix products (n, k) (k, k) of the lasso: two iterations, the initial one, one for Q
+)
 
 
 def curve(options: Namespace) -> dict[str, float]:
@@ -33,8 +34,7 @@ def curve(options: Namespace) -> dict[str, float]:
 
 
 def quality(options: Namespace) -> dict[str, float]:
-    """Held-out R2 with ``options.nonzeros`` a row by OMP, of a dictionary trained so for
-    ``options.seconds``."""
+    """Held-out R2 of OMP codes with ``options.nonzeros`` per row, trained so for ``options.seconds``."""
     A = load(options.held_out)
     encoder = OMP(nonzeros=options.nonzeros)
     D = trained(options, encoder=encoder)[-1][1]
@@ -43,10 +43,10 @@ def quality(options: Namespace) -> dict[str, float]:
 
 
 def trained(options: Namespace, **recipe: object) -> list[tuple[float, Tensor]]:
-    """The dictionary at each of ``options.seconds`` since the start, initialisation included."""
+    """Return the dictionary at each of ``options.seconds`` since the start, initialisation included."""
     A = load(options.path).to(options.device)
     marks = sorted(options.seconds)
-    if "encoder" not in recipe and A.device.type == "cpu":  # compiled once a machine, then cached
+    if "encoder" not in recipe and A.device.type == "cpu":  # compiled once per machine, then cached
         Lasso(l1_penalty=0.1).precise(torch.eye(2))(torch.ones(1, 2))
     elif A.device.type == "cpu":
         OMP(nonzeros=1).precise(torch.eye(2))(torch.ones(1, 2))
@@ -55,7 +55,7 @@ def trained(options: Namespace, **recipe: object) -> list[tuple[float, Tensor]]:
     learner.to_(A.device)
     D = learner.initialise(A[:16_384])
     step = learner.update_rows or len(A)
-    position, found = 0, []
+    position, snapshots = 0, []
     while marks:
         rows = torch.arange(position, position + step, device=A.device) % len(A)
         position += step
@@ -67,13 +67,12 @@ def trained(options: Namespace, **recipe: object) -> list[tuple[float, Tensor]]:
         if A.is_cuda:
             torch.cuda.synchronize()
         while marks and time.perf_counter() - began >= marks[0]:
-            found.append((marks.pop(0), D.cpu().clone()))
-    return found
+            snapshots.append((marks.pop(0), D.cpu().clone()))
+    return snapshots
 
 
 def encoding(options: Namespace) -> dict[str, float]:
-    """Rows/s of each encoder on held-out rows, with a dictionary trained for a few seconds; and the
-    roofline."""
+    """Rows/s of each encoder on held-out rows with a dictionary trained for seconds, and the roofline."""
     A = load(options.held_out).to(options.device)
     D = trained(options, l1_penalty=options.l1_penalty)[-1][1].to(A)
     torch.save(D.cpu(), options.dictionary)
@@ -85,12 +84,12 @@ def encoding(options: Namespace) -> dict[str, float]:
         "omp, 16 nonzeros": OMP(nonzeros=16).precise(D),
         "omp, 32 nonzeros": OMP(nonzeros=32).precise(D),
     }
-    figures = {f"{name}, rows/s": rate(encode, A) for name, encode in encoders.items()}
+    results = {f"{name}, rows/s": rate(encode, A) for name, encode in encoders.items()}
     exact = lasso_duality_gap(
         A, Lasso(l1_penalty=options.l1_penalty, precise_gap=1e-5).precise(D)(A), D, options.l1_penalty
     )[0]
     loose = lasso_duality_gap(A, encoders["lasso, as in training"](A), D, options.l1_penalty)[0]
-    figures["lasso, as in training, distance from the least objective"] = float(loose.sum() / exact.sum()) - 1
+    results["lasso, as in training, distance from the least objective"] = float(loose.sum() / exact.sum()) - 1
     square = D @ D.T
 
     def products(rows: Tensor) -> Tensor:
@@ -99,8 +98,8 @@ def encoding(options: Namespace) -> dict[str, float]:
             Z = Z @ square
         return Z
 
-    figures["roofline: matrix products of the batched lasso alone, rows/s"] = rate(products, A)
-    return figures
+    results["roofline: matrix products of the batched lasso alone, rows/s"] = rate(products, A)
+    return results
 
 
 def rate(encode: Callable[[Tensor], Tensor], A: Tensor) -> float:
@@ -116,7 +115,7 @@ def rate(encode: Callable[[Tensor], Tensor], A: Tensor) -> float:
 
 
 def run(options: Namespace) -> dict[str, float]:
-    """Held-out objective of training by Lightning, for one batch size and seed."""
+    """Held-out objective after training with Lightning, for one batch size and seed."""
     warnings.filterwarnings("ignore")
     data = ActivationDataModule(
         str(options.path), batch_size=options.batch_size, val_fraction=0, seed=options.seed
