@@ -117,7 +117,8 @@ def processes(options: Namespace) -> dict[str, float]:
     )
     trainer = lightning.Trainer(
         accelerator="cpu", devices=options.processes, max_epochs=1, logger=False,
-        strategy="ddp" if options.processes > 1 else "auto", enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        strategy="ddp" if options.processes > 1 else "auto",
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
         use_distributed_sampler=False, num_sanity_val_steps=0, limit_val_batches=0, callbacks=[clock],
     )  # fmt: skip
     trainer.fit(module, data)

@@ -80,7 +80,7 @@ def _rate(work: Callable[[], Any], rows: int) -> float:
 
 
 def sklearn_curve(options: Namespace) -> dict[str, float]:
-    """Held-out objective of MiniBatchDictionaryLearning(positive_dict=True) after each of ``options.seconds``."""
+    """Held-out objective of MiniBatchDictionaryLearning(positive_dict=True) at each of ``options.seconds``."""
     from sklearn.decomposition import MiniBatchDictionaryLearning
 
     A = np.load(options.path, allow_pickle=False)
@@ -103,7 +103,7 @@ def sklearn_curve(options: Namespace) -> dict[str, float]:
 
 
 def topk_sae(options: Namespace) -> dict[str, float]:
-    """Held-out R2 of overcomplete's TopKSAE after each of ``options.seconds`` of Adam on the squared error."""
+    """Held-out R2 of overcomplete's TopKSAE at each of ``options.seconds``, by Adam on the squared error."""
     from overcomplete.sae import TopKSAE
 
     A, held_out = load(options.path), load(options.held_out)
