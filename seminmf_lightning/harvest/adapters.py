@@ -140,19 +140,26 @@ def whole_image(height: int, width: int) -> Region:
 
 @dataclass(frozen=True)
 class CentreCrop:
-    """Region of preprocessing that resizes an image to cover ``resize``, aspect kept, and crops its centre.
+    """Region of preprocessing that resizes an image to ``resize`` and then takes its centre, ``crop``.
 
-    ``resize`` and ``crop`` are (height, width) in pixels. With a square ``resize``, the shorter side of the
-    image gets that length.
+    Both are (height, width) in pixels. ``fit`` tells how the image is resized: to ``cover`` that size or to
+    lie ``inside`` it, with its aspect, or to ``stretch`` to it. What lies outside the image is padding.
 
     >>> CentreCrop(resize=(256, 256), crop=(224, 224))(512, 1024)
     (32.0, 288.0, 448.0, 448.0)
+    >>> CentreCrop(resize=(256, 256), crop=(256, 256), fit="inside")(512, 1024)
+    (-256.0, 0.0, 1024.0, 1024.0)
     """
 
     resize: tuple[float, float]
     crop: tuple[float, float]
+    fit: str = "cover"
 
     def __call__(self, height: int, width: int) -> Region:
-        scale = min(height / self.resize[0], width / self.resize[1])
-        h, w = min(self.crop[0] * scale, height), min(self.crop[1] * scale, width)
+        scales = height / self.resize[0], width / self.resize[1]
+        if self.fit != "stretch":
+            scales = (min(scales),) * 2 if self.fit == "cover" else (max(scales),) * 2
+        h, w = self.crop[0] * scales[0], self.crop[1] * scales[1]
+        if self.fit == "cover" and self.crop[0] <= self.resize[0] and self.crop[1] <= self.resize[1]:
+            h, w = min(h, height), min(w, width)  # rounding
         return (height - h) / 2, (width - w) / 2, h, w

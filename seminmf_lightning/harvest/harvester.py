@@ -14,8 +14,10 @@ from seminmf_lightning.core.checks import whole_number
 from seminmf_lightning.harvest.adapters import Item
 from seminmf_lightning.harvest.inputs import Inputs
 from seminmf_lightning.harvest.layers import Capture, Layer, LayerOutputs, list_outputs
+from seminmf_lightning.harvest.layout import Layout
 from seminmf_lightning.harvest.models import Loaded
 from seminmf_lightning.harvest.norm_filter import NormFilter, row_norms
+from seminmf_lightning.harvest.probe import probe_layouts
 from seminmf_lightning.harvest.reading import Read, first_items, pools_of, read_examples
 from seminmf_lightning.harvest.row_selection import Rows, Selector
 
@@ -59,6 +61,8 @@ class Harvester:
         whole_number("batch_size", self.batch_size, 1)
         whole_number("workers", self.workers, 0)
         self.widths: dict[Layer, int] = {}
+        self.layouts: dict[str, Layout] = {}
+        """Of each layer, for networks of images; a probe fills it before the first rows."""
         self.loaded.network.to(self.device)
 
     def read(self, examples: Iterable[int]) -> Iterator[Read]:
@@ -112,7 +116,7 @@ class Harvester:
         feed, network = self.loaded.feed, self.loaded.network
 
         def keep(layer: Layer, output: Tensor) -> LayerBatch:
-            rows = self.selector.rows(layer, output, items, feed)
+            rows = self.selector.rows(layer, output, items, feed, self.layouts.get(str(layer)))
             self._check_width(layer, rows, items)
             norms = row_norms(rows.values)
             if not (finite := norms.isfinite()).all():
@@ -124,6 +128,10 @@ class Harvester:
             return LayerBatch(Rows(self._typed(layer, rows, norms), rows.origin), norms, filtered)
 
         try:
+            if not self.layouts and items[0].special is None:
+                self.layouts = probe_layouts(
+                    self.loaded, items[0], self.layers, self.selector.layout, self.device, self.batch_size
+                )
             return Capture(network, self.layers, keep).run(lambda: feed.call(network, items, self.device))
         except (ValueError, ModuleNotFoundError):
             raise

@@ -13,6 +13,7 @@ import torch
 from seminmf_lightning.core.checks import one_of, real_number, whole_number
 from seminmf_lightning.harvest.harvester import Harvested, Harvester
 from seminmf_lightning.harvest.layers import Layer
+from seminmf_lightning.harvest.layout import Layout
 from seminmf_lightning.harvest.manifest import FORMAT, examples_of_shard, shard_count
 from seminmf_lightning.harvest.plan import DTYPES, make_plan
 from seminmf_lightning.harvest.reading import Read
@@ -71,6 +72,8 @@ class HarvestJob:
         plan = self.prepare()
         self.harvester.dtype = DTYPES[self.dtype]
         self.harvester.norm_filter = replace(self.harvester.norm_filter, limits=plan["norm_limits"])
+        layouts = plan.get("layouts", {})  # stores of 0.1.0 have none
+        self.harvester.layouts = {layer: Layout.from_plain(layout) for layer, layout in layouts.items()}
         mine = range(self.rank, shard_count(plan), self.world)
         missing = [shard for shard in mine if not self._is_complete(shard, plan)]
         present = [shard for shard in mine if shard not in set(missing)]

@@ -1,34 +1,65 @@
-"""Where the outputs of a layer lie in an image: which axis holds channels, which tokens are patches."""
+"""How a layer's outputs lie in an image: which axis holds the channels, which tokens are patches."""
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from seminmf_lightning.harvest.adapters import Feed
 
 LAYOUTS = ("auto", "channels_first", "channels_last")
+WITHOUT_PATCHES = "its rows are not patches of an image"
+"""Said of vectors, and of inputs that are no images."""
 ASPECT_TOLERANCE = 0.05
-"""Relative difference between the aspect of a grid of patches and that of the image."""
+"""Largest relative difference between the aspect of a grid of patches and that of the image."""
 
 
 class Layout(NamedTuple):
-    """How one layer's outputs are read.
+    """How one layer's outputs are read: the same for every image, whatever its size.
 
-    Maps (n, c, h, w) or (n, h, w, c) have a position per cell; sequences (n, t, c) a position per token, of
-    which those after ``prefix`` are patches in raster order.
+    Maps (n, c, h, w) or (n, h, w, c) have a position per cell. Sequences (n, t, c) have a position per token:
+    ``prefix`` special tokens, patches in raster order, ``suffix`` special tokens.
     """
 
     channels_last: bool = False
     """Maps are (n, h, w, c)."""
     prefix: int = 0
     """Tokens before the patches, such as [CLS] and registers."""
-    grid: tuple[int, int] | None = None
-    """Rows and columns of patches; None if the positions have no place in the image."""
+    suffix: int = 0
+    """Tokens behind the patches, such as detection tokens."""
+    unplaced: str | None = WITHOUT_PATCHES
+    """Why rows have no place in the image; None if they have."""
+
+    def plain(self) -> dict[str, Any]:
+        """Return the layout as a manifest keeps it."""
+        layout = self._asdict()
+        return layout if self.unplaced is not None else {k: v for k, v in layout.items() if k != "unplaced"}
+
+    @staticmethod
+    def from_plain(layout: Mapping[str, Any]) -> Layout:
+        """Return the layout that a manifest keeps.
+
+        >>> Layout.from_plain(Layout(prefix=1, unplaced=None).plain())
+        Layout(channels_last=False, prefix=1, suffix=0, unplaced=None)
+        """
+        return Layout(**{"unplaced": None, **layout})
+
+    def grid(self, shape: tuple[int, ...], aspect: float) -> tuple[int, int] | None:
+        """Return the rows and columns of patches in outputs of this shape, or None if rows have no place.
+
+        >>> Layout(prefix=1, unplaced=None).grid((2, 197, 64), aspect=1.0)
+        (14, 14)
+        """
+        if self.unplaced is not None:
+            return None
+        if len(shape) == 4:
+            return (shape[1], shape[2]) if self.channels_last else (shape[2], shape[3])
+        return grid_of(shape[1] - self.prefix - self.suffix, aspect)
 
 
 def layout_by_shape(shape: tuple[int, ...], feed: Feed, aspect: float, choice: str = "auto") -> Layout:
-    """Read a layout off the shape of an output (n, ...).
+    """Read the likeliest layout off the shape of an output (n, ...); only a probe can confirm it.
 
     Args:
         aspect: height over width of what the network takes.
@@ -36,9 +67,9 @@ def layout_by_shape(shape: tuple[int, ...], feed: Feed, aspect: float, choice: s
 
     >>> from seminmf_lightning.harvest.adapters import TensorFeed
     >>> layout_by_shape((2, 64, 7, 14), TensorFeed(), aspect=0.5)
-    Layout(channels_last=False, prefix=0, grid=(7, 14))
+    Layout(channels_last=False, prefix=0, suffix=0, unplaced=None)
     >>> layout_by_shape((2, 10, 64), TensorFeed(prefix_tokens=1, images=True), aspect=1.0)
-    Layout(channels_last=False, prefix=1, grid=(3, 3))
+    Layout(channels_last=False, prefix=1, suffix=0, unplaced=None)
     """
     if len(shape) == 4:
         _, a, b, c = shape
@@ -46,13 +77,17 @@ def layout_by_shape(shape: tuple[int, ...], feed: Feed, aspect: float, choice: s
         channels_last = feed.channels_last if first == last else last < first
         if choice != "auto":
             channels_last = choice == "channels_last"
-        return Layout(channels_last, 0, (a, b) if channels_last else (b, c))
-    tokens = shape[1]
+        return Layout(channels_last, unplaced=None)
+    if len(shape) != 3 or (feed.images and shape[1] == 1):  # one vector per image, such as [CLS] alone
+        return Layout()
+    if not feed.images:
+        return Layout(prefix=min(feed.prefix_tokens, shape[1]))
     # The first layers of some networks have no prefix yet.
-    for prefix in dict.fromkeys((feed.prefix_tokens, 0)) if feed.images else ():
-        if grid := grid_of(tokens - prefix, aspect):
-            return Layout(False, prefix, grid)
-    return Layout(False, min(feed.prefix_tokens, tokens))
+    for prefix in dict.fromkeys((feed.prefix_tokens, 0)):
+        if grid_of(shape[1] - prefix, aspect):
+            return Layout(prefix=prefix, unplaced=None)
+    reason = f"{shape[1]} tokens are no grid with the aspect of the image"
+    return Layout(prefix=min(feed.prefix_tokens, shape[1]), unplaced=reason)
 
 
 def grid_of(patches: int, aspect: float) -> tuple[int, int] | None:

@@ -19,7 +19,8 @@ RECORD = {"harvest": str, "examples": [int], "filtered": int, "norm_sum": float,
 LAYER = {"features": int, "rows": int, "shards": [RECORD | {"shard": int, "file": str, "index": str}]}
 UNFINISHED = {
     "format": int, "complete": bool, "settings": {"inputs": dict},
-    "plan": {"examples": int, "examples_per_shard": int, "harvest": str, "widths": {str: int}},
+    "plan": {"examples": int, "examples_per_shard": int, "harvest": str, "widths": {str: int},
+             "layouts?": {str: {"channels_last": bool, "prefix": int, "suffix": int, "unplaced?": str}}},
 }  # fmt: skip
 
 StoreError = Refused

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from seminmf_lightning.harvest.harvester import Harvester
+from seminmf_lightning.harvest.layout import WITHOUT_PATCHES
 from seminmf_lightning.harvest.norm_filter import norm_limits, row_norms
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -53,6 +54,9 @@ def make_plan(
     seconds = time.monotonic() - began
     assert harvested is not None
 
+    for layer_name, layout in harvester.layouts.items():
+        if layout.unplaced not in (None, WITHOUT_PATCHES):
+            tell(f"layer {layer_name}: its rows get no place in the image, because {layout.unplaced}")
     items = sum(len(read.items) for read in sample)
     items_per_example = statistics.fmean(len(read.items) for read in reads)
     limits = norm_limits(harvested.rows, harvester.norm_filter.factor)
@@ -80,6 +84,7 @@ def make_plan(
     return {
         "examples": count, "examples_per_shard": math.ceil(count / shards), "norm_limits": limits,
         "widths": {str(layer): part.values.shape[1] for layer, part in harvested.rows.items()},
+        "layouts": {layer: layout.plain() for layer, layout in harvester.layouts.items()},
         "harvest": hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16],
     }  # fmt: skip
 

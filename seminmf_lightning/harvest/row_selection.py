@@ -79,8 +79,12 @@ class Selector:
         if self.number is not None:
             whole_number("number", self.number, 1)
 
-    def rows(self, layer: Layer, output: Tensor, items: Sequence[Item], feed: Feed) -> Rows:
+    def rows(
+        self, layer: Layer, output: Tensor, items: Sequence[Item], feed: Feed, layout: Layout | None = None
+    ) -> Rows:
         """Return the rows of a batch of items, item by item, position by position.
+
+        ``layout`` is that of the layer; None judges by the shape of ``output`` alone.
 
         Raises:
             ValueError: the shape cannot be read as maps, tokens or vectors of these items.
@@ -95,14 +99,18 @@ class Selector:
             raise ValueError(
                 f"layer {layer!s} returns {shape}: {len(output)} items for a batch of {len(items)}"
             )
-        single, layout = output.ndim == 2, Layout()
-        if single:
+        if is_text:
+            layout, aspect = Layout(), 1.0
+        else:
+            aspect = _aspect(items)
+            layout = layout or layout_by_shape(shape, feed, aspect, self.layout)
+        grid = layout.grid(shape, aspect)
+        single = output.ndim == 2 or (feed.images and output.ndim == 3 and shape[1] == 1)
+        if output.ndim == 2:
             output = output[:, None]
-        elif not is_text:
-            layout = layout_by_shape(shape, feed, _aspect(items), self.layout)
-            if output.ndim == 4:
-                output = (output if layout.channels_last else output.permute(0, 2, 3, 1)).flatten(1, 2)
-        usable, ordinary = _positions(layer, shape, output.shape[1], items, layout.prefix)
+        elif output.ndim == 4:
+            output = (output if layout.channels_last else output.permute(0, 2, 3, 1)).flatten(1, 2)
+        usable, ordinary = _positions(layer, shape, output.shape[1], items, layout)
         chosen = usable if single else self._choose(layer, usable, ordinary, items)
         if self.tokens == "mean" and not single:
             return _means(output, chosen, items)
@@ -113,9 +121,8 @@ class Selector:
             values = flat.clone()
         else:
             values = flat.index_select(0, torch.from_numpy(item_of * t + position).to(output.device))
-        return Rows(
-            values, _columns(items, item_of, np.full(len(position), -1) if single else position, layout)
-        )
+        position = np.full(len(position), -1) if single else position
+        return Rows(values, _columns(items, item_of, position, grid, layout.prefix))
 
     def _choose(
         self, layer: Layer, usable: np.ndarray, ordinary: np.ndarray, items: Sequence[Item]
@@ -152,7 +159,7 @@ def _aspect(items: Sequence[Item]) -> float:
 
 
 def _positions(
-    layer: Layer, shape: tuple[int, ...], t: int, items: Sequence[Item], prefix: int
+    layer: Layer, shape: tuple[int, ...], t: int, items: Sequence[Item], layout: Layout
 ) -> tuple[np.ndarray, np.ndarray]:
     """Masks (n, t) of the positions that are no padding, and of those that are no special token either."""
     usable, ordinary = np.ones((len(items), t), dtype=bool), np.ones((len(items), t), dtype=bool)
@@ -166,7 +173,8 @@ def _positions(
             assert item.special is not None
             usable[row, item.tokens :] = False
             ordinary[row, : item.tokens] = ~item.special.numpy()
-    ordinary[:, :prefix] = False
+    ordinary[:, : layout.prefix] = False
+    ordinary[:, t - layout.suffix :] = False
     return usable, ordinary & usable
 
 
@@ -177,11 +185,15 @@ def _means(output: Tensor, chosen: np.ndarray, items: Sequence[Item]) -> Rows:
     at = torch.from_numpy(kept).to(output.device)
     sums = torch.einsum("ntc,nt->nc", output.float(), weights.float())[at]
     values = (sums / weights.sum(dim=1)[at, None]).to(output.dtype)
-    return Rows(values, _columns(items, kept, np.full(len(kept), -1), Layout()))
+    return Rows(values, _columns(items, kept, np.full(len(kept), -1), None, 0))
 
 
 def _columns(
-    items: Sequence[Item], item_of: np.ndarray, position: np.ndarray, layout: Layout
+    items: Sequence[Item],
+    item_of: np.ndarray,
+    position: np.ndarray,
+    grid: tuple[int, int] | None,
+    prefix: int,
 ) -> dict[str, np.ndarray]:
     """The origin of rows: row i is position ``position[i]`` of item ``item_of[i]``."""
     columns = {
@@ -196,9 +208,9 @@ def _columns(
         flat = torch.cat([torch.where(item.special[:, None], -1, item.spans) for item in items]).numpy()  # type: ignore[index,arg-type]
         spans[is_token] = flat[offsets[item_of[is_token]] + position[is_token]]
         return columns | {"start": spans[:, 0].copy(), "stop": spans[:, 1].copy()}
-    patch = position - layout.prefix
-    is_patch = (patch >= 0) & (position >= 0) & (layout.grid is not None)
-    height, width = layout.grid or (-1, -1)
+    height, width = grid or (-1, -1)
+    patch = position - prefix
+    is_patch = (position >= prefix) & (patch < height * width) & (grid is not None)
     return columns | {
         "y": np.where(is_patch, patch // width, -1).astype(np.int16),
         "x": np.where(is_patch, patch % width, -1).astype(np.int16),

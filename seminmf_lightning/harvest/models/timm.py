@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass, field
 from typing import Any
 
-from seminmf_lightning.harvest.adapters import CentreCrop, Feed, ImageFeed, TensorFeed, whole_image
+from seminmf_lightning.harvest.adapters import CentreCrop, Feed, ImageFeed, TensorFeed
 from seminmf_lightning.harvest.models.base import (
     Loaded,
     Model,
@@ -49,7 +50,9 @@ class TimmModel(Model):
         feed: Feed = TensorFeed(images=True)
         if kind == "image":
             feed = ImageFeed(create_transform(**settings, is_training=False), _region(settings))
-        feed.prefix_tokens = getattr(network, "num_prefix_tokens", 0)
+        # `features_only` wraps the network that knows.
+        known = [m.num_prefix_tokens for m in network.modules() if hasattr(m, "num_prefix_tokens")]
+        feed.prefix_tokens = int(known[0]) if known else 0
         feed.channels_last = str(getattr(network, "output_fmt", "NCHW")).endswith("NHWC")
         pretrained_cfg = getattr(network, "pretrained_cfg", None) or {}
         description = {
@@ -66,10 +69,9 @@ class TimmModel(Model):
         return Loaded(network, feed, description)
 
 
-def _region(settings: dict[str, Any]) -> Any:
+def _region(settings: dict[str, Any]) -> CentreCrop:
     """The region that timm's evaluation transform of these settings leaves."""
     height, width = settings["input_size"][1:]
-    if settings["crop_mode"] == "squash":
-        return whole_image
     share = settings["crop_pct"]
-    return CentreCrop((height // share, width // share), (height, width))
+    fit = {"squash": "stretch", "border": "inside"}.get(settings["crop_mode"], "cover")
+    return CentreCrop((math.floor(height / share), math.floor(width / share)), (height, width), fit)
