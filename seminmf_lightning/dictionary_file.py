@@ -1,4 +1,4 @@
-"""The finished dictionary as one small portable file.
+"""The trained dictionary as one small portable file.
 
 ``dictionary.safetensors``: tensors ``D`` (k, d) float32, ``scale`` () and ``mean`` (d,) float64, with
 ``a ~ scale * (z D) + mean``; metadata ``config``, ``versions`` and ``effort`` as JSON.
@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -39,23 +40,26 @@ REALS = NUMBERS[:4]
 PACKAGES = ("seminmf-lightning", "torch", "lightning", "numpy", "safetensors")
 
 
-class Exported(NamedTuple):
-    """What the file holds."""
+class SavedDictionary(NamedTuple):
+    """The contents of the file."""
 
     D: Tensor
     normalizer: Normalizer
     config: dict[str, Any]
-    """Everything that was set."""
+    """Every setting of the training."""
     settings: dict[str, Any]
-    """Of it, what makes a :class:`~seminmf_lightning.learners.Recipe` that encodes as the training did."""
+    """Those that make a :class:`~seminmf_lightning.learners.Recipe` which encodes as training did."""
     effort: Effort
 
 
 def save_dictionary(
     path: str | os.PathLike[str], D: Tensor, normalizer: Normalizer, config: Mapping[str, Any], effort: Effort
 ) -> Path:
-    """Write the file beside its target, then move it there: readers see the old file or the new one, never
-    half."""
+    """Write the file atomically: readers see the old file or the new one, never half.
+
+    Raises:
+        OSError: it cannot be written; a full disk is explained.
+    """
     path = Path(path)
     mean = normalizer.mean if normalizer.mean is not None else torch.zeros(D.shape[1])
     tensors = {
@@ -73,12 +77,16 @@ def save_dictionary(
     return path
 
 
-def load_dictionary(path: str | os.PathLike[str]) -> Exported:
-    """Read the file, or the one in a run directory.
+def load_dictionary(path: str | os.PathLike[str]) -> SavedDictionary:
+    """Read the file ``path``, or the one in the run directory ``path``.
 
     Raises:
         FileNotFoundError: there is none.
-        ValueError: it is no such file; the message says what is missing.
+        ValueError: it is not such a file; the message says what is missing.
+
+    >>> load_dictionary("runs/42")
+    Traceback (most recent call last):
+    FileNotFoundError: runs/42: no such file; give a finished run directory, or its dictionary.safetensors
     """
     path = _file(Path(path))
     with open_safetensors(path) as handle:
@@ -93,14 +101,15 @@ def load_dictionary(path: str | os.PathLike[str]) -> Exported:
     if not D.isfinite().all() or (D < 0).any():
         wrong = D[~D.isfinite() | (D < 0)]
         raise Refused(
-            f"{path}: D must be finite and nonnegative; {len(wrong):,} of its numbers are not, such as {float(wrong[0]):g}"
+            f"{path}: D must be finite and nonnegative; {len(wrong):,} of its numbers are not, such as "
+            f"{float(wrong[0]):g}"
         )
     if not mean.isfinite().all() or not 0 < float(scale) < math.inf:
         raise Refused(
             f"{path}: scale must be above 0 and finite, and so must mean be; found scale {float(scale):g}"
         )
     if "config" not in metadata:
-        raise Refused(f"{path}: no 'config' in its metadata, so that the encoder is not known")
+        raise Refused(f"{path}: no 'config' in its metadata, so the encoder is unknown")
     config = parse_json(path, metadata["config"], "a dictionary: its 'config' is not JSON")
     conform(
         path,
@@ -113,14 +122,13 @@ def load_dictionary(path: str | os.PathLike[str]) -> Exported:
     settings = _settings(path, config, len(D))
     if mean.any() and settings["normalize"] != "center":
         raise Refused(f"{path}: mean is not zero, but normalize={settings['normalize']} centres nothing")
-    return Exported(
+    return SavedDictionary(
         D, Normalizer(float(scale), mean if mean.any() else None), config, settings, tuple(effort)
     )
 
 
 def _settings(path: Path, config: Mapping[str, Any], concepts: int) -> dict[str, Any]:
-    """What of ``config`` makes a recipe, once it has made one; the penalty is as tuned, so that there is no
-    target."""
+    """Return the settings that make a recipe, without ``target_l0``: the penalty is as tuned."""
     known = {field.name for field in fields(Recipe)} - {"target_l0"}
     with refusing(path, "a dictionary with settings that this version knows"):
         recipe = Recipe(
@@ -132,26 +140,24 @@ def _settings(path: Path, config: Mapping[str, Any], concepts: int) -> dict[str,
 
 
 def _file(path: Path) -> Path:
-    """The dictionary at ``path`` or in the directory ``path``."""
+    """Return the file ``path``, or the one in the directory ``path``."""
     if path.is_dir() and not (path / FILE_NAME).is_file():
-        found = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "nothing"
+        contents = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "nothing"
         last = path / "checkpoints" / "last.ckpt"
         cure = (
             f"finish the run with ckpt_path={last}"
             if last.is_file()
             else f"a finished run directory holds {FILE_NAME}"
         )
-        raise FileNotFoundError(f"{path}: no dictionary here, found {found}; {cure}")
+        raise FileNotFoundError(f"{path}: no dictionary here, found {contents}; {cure}")
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; give a finished run directory, or its {FILE_NAME}")
     return path / FILE_NAME if path.is_dir() else path
 
 
 def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+        with contextlib.suppress(PackageNotFoundError):
+            versions[package] = version(package)
+    return versions
