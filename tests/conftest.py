@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from commands import ROOT
+
+from seminmf_lightning.encoders import numba_kernels
 
 
 @pytest.fixture
@@ -19,6 +22,17 @@ def signed() -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
     A = torch.randn(600, 6, generator=generator) @ torch.randn(6, 24, generator=generator)
     return A + 0.3 * torch.randn(600, 24, generator=generator)
+
+
+@pytest.fixture(params=["batched", "compiled"], scope="module")
+def both_backends(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Run each test of a module twice: with the batched encoders and with those compiled by numba."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "batched":
+            patch.setattr(numba_kernels, "njit", None)
+        elif numba_kernels.njit is None:
+            pytest.skip("numba is not installed")
+        yield
 
 
 @pytest.fixture

@@ -8,11 +8,9 @@ import lightning
 import numpy as np
 import pytest
 import torch
-from optimality import kkt_residual
 from torch.utils.data import DataLoader
 
 from seminmf_lightning import ActivationDataModule, SemiNMF, SemiNMFModule
-from seminmf_lightning.solvers.pgd import ProjectedGradient
 
 KINDS = [{"solver": "mu"}, {"solver": "pgd"}, {"solver": "hals"}, {"solver": "pgd", "l1_penalty": 0.1}]
 
@@ -131,13 +129,3 @@ def test_a_new_module_takes_the_state_of_a_trained_one(signed: torch.Tensor, tmp
     for module in (new, again):
         assert torch.equal(module.dictionary, trained.dictionary)
         assert torch.equal(module.encode(signed), trained.eval().encode(signed))
-
-
-def test_pgd_decays_no_weights(signed: torch.Tensor) -> None:
-    """Its fixed point is a stationary point of the objective, and nothing else."""
-    Z = torch.randn(600, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    S, P = Z.T @ Z, Z.T @ signed.double()
-    D = torch.ones(4, 24, dtype=torch.float64)
-    for _ in range(100):
-        D = ProjectedGradient().step(D, S, P, bounded=False)
-    assert kkt_residual(D, S, P, bounded=False) < 1e-9

@@ -39,7 +39,7 @@ class Data(Init):
         parts = torch.cat([_alternate(rows), _alternate(-rows)])
         parts = parts[parts.norm(dim=1) > 0]
         if not len(parts):  # every row is zero: any dictionary is right
-            parts = torch.ones(1, A.shape[1], dtype=A.dtype, device=A.device)
+            parts = rows.new_ones(1, A.shape[1])
         D = unit_atoms(parts[torch.arange(k, device=A.device) % len(parts)])
         repeated = D[len(parts) :]
         noise = torch.rand(repeated.shape, generator=generator, dtype=A.dtype).to(A.device)

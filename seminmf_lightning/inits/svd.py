@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seminmf_lightning.core.linalg import unit_atoms
+from seminmf_lightning.core.linalg import idle_atoms, unit_atoms
 from seminmf_lightning.inits.base import Init
 
 NEGLIGIBLE = 1e-12  # share of the largest eigenvalue, or column norm, below which a number is rounding
@@ -58,9 +58,10 @@ def positive_basis(V: Tensor) -> Tensor:
     of V[:r-1]."""
     positive = positive_combination(V)
     if positive is not None:  # Algorithm 3: lift every row by just enough of the positive vector
-        lifted = (V + (-V / positive).amax(dim=1, keepdim=True) * positive).clamp(min=0)
-        vanished = lifted.norm(dim=1, keepdim=True) <= VANISHED  # a multiple of the positive vector
-        return torch.where(vanished, positive, lifted)
+        lifted = _lift(V, positive)
+        # Lifted rows may coincide, as every second pair in two dimensions does: then lift the opposite row.
+        opposite = idle_atoms(lifted)[:, None]
+        return _lift(torch.where(opposite, -V, V), positive) if opposite.any() else lifted
     # Algorithm 2: x covers the negative part of each of the first r - 1 rows, signs chosen to make x small.
     head = V[:-1]
     flip = (-head).clamp(min=0).sum(dim=1) > head.clamp(min=0).sum(dim=1)
@@ -71,6 +72,12 @@ def positive_basis(V: Tensor) -> Tensor:
     if not bool((cover > 0).any()):  # the head is nonnegative already: keep the last row's larger part
         return torch.cat([head, positive_basis(V[-1:])])
     return torch.cat([head + cover, cover[None]])
+
+
+def _lift(V: Tensor, positive: Tensor) -> Tensor:
+    lifted = (V + (-V / positive).amax(dim=1, keepdim=True) * positive).clamp(min=0)
+    vanished = lifted.norm(dim=1, keepdim=True) <= VANISHED  # a multiple of the positive vector
+    return torch.where(vanished, positive, lifted)
 
 
 def positive_combination(V: Tensor) -> Tensor | None:

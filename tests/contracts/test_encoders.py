@@ -1,152 +1,101 @@
-"""Codes against independent solvers."""
+"""The contract of every encoder, found by its file: codes of a row depend on the row and the dictionary
+alone."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+from collections import Counter
 
-import numpy as np
 import pytest
 import torch
+import yaml
+from commands import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.linear_model import Lasso as SklearnLasso
-from sklearn.linear_model import orthogonal_mp
+from small_problems import DEFECTS, rows_and_atoms
 
-from seminmf_lightning.core.objective import lasso_duality_gap
-from seminmf_lightning.encoders import numba_kernels as compiled
-from seminmf_lightning.encoders.base import Encoder
-from seminmf_lightning.encoders.lasso import Lasso
-from seminmf_lightning.encoders.least_squares import LeastSquares
-from seminmf_lightning.encoders.omp import OMP
+from seminmf_lightning.core.discovery import available, build, spec_of
+from seminmf_lightning.encoders import Encoder, Penalised
 
-
-@pytest.fixture(params=["batched", "compiled"], autouse=True, scope="module")
-def _way(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Every test of this file holds for the batched algorithms and for the compiled ones."""
-    with pytest.MonkeyPatch.context() as patch:
-        if request.param == "batched":
-            patch.setattr(compiled, "njit", None)
-        elif compiled.njit is None:
-            pytest.skip("numba is not installed")
-        yield
+PENALTY = 0.1
+ENCODERS = available(Encoder)
+pytestmark = [pytest.mark.usefixtures("both_backends"), pytest.mark.parametrize("name", ENCODERS)]
 
 
-def rows_and_atoms(seed: int, k: int, d: int) -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    D = torch.rand(k, d, generator=generator, dtype=torch.float64)
-    A = torch.randn(30, d, generator=generator, dtype=torch.float64)
-    return A / A.norm(dim=1).mean(), D / D.norm(dim=1, keepdim=True)
+def default(name: str) -> Encoder:
+    """Return the encoder with its default settings, and a penalty if it takes one."""
+    penalty = {"l1_penalty": PENALTY} if issubclass(ENCODERS[name], Penalised) else {}
+    return build(Encoder, {"name": name} | penalty)
 
 
-DEFECTS = ["plain", "zero", "twice"]
+def penalty_of(encoder: Encoder) -> float:
+    return PENALTY if isinstance(encoder, Penalised) else 0.0
 
 
-def spoil(D: torch.Tensor, defect: str) -> None:
-    if defect == "zero":
-        D[0] = 0
-    if defect == "twice":
-        D[-1] = D[0]
+def test_settings_survive_a_file_and_are_those_of_the_yaml(name: str) -> None:
+    encoder = default(name)
+    assert build(Encoder, spec_of(encoder)) == encoder
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(encoder, next(iter(spec_of(encoder)), "x"), 1)
+    config = yaml.safe_load((ROOT / "configs" / "encoder" / f"{name}.yaml").read_text())
+    assert spec_of(build(Encoder, {**spec_of(encoder), **config})) == spec_of(encoder)
+    assert set(config) == set(spec_of(encoder)) - {"l1_penalty"}
 
 
-@given(st.integers(0, 1000), st.integers(1, 12), st.integers(1, 12), st.sampled_from(DEFECTS))
-@settings(max_examples=40, deadline=None)
-def test_least_squares_is_optimal_and_of_least_norm(seed: int, k: int, d: int, defect: str) -> None:
-    A, D = rows_and_atoms(seed, k, d)
-    spoil(D, defect)
-    Z = LeastSquares().precise(D)(A)
-    naive = A.numpy() @ np.linalg.pinv(D.numpy(), rcond=1e-11)
-    assert np.allclose((Z @ D).numpy(), naive @ D.numpy(), atol=1e-6)
-    assert Z.isfinite().all()
+def test_declarations(name: str) -> None:
+    encoder = default(name)
+    assert encoder.sparse in (True, False)
+    purposes = Counter(kind.default_for for kind in ENCODERS.values() if kind.default_for)
+    assert purposes == {"penalised": 1, "unpenalised": 1}
+    assert type(encoder.with_limits(50, 1e-3)) is type(encoder)
+    if isinstance(encoder, Penalised):
+        assert spec_of(encoder.with_penalty(0.25)) == spec_of(encoder) | {"l1_penalty": 0.25}
 
 
-@pytest.mark.parametrize(("k", "d"), [(8, 16), (20, 16), (60, 16)])
-def test_lasso_agrees_with_scikit_learn_and_its_certificate_holds(k: int, d: int) -> None:
-    A, D = rows_and_atoms(3, k, d)
-    encoder = Lasso(l1_penalty=0.1, precise_gap=1e-8, max_iter=20_000)
-    Z = encoder.precise(D)(A)
-    objective, gap = lasso_duality_gap(A, Z, D, 0.1)
-    assert (gap <= 1e-7 * objective).all()
-    for row in range(3):
-        reference = SklearnLasso(alpha=0.1 / d, fit_intercept=False, tol=1e-12, max_iter=100_000)
-        reference.fit(D.T.numpy(), A[row].numpy())
-        assert np.allclose(Z[row].numpy(), reference.coef_, atol=1e-3)
-
-
-@given(
-    st.integers(0, 1000),
-    st.sampled_from([(4, 9), (9, 9), (30, 9)]),
-    st.floats(0.01, 0.5),
-    st.sampled_from(DEFECTS),
-)
-@settings(max_examples=40, deadline=None)
-def test_lasso_codes_satisfy_the_optimality_conditions(
-    seed: int, shape: tuple[int, int], penalty: float, defect: str
+@given(st.integers(0, 1000), st.sampled_from([(20, 24), (24, 24), (60, 24)]), st.sampled_from(DEFECTS))
+@settings(max_examples=12, deadline=None)
+def test_codes_are_finite_and_better_than_none(
+    name: str, seed: int, shape: tuple[int, int], defect: str
 ) -> None:
-    A, D = rows_and_atoms(seed, *shape)
-    spoil(D, defect)
-    Z = Lasso(l1_penalty=penalty, precise_gap=1e-7, max_iter=5000).precise(D)(A)
-    objective, gap = lasso_duality_gap(A, Z, D, penalty)
-    assert (gap <= 1.01e-7 * objective).all()
-    correlation = (A - Z @ D) @ D.T  # penalty * sign(z) where z is not zero, at most the penalty elsewhere
-    slack = (2 * gap.clamp(min=0)).sqrt()[:, None] + 1e-9  # of the residual, and atoms are unit
-    assert (correlation.abs() <= penalty + slack).all()
-    assert (
-        (correlation - penalty * Z.sign()).abs()[Z.abs() > 1e-6]
-        <= (slack.expand_as(Z) + 1e-5)[Z.abs() > 1e-6]
-    ).all()
-
-
-@given(st.integers(0, 1000), st.sampled_from([(4, 9), (9, 9), (30, 9)]), st.sampled_from(DEFECTS))
-@settings(max_examples=40, deadline=None)
-def test_refit_never_has_a_larger_residual(seed: int, shape: tuple[int, int], defect: str) -> None:
-    A, D = rows_and_atoms(seed, *shape)
-    spoil(D, defect)
-    Z = Lasso(l1_penalty=0.1).precise(D)(A)
-    refit = Lasso(l1_penalty=0.1, refit=True).precise(D)(A)
-    assert ((A - refit @ D).norm(dim=1) <= (A - Z @ D).norm(dim=1) + 1e-9).all()
-    assert not ((refit != 0) & (Z == 0)).any()
-
-
-@given(st.integers(0, 1000), st.sampled_from([(6, 9), (9, 9), (30, 9)]), st.integers(1, 6))
-@settings(max_examples=40, deadline=None)
-def test_omp_agrees_with_scikit_learn(seed: int, shape: tuple[int, int], nonzeros: int) -> None:
-    A, D = rows_and_atoms(seed, *shape)
-    Z = OMP(nonzeros=nonzeros).precise(D)(A)
-    assert np.allclose(
-        Z.numpy(),
-        orthogonal_mp(D.T.numpy(), A.T.numpy(), n_nonzero_coefs=nonzeros).T.reshape(Z.shape),
-        atol=1e-6,
-    )
-
-
-@pytest.mark.parametrize("defect", DEFECTS)
-def test_omp_survives_zero_and_repeated_atoms(defect: str) -> None:
-    A, D = rows_and_atoms(5, 8, 12)
-    spoil(D, defect)
+    encoder = default(name)
+    A, D = rows_and_atoms(seed, *shape, defect)
     A[0] = 0
-    Z = OMP(nonzeros=8).precise(D)(A)
-    assert Z.isfinite().all()
-    assert (Z[0] == 0).all()
-    assert torch.allclose(Z @ D, A @ torch.linalg.pinv(D) @ D, atol=1e-5)  # all atoms together: least squares
-    with pytest.raises(ValueError, match="nonzeros=9 is more than"):
-        OMP(nonzeros=9).precise(D)
+    given_A, given_D = A.clone(), D.clone()
+    penalty = penalty_of(encoder)
+    for encode in (encoder.precise(D), encoder.training(D, encoder.calibrate(D, A))):
+        Z = encode(A)
+        assert Z.shape == (len(A), shape[0]) and Z.dtype == A.dtype
+        assert Z.isfinite().all()
+        assert (Z[0] == 0).all()
+        objective = 0.5 * (A - Z @ D).square().sum(dim=1) + penalty * Z.abs().sum(dim=1)
+        assert (objective <= 0.5 * A.square().sum(dim=1) + 1e-9).all()
+        assert not encoder.sparse or (Z == 0).any()
+    assert torch.equal(A, given_A) and torch.equal(D, given_D)
 
 
-@pytest.mark.parametrize(
-    "encoder", [Lasso(l1_penalty=0.1), OMP(nonzeros=3), LeastSquares()], ids=lambda e: type(e).__name__
-)
-def test_codes_of_a_row_do_not_depend_on_its_batch(encoder: Encoder) -> None:
-    A, D = (x.float() for x in rows_and_atoms(6, 40, 16))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_codes_of_a_row_do_not_depend_on_its_batch(name: str, dtype: torch.dtype) -> None:
+    encoder = default(name)
+    A, D = (x.to(dtype) for x in rows_and_atoms(6, 40, 24))
     effort = encoder.calibrate(D, A)
+    assert all(isinstance(value, int | float) for value in effort)
     for encode in (encoder.precise(D, effort), encoder.training(D, effort)):
         assert torch.allclose(torch.cat([encode(rows) for rows in A.split(7)]), encode(A), atol=1e-6)
         assert encode(A[:0]).shape == (0, 40)
+        assert torch.equal(encode(A), encode(A))
 
 
-def test_training_codes_do_not_depend_on_the_batch_and_empty_batches_work() -> None:
-    A, D = (x.float() for x in rows_and_atoms(4, 10, 16))
-    encoder = Lasso(l1_penalty=0.1)
-    encode = encoder.training(D, encoder.calibrate(D, A))
-    assert torch.allclose(torch.cat([encode(A[:11]), encode(A[11:])]), encode(A), atol=1e-6)
-    assert encode(A[:0]).shape == (0, 10)
-    assert encoder.precise(D)(A[:0]).shape == (0, 10)
+def test_rows_made_of_one_atom_are_found(name: str) -> None:
+    encoder = default(name)
+    D = torch.eye(24, dtype=torch.float64)
+    Z = encoder.precise(D)(-3 * D[:5])
+    expected = -(3 - penalty_of(encoder)) * torch.eye(5, 24, dtype=torch.float64)
+    assert torch.allclose(Z, expected, atol=1e-3)
+
+
+def test_float32_codes_are_close_to_float64_codes(name: str) -> None:
+    encoder = default(name)
+    A, D = rows_and_atoms(2, 20, 24)
+    double, single = encoder.precise(D)(A), encoder.precise(D.float())(A.float())
+    error = (A - double @ D).square().sum(), (A - single.double() @ D).square().sum()
+    assert torch.isclose(*error, rtol=1e-2)
