@@ -102,7 +102,7 @@ class _EpochClock(lightning.Callback):
         if batch_idx == 0:
             self.began, self.rows = time.perf_counter(), pl_module.rows_seen
         loader: Any = trainer.train_dataloader
-        if batch_idx == loader.data_batches - 1 and not self.rate:
+        if batch_idx == len(loader) - 1 and not self.rate:
             self.rate = (pl_module.rows_seen - self.rows) / (time.perf_counter() - self.began)
 
 

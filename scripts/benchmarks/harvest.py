@@ -117,10 +117,10 @@ def on_the_fly(options: Namespace) -> dict[str, float]:
     counted = data.rows_of
     seconds = 0.0
 
-    def timed(examples: Sequence[int], *, first_pass: bool = False) -> tuple[Tensor, Tensor]:
+    def timed(examples: Sequence[int], *, first_epoch: bool = False) -> tuple[Tensor, Tensor]:
         nonlocal seconds
         began = time.perf_counter()
-        rows = counted(examples, first_pass=first_pass)
+        rows = counted(examples, first_epoch=first_epoch)
         seconds += time.perf_counter() - began
         return rows
 

@@ -14,7 +14,7 @@ from seminmf_lightning.cli.build import build_data_for, build_trainer, load_modu
 from seminmf_lightning.cli.run_directory import refuse_to_overwrite
 from seminmf_lightning.metrics import described
 from seminmf_lightning.training.callbacks.codes_writer import CodesWriter, enough_space
-from seminmf_lightning.training.callbacks.standard import ProgressBar
+from seminmf_lightning.training.callbacks.progress_bar import ProgressBar
 
 EXAMPLES = (
     "run=RUN data=npy data.path=new.npy",
@@ -41,6 +41,6 @@ def main(cfg: DictConfig) -> dict[str, float]:
 
     if trainer.is_global_zero:
         speed = {"rows_per_second": int(n_rows / (time.monotonic() - began))}
-        show_metrics(described(module.figures | speed), f"{n_rows:,} rows, {concepts} concepts")
+        show_metrics(described(module.metrics | speed), f"{n_rows:,} rows, {concepts} concepts")
         say(f"codes  {output} ({output.stat().st_size:,} bytes)")
-    return module.figures
+    return module.metrics

@@ -31,7 +31,7 @@ from seminmf_lightning.core.checks import one_of
 from seminmf_lightning.dictionary_file import load_dictionary
 from seminmf_lightning.metrics import described, evaluation_values, finite_or_none
 from seminmf_lightning.training.callbacks.evaluation import Evaluation
-from seminmf_lightning.training.callbacks.standard import ProgressBar
+from seminmf_lightning.training.callbacks.progress_bar import ProgressBar
 
 EXAMPLES = ("run=RUN", "run=RUN data=npy data.path=rows.npy", "run=RUN against=OTHER_RUN split=held_out")
 SPLIT_KEYS = ("val_fraction", "val_split", "split_seed")
@@ -66,7 +66,7 @@ def main(cfg: DictConfig) -> dict[str, Any]:
         "concepts": D.shape[0],
         "features": D.shape[1],
     }
-    measured = module.figures | evaluation.figures
+    measured = module.metrics | evaluation.metrics
     names = [value.name for value in sorted(evaluation_values(), key=lambda value: value.per_concept)]
     metrics |= {name: finite_or_none(measured[name]) for name in names if name in measured}
     metrics["seconds"] = round(time.monotonic() - began, 3)

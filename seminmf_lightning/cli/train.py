@@ -41,8 +41,8 @@ from seminmf_lightning.data.build import named, refuse_secrets
 from seminmf_lightning.dictionary_file import FILE_NAME
 from seminmf_lightning.explain.runs import ERROR_FILE, METRICS_FILE
 from seminmf_lightning.metrics import MEANINGS, described
-from seminmf_lightning.training.callbacks.standard import SaveDictionary
-from seminmf_lightning.training.checkpoint_io import newest_whole
+from seminmf_lightning.training.callbacks.save_dictionary import SaveDictionary
+from seminmf_lightning.training.checkpoints import newest_whole
 from seminmf_lightning.training.preemption import Preempted
 
 EXAMPLES = (
@@ -93,7 +93,7 @@ def train(cfg: DictConfig) -> float | list[float]:
     trainer.fit(module, data, ckpt_path=cfg.ckpt_path, weights_only=True)
     trainer.validate(module, data, verbose=False, weights_only=True)
 
-    metrics: dict[str, Any] = module.figures | {
+    metrics: dict[str, Any] = module.metrics | {
         "optimality_gap": module.optimality_gap(),
         "rows_seen": module.rows_seen,
         "seconds": round(time.monotonic() - began, 3),

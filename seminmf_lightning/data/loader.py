@@ -14,109 +14,102 @@ import torch
 from torch import Tensor
 
 from seminmf_lightning.data.bad_rows import SkippedRows
-from seminmf_lightning.data.sampler import Order, ScatteredOrder, WindowedOrder
+from seminmf_lightning.data.plan import Batch
+from seminmf_lightning.data.sampler import Order, Processes, ScatteredOrder, WindowedOrder
 from seminmf_lightning.data.sources.base import Source
 from seminmf_lightning.data.splits import RowSet
 
-Batch = tuple[Tensor, Tensor, Tensor]
-"""Rows (m, d), their numbers in the source (m,) int64, and how many of them belong to each minibatch (b,)
-int64."""
-
 
 class BatchStream:
-    """An iterable for the trainer: ``len``, a resumable position, no worker processes (they slow a memory map
-    down).
+    """Sized, resumable iterable of :class:`~seminmf_lightning.data.plan.Batch`, without worker processes,
+    which slow a memory map down.
 
-    ``batch_size`` counts the rows of all processes together.  ``extra`` empty batches follow the data in
-    every pass, for modules that go on working without it.  Slices begin at multiples of ``block`` rows.  What
-    ``skipped`` leaves out is missing from batches and minibatches, whose bounds stay where they are.
+    Args:
+        batch_size: rows of all processes together.
+        block: shares begin at multiples of this many rows.
+        rows_per_update: a batch is made of updates of this many rows of all processes together, and each
+            process has its share of each of them: what a module does after an update depends neither on the
+            batch size nor on the number of processes.
+        any_order: let a source that fetches its rows choose their order; else all sources give the same one.
+        skipped: rows it drops are missing from batches and updates, whose bounds stay where they are.
 
-    A batch is made of minibatches of ``minibatch`` rows of all processes together, each process having its
-    slice of each of
-    them: what a module does after every minibatch depends neither on the batch size nor on the number of
-        processes.
-
-    ``any_order`` leaves the order to a source that fetches its rows; without it, it is that of all other
-    sources.
+    >>> from seminmf_lightning.data import TensorRows
+    >>> stream = BatchStream(TensorRows(torch.arange(5.0)[:, None]), RowSet.all(5), 2, shuffle=False, seed=0)
+    >>> [batch.row_ids.tolist() for batch in stream]
+    [[0, 1], [2, 3], [4]]
     """
 
     def __init__(
-        self, source: Source, rows: RowSet, batch_size: int, *,
-        shuffle: bool, seed: int, rank: int = 0, world: int = 1, extra: int = 0, block: int = 1,
-        minibatch: int | None = None, any_order: bool = False, skipped: SkippedRows | None = None,
+        self, source: Source, rows: RowSet, batch_size: int, *, shuffle: bool, seed: int, rank: int = 0,
+        world: int = 1, block: int = 1, rows_per_update: int | None = None, any_order: bool = False,
+        skipped: SkippedRows | None = None,
     ) -> None:  # fmt: skip
-        self.source, self.rows, self.batch_size = source, rows, batch_size
-        self.extra, self.minibatch = extra, min(minibatch or batch_size, batch_size)
-        place: dict[str, Any] = {"rank": rank, "world": world, "block": block, "minibatch": self.minibatch}
+        self.source, self.rows, self.batch_size, self.skipped = source, rows, batch_size, skipped
+        per_update = min(rows_per_update or batch_size, batch_size)
+        processes = Processes(rank, world, block, per_update)
         self.order: Order = (
-            WindowedOrder(rows, batch_size, source.chunking, shuffle=shuffle, seed=seed, **place)
+            WindowedOrder(rows, batch_size, source.chunking, processes, shuffle=shuffle, seed=seed)
             if any_order and source.chunking is not None
-            else ScatteredOrder(rows, batch_size, shuffle=shuffle, seed=seed, **place)
+            else ScatteredOrder(rows, batch_size, processes, shuffle=shuffle, seed=seed)
         )
-        self.data_batches = self.order.batches
+        # A position within an epoch has a meaning only together with these; their names are in checkpoints.
         self.layout = {
-            "rows": len(rows), "data.batch_size": batch_size, "rows between updates": self.minibatch, "seed": seed,
-            "shuffled": shuffle, "fetched in chunks": isinstance(self.order, WindowedOrder),
+            "rows": len(rows), "data.batch_size": batch_size, "rows between updates": per_update,
+            "seed": seed, "shuffled": shuffle, "fetched in chunks": isinstance(self.order, WindowedOrder),
         }  # fmt: skip
-        """What a position within a pass means something with."""
-        self.skipped = skipped
         self.epoch, self.batch = 0, 0
 
     def __len__(self) -> int:
-        return self.data_batches + self.extra
+        return self.order.batches
 
     def __iter__(self) -> Iterator[Batch]:
-        if self.batch >= len(self):  # a checkpoint taken at the very end of a pass: go on with the next
+        if self.batch >= len(self):  # resumed from the very end of an epoch: begin the next one
             self.epoch, self.batch = self.epoch + 1, 0
         while self.batch < len(self):
             self.batch += 1
-            batch = self._read(self.batch - 1)
-            yield batch if self.skipped is None else self.skipped.drop(batch, self.epoch + 1)
+            rows = self._read(self.batch - 1)
+            yield Batch(*(rows if self.skipped is None else self.skipped.drop(rows, self.epoch + 1)))
         self.epoch, self.batch = self.epoch + 1, 0
 
     def state_dict(self) -> dict[str, Any]:
         return {"epoch": self.epoch, "batch": self.batch, "batches": len(self), "layout": self.layout}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on at a position.
+        """Continue at a position.
 
         Raises:
-            ValueError: it is within a pass over other rows, or over these in other batches: rows would be
-                lost or come twice.
+            ValueError: it is within an epoch over other rows, or over these in other batches: rows would be
+                lost or seen twice.
         """
         before = state.get("layout", self.layout)
-        other = [
-            f"{name} was {before.get(name)}, is {mine}"
-            for name, mine in self.layout.items()
-            if before.get(name) != mine
-        ]
-        if other and 0 < state["batch"] < state["batches"]:
+        changes = [
+            f"{name} was {before.get(name)}, is {now}"
+            for name, now in self.layout.items()
+            if before.get(name) != now
+        ]  # fmt: skip
+        if changes and 0 < state["batch"] < state["batches"]:
             raise ValueError(
-                f"the checkpoint was taken within a pass (batch {state['batch']}) that this one does not go on with: "
-                f"{'; '.join(other)}. Resume with the data settings of the run; only the number of processes may change"
+                f"the checkpoint was written within an epoch (batch {state['batch']}) that these settings "
+                f"cannot continue: {'; '.join(changes)}. Resume with the data settings of the run; only the "
+                "number of processes may change"
             )
         self.epoch, self.batch = state["epoch"], state["batch"]
 
     def set_epoch(self, epoch: int) -> None:
-        """Begin pass ``epoch``, unless it is the one under way.  A checkpoint taken between two passes does
-        not give the position back through :meth:`load_state_dict`; the trainer's count of passes does."""
+        """Begin ``epoch``, unless it is in progress.  A checkpoint written between two epochs does not
+        restore the position through :meth:`load_state_dict`; the trainer's count of epochs does."""
         if epoch > self.epoch:
             self.epoch, self.batch = epoch, 0
 
-    def _read(self, batch: int) -> Batch:
+    def _read(self, batch: int) -> tuple[Tensor, Tensor, Tensor]:
         share = self.order.share(self.epoch, batch)
         self.source.prefetch(self.order.wanted(self.epoch, batch))
         sizes = torch.from_numpy(share.sizes)
         if share.positions is not None:
-            drawn = self.rows.rows(share.positions)
-            return self.source.read(drawn), torch.from_numpy(drawn), sizes
-        ranges = [one for start, stop in share.stretches for one in self.rows.ranges(start, stop)]
+            row_ids = self.rows.rows(share.positions)
+            return self.source.read(row_ids), torch.from_numpy(row_ids), sizes
+        ranges = [one for start, stop in share.ranges for one in self.rows.ranges(start, stop)] or [(0, 0)]
         if len(ranges) == 1:
             return self.source.read_range(*ranges[0]), torch.arange(*ranges[0]), sizes
         rows = [self.source.read_range(*one) for one in ranges]
-        numbers = [torch.arange(*one) for one in ranges]
-        return (
-            torch.cat(rows) if rows else self.source.read_range(0, 0),
-            torch.cat(numbers) if numbers else torch.arange(0),
-            sizes,
-        )
+        return torch.cat(rows), torch.cat([torch.arange(*one) for one in ranges]), sizes

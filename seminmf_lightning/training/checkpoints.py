@@ -1,18 +1,32 @@
-"""A training checkpoint, read without running anything in it and without believing what it says of itself."""
+"""Training checkpoints: written whole or not at all, read without running or believing what is in them.
+
+A checkpoint is written beside its target, flushed to disk, then moved over it: a kill at any moment leaves
+the old file or the new one.  The replaced one stays as ``<name>.previous.ckpt``, in case the disk damages its
+successor.
+"""
 
 from __future__ import annotations
 
+import os
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path, PurePath
 from pickle import UnpicklingError  # the name of an error, nothing else
 from typing import Any
 
 import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
 
-from seminmf_lightning.io.schema import conform
+from seminmf_lightning.core.commands import command
+from seminmf_lightning.io.atomic import whole_file
+from seminmf_lightning.io.schema import conform, same_form
 from seminmf_lightning.io.untrusted import Refused, file_size, refusing
+from seminmf_lightning.learners import Learner
+from seminmf_lightning.training.distributed import all_reduce_, world_size
 
 COUNTS = {"ready": int, "completed": int}
 PROGRESS = {"total": COUNTS, "current": COUNTS}
@@ -24,60 +38,101 @@ LOOPS = {
     "validate_loop": dict, "test_loop": dict, "predict_loop": dict,
 }  # fmt: skip
 CHECKPOINT = {
-    "epoch": int, "global_step": int, "pytorch-lightning_version": str, "state_dict": dict, "loops": LOOPS, "callbacks": dict,
-    "optimizer_states": [dict], "lr_schedulers": [dict], "hyper_parameters": dict, "learner": dict,
+    "epoch": int, "global_step": int, "pytorch-lightning_version": str, "state_dict": dict, "loops": LOOPS,
+    "callbacks": dict, "optimizer_states": [dict], "lr_schedulers": [dict], "hyper_parameters": dict,
+    "learner": dict,
 }  # fmt: skip
-"""What Lightning and our module read of one; the module looks at its own parts more closely."""
+"""What Lightning and our module read; the module checks its own parts more closely."""
+STEPS_PER_EMPTY_BATCH = 10
+"""Version 0.1.0 counted solver steps after the data as batches of this many."""
+
+# --- files
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Lightning's checkpoint files on the local disk, replaced atomically, loaded without running code."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
+    ) -> None:
+        target = Path(path)
+        for partial in target.parent.glob(f"{target.name}.*.partial"):  # of a process killed while it wrote
+            partial.unlink(missing_ok=True)
+        kept = f"the previous checkpoint stays whole: make room and resume with ckpt_path={target}"
+        advice = kept if target.exists() else "make room and start again"
+        with whole_file(target, advice) as partial, open(partial, "wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            _keep_previous(target)
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """As :func:`read_checkpoint`: always on the CPU and ``weights_only``."""
+        return read_checkpoint(Path(path))
+
+
+def _keep_previous(target: Path) -> None:
+    """Give the checkpoint about to be replaced a second name, where the file system has hard links."""
+    link = target.with_name(f"{target.name}.{os.getpid()}.previous.partial")
+    with suppress(OSError):
+        os.link(target, link)
+        os.replace(link, target.with_name(f"{target.stem}.previous{target.suffix}"))
+
+
+def newest_whole(folder: Path) -> Path | None:
+    """The newest readable checkpoint of ``folder``; damaged ones are named in a warning."""
+    for file in sorted(folder.glob("*.ckpt"), key=lambda file: file.stat().st_mtime_ns, reverse=True):
+        try:
+            read_checkpoint(file)
+        except Refused as error:
+            rank_zero_warn(f"{error}; trying an older checkpoint")
+        else:
+            return file
+    return None
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint on the CPU: tensors, containers and plain values alone.
+    """Read a checkpoint on the CPU: tensors, containers and plain values alone.
 
-    Tensors are views of the mapped file, so that none is larger than its part of it, and every part is held
-    against its checksum.  ``file`` is added, for whoever finds fault with the rest.
+    Tensors are views of the mapped file, so that none is larger than its part of it, and every part is
+    compared with its checksum.  The key ``file`` is added, for later error messages.
 
     Raises:
         FileNotFoundError, Refused: not a checkpoint, a damaged one, or one with anything in it that would
             have to be run.
     """
     size = file_size(path)
-    with refusing(
-        path,
-        f"a checkpoint that scripts/train.py wrote ({size:,} bytes); it may be truncated or of another format",
-    ):
+    expected = f"a checkpoint that {command('train')} wrote ({size:,} bytes)"
+    with refusing(path, f"{expected}; it may be truncated or of another format"):
         stored = _check_archive(path, size)
         try:
-            found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except (
-            UnpicklingError
-        ) as error:  # whose text advises to trust the file; what was wrong is in what it came from
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except UnpicklingError as error:  # its text advises to trust the file; its context says what is wrong
             reason = str(error.__context__ or "").strip()[:200]
             raise Refused(
-                f"{path}: refused: a checkpoint holds tensors and plain values, this one more ({reason}); nothing in it was run"
+                f"{path}: refused: a checkpoint holds tensors and plain values, this one more ({reason}); "
+                "nothing in it was run"
             ) from None
-        conform(path, found, CHECKPOINT)
-        if not re.match(r"[2-9]\.\d+", found["pytorch-lightning_version"]):
+        conform(path, checkpoint, CHECKPOINT)
+        version = checkpoint["pytorch-lightning_version"]
+        if not re.match(r"[2-9]\.\d+", version):
+            raise Refused(f"{path}: written by Lightning {version[:20]!r}; 2.0 and later are read")
+        storages = [leaf.untyped_storage() for leaf in _leaves(checkpoint) if isinstance(leaf, Tensor)]
+        sizes = {storage.data_ptr(): storage.nbytes() for storage in storages if storage.nbytes()}
+        if sorted(sizes.values()) != stored:
             raise Refused(
-                f"{path}: of Lightning {found['pytorch-lightning_version'][:20]!r}; 2.0 and later are read"
+                f"{path}: damaged: its tensors do not have the sizes that are stored, {sum(stored):,} "
+                "bytes in all"
             )
-        storages = [leaf.untyped_storage() for leaf in _leaves(found) if isinstance(leaf, torch.Tensor)]
-        held = sorted(
-            {storage.data_ptr(): storage.nbytes() for storage in storages if storage.nbytes()}.values()
-        )
-        if held != stored:
-            raise Refused(
-                f"{path}: damaged: its tensors are not of the sizes that are stored, {sum(stored):,} bytes in all"
-            )
-        for text in (leaf for leaf in _leaves(found["callbacks"]) if isinstance(leaf, str)):
-            if (
-                ".." in PurePath(text).parts
-            ):  # Lightning deletes checkpoints that are no longer wanted, by these names
+        for text in (leaf for leaf in _leaves(checkpoint["callbacks"]) if isinstance(leaf, str)):
+            if ".." in PurePath(text).parts:  # Lightning deletes old checkpoints by these names
                 raise Refused(f"{path}: refused: {text[:200]!r} in it leaves the run's folder")
-    return found | {"file": str(path)}
+    return checkpoint | {"file": str(path)}
 
 
 def _check_archive(path: Path, size: int) -> list[int]:
-    """The sizes of the tensors in a zip file whose parts are stored as they are, fit into it, and have their
+    """Sizes of the tensors in a zip file whose parts are uncompressed, fit into it, and match their
     checksums."""
     with zipfile.ZipFile(path) as archive:
         parts = archive.infolist()
@@ -87,26 +142,135 @@ def _check_archive(path: Path, size: int) -> list[int]:
             raise Refused(f"{path}: not a checkpoint: its parts are compressed")
         if sum(part.file_size for part in parts) > size:
             raise Refused(
-                f"{path}: not a checkpoint: its parts say that they are larger than the file of {size:,} bytes"
+                f"{path}: not a checkpoint: its parts claim to be larger than the file of {size:,} bytes"
             )
         if damaged := archive.testzip():
             raise Refused(
-                f"{path}: damaged: {damaged} does not have its checksum; resume from another checkpoint"
+                f"{path}: damaged: {damaged} does not match its checksum; resume from another checkpoint"
             )
         return sorted(part.file_size for part in parts if "/data/" in part.filename and part.file_size)
 
 
 def _leaves(value: Any) -> Iterator[Any]:
-    """All that is no container in nested containers, which may hold one another any number of times."""
+    """Everything that is not a container in nested containers, which may contain one another repeatedly."""
     pending, seen = [value], set[int]()
     while pending:
-        found = pending.pop()
-        if id(found) in seen:
+        item = pending.pop()
+        if id(item) in seen:
             continue
-        seen.add(id(found))
-        if isinstance(found, Mapping):
-            pending += [*found.keys(), *found.values()]
-        elif isinstance(found, list | tuple | set):
-            pending += found
+        seen.add(id(item))
+        if isinstance(item, Mapping):
+            pending += [*item.keys(), *item.values()]
+        elif isinstance(item, list | tuple | set):
+            pending += item
         else:
-            yield found
+            yield item
+
+
+# --- what the module adds to a checkpoint
+
+
+def state_of_all(learner: Learner) -> dict[str, Any]:
+    """The learner's state with the pending rows of all processes, so that any number of them can resume."""
+    state = learner.state_dict()
+    if world_size() > 1:
+        pending = type(learner.pending)(**{name: t.clone() for name, t in learner.pending.tensors().items()})
+        all_reduce_(pending)
+        state["pending"] = pending.tensors()
+    return state
+
+
+def reopen_epoch(checkpoint: dict[str, Any]) -> None:
+    """Let a resumed run continue an epoch that ``max_steps`` or ``max_time`` ended, which the trainer counts
+    as complete."""
+    for counts in checkpoint["loops"]["fit_loop"]["epoch_progress"].values():
+        counts["processed"] = counts["completed"] = counts["ready"] - 1
+
+
+def reopen_last_batch(checkpoint: dict[str, Any]) -> None:
+    """Let a resumed run take the last batch of the epoch once more: solver steps after the data belong to
+    it."""
+    reopen_epoch(checkpoint)
+    loop = checkpoint["loops"]["fit_loop"]
+    progress = loop["epoch_loop.batch_progress"]
+    for name in ("total", "current"):
+        counts = progress[name]
+        counts |= {
+            "started": counts["ready"],
+            "processed": counts["ready"] - 1,
+            "completed": counts["ready"] - 1,
+        }
+    progress["is_last_batch"] = False
+    for state in loop["state_dict"].get("combined_loader", []):
+        if isinstance(state, dict) and state.get("batch"):
+            state["batch"] -= 1
+
+
+def upgrade(checkpoint: dict[str, Any], max_iter: int) -> None:
+    """Convert the position of a checkpoint of version 0.1.0, where empty batches after the data stood for
+    solver steps."""
+    batch, loop = checkpoint.get("batch", 0), checkpoint["loops"]["fit_loop"]
+    states = loop["state_dict"].get("combined_loader", [])
+    exact = set(checkpoint["learner"]) >= {"steps", "checked_error"}
+    if "solver_steps" in checkpoint or not exact or not batch or not states or "batches" not in states[0]:
+        return
+    batches = states[0]["batches"] - -(-max_iter // STEPS_PER_EMPTY_BATCH)
+    if batch < batches or batches < 1:
+        return
+    checkpoint |= {"batch": batches, "solver_steps": STEPS_PER_EMPTY_BATCH * (batch - batches)}
+    states[0] |= {"batches": batches, "batch": batches}
+    for counts in (loop["epoch_loop.batch_progress"][name] for name in ("total", "current")):
+        counts["ready"] = batches
+    reopen_last_batch(checkpoint)
+
+
+def features_of(checkpoint: Mapping[str, Any], concepts: int, features: int) -> int:
+    """The width d of the dictionary in a checkpoint.
+
+    Args:
+        concepts: k that it must have.
+        features: d that it must have; 0 where any will do.
+
+    Raises:
+        ValueError: it holds no dictionary, or one of another shape.
+    """
+    file = _name(checkpoint)
+    form = {
+        "state_dict": {"dictionary": Tensor, "scale": Tensor, "mean": Tensor},
+        "batch?": int,
+        "solver_steps?": int,
+    }
+    conform(file, checkpoint, form)
+    shape = tuple(checkpoint["state_dict"]["dictionary"].shape)
+    if len(shape) != 2:
+        raise Refused(f"{file}: the dictionary has shape {shape}; expected (concepts, features)")
+    expected = (concepts, features or shape[1])
+    if shape != expected:
+        raise ValueError(
+            f"{file}: it holds a dictionary of {shape[0]} concepts x {shape[1]} features, "
+            f"but this run has nb_concepts={expected[0]} and data of {expected[1]} features"
+        )
+    return shape[1]
+
+
+def refuse_unless_like(
+    checkpoint: Mapping[str, Any], parameters: Mapping[str, Any], learner: Learner
+) -> None:
+    """Raise Refused unless keys, types and shapes are those of the module's ``parameters`` and of its
+    learner's state."""
+    file, state, expected = _name(checkpoint), checkpoint.get("learner"), learner.state_dict()
+    same_form(file, checkpoint["state_dict"], parameters, "state_dict")
+    same_form(file, checkpoint.get("effort", ()), (), "effort")
+    if state is None:
+        return
+    if isinstance(state, Mapping) and set(state) != set(expected):
+        raise Refused(
+            f"{file}: it was written with other statistics than "
+            f"{learner.recipe.statistics_for(learner.features)}; resume with the "
+            "statistics and l1_penalty of the run it comes from"
+        )
+    same_form(file, state, expected, "learner")
+
+
+def _name(checkpoint: Mapping[str, Any]) -> str:
+    return str(checkpoint.get("file", "the checkpoint"))

@@ -1,43 +1,93 @@
-"""What the module asks of its data: ours, or any loader of rows.
+"""What the module asks of its data: one interface, for our data modules and for any loader of rows.
 
-Batches are rows (n, d), or a tuple that begins with them.  Our data module adds row numbers, which errors
-then name, and the sizes of minibatches; where it is absent the module makes do with the first batches of the
-loader.
+Batches are rows (n, d), or a tuple or list that begins with them.  Our data modules add row numbers, which
+errors then name, and the sizes of updates.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol, runtime_checkable
 
+import lightning
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
 
+from seminmf_lightning.data.plan import Batch, StreamPlan
 from seminmf_lightning.training.distributed import gather_rows
 
 SAMPLE_ROWS = 16_384
-"""Rows looked at before training where no data module gives a sample."""
-TUNING_ROWS = 1024
-"""Held-out rows that a penalty is tuned on."""
+"""Rows of a foreign loader that the normaliser and the initial dictionary are made from."""
 
 
-class TrainerData:
-    """The data of one trainer."""
-
-    def __init__(self, trainer: Any) -> None:
-        self.trainer = trainer
-        self.module: Any = getattr(trainer, "datamodule", None)
+@runtime_checkable
+class TrainingData(Protocol):
+    """The data of one trainer.  A data module of your own that has these is used as ours are."""
 
     @property
     def features(self) -> int:
-        if hasattr(self.module, "features"):
-            return int(self.module.features)
-        return int(next(self._first_rows()).shape[1])
+        """d."""
+
+    @property
+    def n_train_rows(self) -> int | None:
+        """Training rows per epoch, of all processes together; None where that is not known."""
+
+    @property
+    def batch_rows(self) -> int | None:
+        """Rows of a training batch, all processes together; None where that is not known."""
+
+    def plan_stream(self, plan: StreamPlan) -> None:
+        """Take note of what the module needs, before the first loader is made."""
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Move to the start of ``epoch``, unless it is in progress."""
 
     def sample(self, at_least: int) -> Tensor:
-        """Training rows, the same on every process."""
-        if hasattr(self.module, "sample"):
-            return self.module.sample()
+        """Training rows (m, d), the same on every process; ``at_least`` is what the initial dictionary
+        needs."""
+
+    def held_out_sample(self, n_rows: int) -> Tensor | None:
+        """Rows that are not trained on, the same on every process; None where there are none."""
+
+    def explain(self, A: Tensor, row_ids: Tensor | None) -> str:
+        """Why the rows of a batch cannot be used."""
+
+
+def data_of(trainer: lightning.Trainer) -> TrainingData:
+    """The trainer's data module if it has our interface, else an adapter of the trainer's loader."""
+    module = trainer.datamodule  # type: ignore[attr-defined]
+    return module if isinstance(module, TrainingData) else LoaderData(trainer)
+
+
+class LoaderData:
+    """:class:`TrainingData` on a foreign loader, such as a ``torch.utils.data.DataLoader``.
+
+    A loader that may be walked only once is replaced by a :class:`ReplayLoader`, so that no row is lost.
+    """
+
+    n_train_rows = None
+    batch_rows = None
+
+    def __init__(self, trainer: lightning.Trainer) -> None:
+        loops = (trainer.fit_loop, trainer.validate_loop, trainer.test_loop, trainer.predict_loop)
+        source = next(loop._data_source for loop in loops if loop._data_source.is_defined())
+        loader = source.dataloader()
+        if not can_restart(loader):
+            loader = source.instance = loader if isinstance(loader, ReplayLoader) else ReplayLoader(loader)
+        self.loader = loader
+
+    @property
+    def features(self) -> int:
+        return int(next(self._first_rows()).shape[1])
+
+    def plan_stream(self, plan: StreamPlan) -> None:
+        """A foreign loader has an order and batches of its own."""
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Lightning does this for the samplers of a DataLoader."""
+
+    def sample(self, at_least: int) -> Tensor:
         parts: list[Tensor] = []
         for A in self._first_rows():
             parts.append(A)
@@ -45,70 +95,112 @@ class TrainerData:
                 break
         return gather_rows(torch.cat(parts))
 
-    def held_out(self) -> Tensor | None:
-        """Rows that are not trained on, where there are any."""
-        return self.module.held_out_sample(TUNING_ROWS) if hasattr(self.module, "held_out_sample") else None
+    def held_out_sample(self, n_rows: int) -> Tensor | None:
+        return None
 
-    @property
-    def training_rows(self) -> int | None:
-        rows = getattr(self.module, "train_rows", None)
-        return None if rows is None else len(rows)
-
-    @property
-    def batches(self) -> int:
-        """Batches of a pass that hold data; further ones are our data module's empty ones."""
-        total = self.trainer.num_training_batches
-        return int(min(getattr(self.trainer.train_dataloader, "data_batches", total), total))
-
-    @property
-    def _ours(self) -> bool:
-        return hasattr(self.trainer.train_dataloader, "minibatch")
-
-    @property
-    def batch_rows(self) -> int | None:
-        """Rows of a training batch, all processes together, where that is known."""
-        return self.trainer.train_dataloader.batch_size if self._ours else None
-
-    def minibatches(self, batch: Any) -> list[Any]:
-        """The parts of a training batch after each of which the dictionary is updated."""
-        if not self._ours or len(batch[2]) < 2:
-            return [batch]
-        sizes = batch[2].tolist()
-        return list(zip(batch[0].split(sizes), batch[1].split(sizes), strict=True))
-
-    def explain(self, A: Tensor, numbers: Tensor | None) -> str:
-        """What is wrong with rows that cannot be used."""
-        if numbers is not None and hasattr(self.module, "explain"):
-            return self.module.explain(A, numbers)
+    def explain(self, A: Tensor, row_ids: Tensor | None) -> str:
         bad = (~A.isfinite()).any(dim=1).nonzero()[:, 0]
-        row = (
-            f"row {int(bad[0])} of the batch holds NaN or Inf"
-            if len(bad)
-            else "the numbers of the batch are too large"
-        )
-        return f"{row}; every number must be finite"
+        problem = f"row {int(bad[0])} of the batch holds NaN or Inf" if len(bad) else "its squares overflow"
+        return f"a batch of the training loader cannot be used: {problem}; every number must be finite"
 
     def _first_rows(self) -> Iterator[Tensor]:
-        loops = (self.trainer.fit_loop, self.trainer.validate_loop, self.trainer.predict_loop)
-        source = next(loop._data_source for loop in loops if loop._data_source.is_defined())
-        for batch in source.dataloader():
-            yield unpack(batch)[0]
+        batches = self.loader.peek() if isinstance(self.loader, ReplayLoader) else iter(self.loader)
+        batch = None
+        for batch in batches:
+            yield as_batch(batch).rows
+        if batch is None:
+            raise ValueError(f"the loader ({type(self.loader).__name__}) gives no batch")
 
 
-def unpack(batch: Any) -> tuple[Tensor, Tensor | None]:
-    """Rows, and their numbers where the loader gives any."""
-    if isinstance(batch, Tensor):
-        return real_rows(batch), None
-    if isinstance(batch, list | tuple) and batch and isinstance(batch[0], Tensor):
-        numbers = batch[1] if len(batch) > 1 and isinstance(batch[1], Tensor) else None
-        return real_rows(batch[0]), numbers
-    raise TypeError(
-        f"a batch must be a tensor (n, d) or a tuple that begins with one, got {type(batch).__name__}"
-    )
+class ReplayLoader:
+    """A loader that may be walked only once, read ahead without losing a row.
+
+    Batches that :meth:`peek` has read come first in the first epoch.
+
+    >>> loader = ReplayLoader(iter([1, 2, 3]))
+    >>> next(loader.peek()), list(loader)
+    (1, [1, 2, 3])
+    """
+
+    def __init__(self, loader: Any) -> None:
+        self.loader = loader
+        self._ahead: list[Any] = []
+        self._first_epoch: Iterator[Any] | None = None
+        self._epochs = 0
+
+    def peek(self) -> Iterator[Any]:
+        """The first batches, from the very first one each time."""
+        yield from list(self._ahead)
+        self._first_epoch = self._first_epoch or iter(self.loader)
+        for batch in self._first_epoch:
+            self._ahead.append(batch)
+            yield batch
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        self._epochs += 1
+        if self._epochs == 1:
+            first, rest = self._ahead, self._first_epoch or iter(self.loader)
+            self._ahead, self._first_epoch = [], None
+            while first:
+                yield first.pop(0)
+            yield from rest
+            return
+        batch = None
+        for batch in self.loader:
+            yield batch
+        if batch is None:
+            raise ValueError(
+                f"the loader ({type(self.loader).__name__}) gives no batch in epoch {self._epochs}: it "
+                "can be walked only once; give a loader whose every iter() starts again, or set "
+                "trainer.max_epochs=1"
+            )
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """A loader whose position the trainer stores."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+def can_restart(loader: Any) -> bool:
+    """Whether every ``iter(loader)`` certainly starts again."""
+    if isinstance(loader, DataLoader):
+        return not isinstance(loader.dataset, IterableDataset) or isinstance(loader, Resumable)
+    return isinstance(loader, Sequence | Resumable)
+
+
+def as_batch(batch: Any) -> Batch:
+    """A batch as our data modules give it, from what any loader gives.
+
+    Raises:
+        TypeError, ValueError: it does not begin with a tensor (n, d) of real numbers.
+
+    >>> as_batch([torch.ones(3, 2, dtype=torch.int32), torch.zeros(3)]).rows.dtype
+    torch.float32
+    """
+    if isinstance(batch, Batch):
+        return batch._replace(rows=real_rows(batch.rows))
+    if isinstance(batch, list | tuple) and batch:
+        batch = batch[0]
+    if not isinstance(batch, Tensor):
+        raise TypeError(
+            f"a batch must be a tensor (n, d) or a tuple that begins with one, got {type(batch).__name__}"
+        )
+    return Batch(real_rows(batch))
 
 
 def real_rows(A: Tensor) -> Tensor:
-    """Rows as float32 or float64."""
+    """Rows as float32 or float64.
+
+    Raises:
+        ValueError: A is not (n, d).
+    """
     if A.ndim != 2:
         raise ValueError(f"expected rows (n, d), found a {A.ndim}-D tensor {tuple(A.shape)}")
     return A if A.dtype in (torch.float32, torch.float64) else A.float()

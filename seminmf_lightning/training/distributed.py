@@ -1,6 +1,6 @@
-"""Many processes: the one place that talks to the others.
+"""Communication between processes, all of it.
 
-A step needs sums from the data and nothing else, so that processes exchange sums, never dictionaries: each of
+A step needs sums over the data and nothing else: processes exchange sums, never dictionaries, and each of
 them then takes the same step from the same numbers.
 """
 
@@ -27,7 +27,7 @@ def rank() -> int:
 
 
 def all_reduce_(sums: Sums) -> None:
-    """Replace every process's sums by their total, in one message."""
+    """Replace the sums of every process by their total, in one message."""
     if world_size() > 1:
         flat = sums.flat()
         dist.all_reduce(flat)
@@ -35,16 +35,16 @@ def all_reduce_(sums: Sums) -> None:
 
 
 def largest(number: int, device: torch.device) -> int:
-    """The largest of the processes' numbers, on each of them."""
+    """The largest number of all processes, on each of them."""
     if world_size() == 1:
         return number
-    found = torch.tensor(number, device=device)
-    dist.all_reduce(found, op=dist.ReduceOp.MAX)
-    return int(found)
+    maximum = torch.tensor(number, device=device)
+    dist.all_reduce(maximum, op=dist.ReduceOp.MAX)
+    return int(maximum)
 
 
 def gather_rows(A: Tensor) -> Tensor:
-    """The rows of all processes, in order of rank, on each of them; numbers of rows may differ."""
+    """Rows of all processes in order of rank, on each of them; their numbers may differ."""
     if world_size() == 1:
         return A
     parts: list[Any] = [None] * world_size()
@@ -67,7 +67,7 @@ def first_proposal(key: str, proposal: str) -> str:
 
 
 class SolverOptimizer(torch.optim.Optimizer):
-    """The learner as a torch optimizer, which is what makes strategies, checkpoints and step counts work.
+    """The learner as a torch optimizer, so that strategies, checkpoints and step counts work.
 
     ``step(closure)``: the closure adds this process's rows to ``learner.pending`` and returns whether it did
     (the same answer on every process); the sums are all-reduced, absorbed, and the dictionary takes one

@@ -1,7 +1,7 @@
-"""Training that goes wrong stops, says where and why, and names the checkpoint to go back to.
+"""Stop training that diverges, say where and why, and name the checkpoint to go back to.
 
-What is looked at is the same on every process, sums over all of them and the dictionary that follows from
-these, so that all stop at the same step without a message.
+What is checked is the same on every process, sums over all of them and the dictionary computed from these, so
+that all stop at the same step without communicating.
 
 Legend:  D (k, d) dictionary   S = Z^T Z or C = A^T A, the learner's Gram matrix of sums
 """
@@ -10,91 +10,89 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
+import lightning
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from seminmf_lightning.learners import Learner
 
 SLACK = 0.01
-"""Share by which the objective may be above that of the zero dictionary: codes of training are exact to 0.1
-%."""
+"""Share by which the objective may exceed that of zeros: training codes are exact to 0.1 %."""
 KEPT = 0.5
-"""Share of the best pass's explained part that a later pass must keep.  A whole pass is compared with a whole
-pass, because single batches differ and rows may come sorted."""
+"""Share of the best epoch's explained part that a later epoch must keep.  Whole epochs are compared, because
+single batches differ and rows may come sorted."""
 NOTABLE = 0.05
-"""Explained part of a best pass below which there is nothing to lose."""
+"""Explained part of the best epoch below which there is nothing to lose."""
 NORM_SLACK = 1e-4
 
 
 class DivergenceError(FloatingPointError):
-    """The objective, the sums or the dictionary are such as no working solver makes of finite rows."""
+    """The objective, the sums or the dictionary are such that no working solver could have made them."""
 
 
 class Guard:
-    """Watches one training run; a few numbers of memory, no state that a checkpoint must hold."""
+    """Checks one training run; keeps a few numbers, and nothing that a checkpoint must hold."""
 
     def __init__(self) -> None:
         self.best_loss, self.best_step = math.inf, 0
-        self._best_pass = 0.0  # explained part of the objective, mean over the looks of a pass
-        self._looks: list[float] = []
+        self._best_epoch = 0.0  # explained part of the objective, mean over the checks of an epoch
+        self._explained: list[float] = []
 
     def check(self, learner: Learner, D: Tensor, step: int) -> str | None:
         """What is wrong after ``step`` updates; None where nothing is."""
-        if found := symptom(learner, D):
-            return found
+        if problem := symptom(learner, D):
+            return problem
         loss = learner.mean_squared_error(D)
         if loss < self.best_loss:
             self.best_loss, self.best_step = loss, step
         return None
 
-    def look(self, learner: Learner, D: Tensor, step: int, *, end_of_pass: bool) -> str | None:
-        """:meth:`check` in the course of passes, which it compares with each other."""
-        if found := self.check(learner, D, step):
-            return found
-        self._looks.append(1 - learner.unexplained(D))
-        if not end_of_pass:
+    def check_progress(self, learner: Learner, D: Tensor, step: int, *, end_of_epoch: bool) -> str | None:
+        """:meth:`check` during training, comparing each epoch with the best one before."""
+        if problem := self.check(learner, D, step):
+            return problem
+        self._explained.append(1 - learner.unexplained(D))
+        if not end_of_epoch:
             return None
-        explained, self._looks = sum(self._looks) / len(self._looks), []
-        if explained < KEPT * self._best_pass and self._best_pass > NOTABLE:
+        explained, self._explained = sum(self._explained) / len(self._explained), []
+        if explained < KEPT * self._best_epoch and self._best_epoch > NOTABLE:
             return (
-                f"this pass explained {explained:.3g} of the objective, an earlier one {self._best_pass:.3g}"
+                f"this epoch explained {explained:.3g} of the objective, "
+                f"an earlier one {self._best_epoch:.3g}"
             )
-        self._best_pass = max(self._best_pass, explained)
+        self._best_epoch = max(self._best_epoch, explained)
         return None
 
     def report(
-        self, found: str, learner: Learner, D: Tensor, *, step: int, place: str, checkpoint: Path | None
+        self, problem: str, learner: Learner, D: Tensor, *, step: int, where: str, checkpoint: Path | None
     ) -> DivergenceError:
         """The error to raise."""
         loss = learner.mean_squared_error(D)
-        best = (
-            "none looked at before"
-            if math.isinf(self.best_loss)
-            else f"best {self.best_loss:.4g} at step {self.best_step}"
-        )
-        way = (
-            f"The newest checkpoint is from before: go on with ckpt_path={checkpoint}"
-            if checkpoint is not None
-            else "No checkpoint has been written yet: start anew"
-        )
+        best = "not measured before"
+        if not math.isinf(self.best_loss):
+            best = f"best {self.best_loss:.4g} at step {self.best_step}"
+        advice = "No checkpoint has been written yet: start again"
+        if checkpoint is not None:
+            advice = f"The newest checkpoint was written before: resume with ckpt_path={checkpoint}"
         return DivergenceError(
-            f"training has diverged at step {step} ({place}): {found}.\n"
+            f"training has diverged at step {step} ({where}): {problem}.\n"
             f"Loss {loss:.4g}, {best}; {describe(learner, D)}.\n"
-            f"{way}, with another solver= where this one is to blame. Nothing of this state was saved."
+            f"{advice}, with another solver= if this one is the cause. Nothing of this state was saved."
         )
 
 
 def symptom(learner: Learner, D: Tensor) -> str | None:
-    """What no working solver makes of finite rows, in D and in the sums as they are."""
+    """What no working solver makes of finite rows, in D and in the sums; None if nothing is wrong."""
     for name, sums in learner.total.tensors().items():
         if not sums.sum().isfinite():
             return f"the sums '{name}' hold NaN or Inf"
     if not D.sum().isfinite() and (bad := int((~D.isfinite()).any(dim=1).sum())):
         return f"{bad} of {len(D)} atoms hold NaN or Inf"
     if float(D.min()) < 0:
-        return f"{int((D < 0).any(dim=1).sum())} of {len(D)} atoms have negative entries, down to {float(D.min()):.3g}"
+        negative = int((D < 0).any(dim=1).sum())
+        return f"{negative} of {len(D)} atoms have negative entries, down to {float(D.min()):.3g}"
     longest = float(D.norm(dim=1).max())
     if learner.recipe.bounded and longest > 1 + NORM_SLACK:
         return f"an atom has norm {longest:.3g}; the penalty needs norms of at most 1"
@@ -108,23 +106,20 @@ def symptom(learner: Learner, D: Tensor) -> str | None:
 
 
 def describe(learner: Learner, D: Tensor) -> str:
-    """The numbers a person asks for first."""
-    gram, known = (
-        learner.total.tensors()["gram"],
-        f"{learner.rows_seen:,} rows seen, penalty {learner.penalty:.4g}",
-    )
+    """The numbers one asks for first."""
+    gram = learner.total.tensors()["gram"]
     values = torch.linalg.eigvalsh(gram) if gram.isfinite().all() else gram.new_full((1,), torch.nan)
     condition = float(values[-1] / values[0].clamp(min=0))
     dead = int((~(D.abs().amax(dim=1) > 0)).sum())
-    return f"largest |D| {float(D.abs().max()):.4g}, {dead} dead atoms, condition of the Gram matrix {condition:.2g}, {known}"
+    return (
+        f"largest |D| {float(D.abs().max()):.4g}, {dead} dead atoms, condition of the Gram matrix "
+        f"{condition:.2g}, {learner.rows_seen:,} rows seen, penalty {learner.penalty:.4g}"
+    )
 
 
-def newest_checkpoint(trainer: Any) -> Path | None:
+def newest_checkpoint(trainer: lightning.Trainer) -> Path | None:
     """The newest file beside those that the trainer's checkpoint callbacks write."""
-    folders = {
-        Path(callback.dirpath)
-        for callback in trainer.checkpoint_callbacks
-        if getattr(callback, "dirpath", None)
-    }
+    callbacks = [one for one in trainer.checkpoint_callbacks if isinstance(one, ModelCheckpoint)]
+    folders = {Path(callback.dirpath) for callback in callbacks if callback.dirpath}
     files = [file for folder in folders for file in folder.glob("*.ckpt")]
     return max(files, key=lambda file: file.stat().st_mtime, default=None)

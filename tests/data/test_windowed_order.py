@@ -61,8 +61,8 @@ def test_every_process_count_sees_the_same_windowed_batches(
         source = Chunked(torch.arange(float(n))[:, None])
         source.rows_a_chunk, source.window = chunk, window
         stream = BatchStream(
-            source, rows, size, shuffle=shuffle, seed=1, rank=rank, world=world, minibatch=minibatch,
-            block=block, any_order=True, extra=1,
+            source, rows, size, shuffle=shuffle, seed=1, rank=rank, world=world, rows_per_update=minibatch,
+            block=block, any_order=True,
         )  # fmt: skip
         stream.set_epoch(epoch)
         return list(stream), source.fetched

@@ -49,7 +49,7 @@ def test_divergence_stops_training_and_spares_the_checkpoint(
     message = str(raised.value)
     for part in (
         "diverged at step",
-        "pass 1, batch 4",
+        "epoch 1, batch 4",
         "Loss",
         "best",
         "largest |D|",
@@ -74,7 +74,7 @@ def test_a_pass_that_is_much_worse_than_one_before_stops_training(
     signed: torch.Tensor, tmp_path: Path
 ) -> None:
     module = SemiNMFModule(8, solver="hals", l1_penalty=0.1, tol=0)
-    with pytest.raises(DivergenceError, match="this pass explained"):
+    with pytest.raises(DivergenceError, match="this epoch explained"):
         trainer(tmp_path, Spoil("vanishing", batch=0, epoch=2)).fit(
             module, ActivationDataModule(signed, batch_size=100)
         )
@@ -133,7 +133,7 @@ def test_rows_whose_squares_leave_the_range_of_their_type(
     run.fit(module, ActivationDataModule(rows, val_fraction=0))
     run.limit_val_batches = 1.0
     run.validate(module, ActivationDataModule(rows, val_fraction=0), verbose=False)
-    assert module.figures["r2"] == pytest.approx(figures["r2"], abs=0.1)
+    assert module.metrics["r2"] == pytest.approx(figures["r2"], abs=0.1)
 
 
 @pytest.mark.parametrize("penalty", [0.0, 0.1])

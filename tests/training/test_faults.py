@@ -31,7 +31,7 @@ from seminmf_lightning.data import HarvestedRows, NpyRows, SafetensorsRows
 from seminmf_lightning.data.bad_rows import LISTED, SkippedRows, bad_rows
 from seminmf_lightning.dictionary_file import save_dictionary
 from seminmf_lightning.io.atomic import DiskFullError, whole_file
-from seminmf_lightning.training.checkpoint_io import AtomicCheckpointIO
+from seminmf_lightning.training.checkpoints import AtomicCheckpointIO
 
 BAD = {5: np.nan, 77: np.inf, 400: -np.inf, 599: np.nan}
 TWO = ("trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu")
@@ -160,7 +160,7 @@ def test_skipping_rows_is_training_without_them(tmp_path: Path, bad_files: tuple
     whole = fit(ActivationDataModule(str(clean), val_fraction=0), tmp_path / "clean")
     assert (skipping.dictionary - whole.dictionary).abs().max() < 1e-6
     assert skipping.rows_seen == whole.rows_seen == 596
-    assert skipping.figures == pytest.approx(whole.figures)
+    assert skipping.metrics == pytest.approx(whole.metrics)
     found = listed(tmp_path / "run")
     assert [(Path(row["file"]).name, int(row["row_in_file"]), int(row["row"])) for row in found] == [
         ("part_a.npy", 5, 5), ("part_a.npy", 77, 77), ("part_c.npy", 10, 400), ("part_c.npy", 209, 599),
@@ -185,7 +185,7 @@ def test_rows_are_skipped_in_every_use_but_prediction(tmp_path: Path, bad_files:
     trainer = lightning.Trainer(
         accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=tmp_path
     )
-    with pytest.raises(ValueError, match=r"part_a\.npy, row 5.*left out of training and validation alone"):
+    with pytest.raises(ValueError, match=r"part_a\.npy, row 5.*only training and validation skip rows"):
         trainer.predict(module, data)
 
 
@@ -197,7 +197,7 @@ def test_too_many_bad_rows_are_an_error(tmp_path: Path, bad_files: tuple[str, Pa
         fit(data, tmp_path / "run")
     assert len(listed(tmp_path / "run")) == 4
     np.save(tmp_path / "nan.npy", np.full((30, 4), np.nan))
-    with pytest.raises(ValueError, match=r"all of 27 rows looked at hold NaN or Inf"):
+    with pytest.raises(ValueError, match=r"all of the 27 rows sampled hold NaN or Inf"):
         fit(ActivationDataModule(str(tmp_path / "nan.npy"), on_bad_rows="skip", max_skipped=1.0), tmp_path)
     with pytest.raises(ValueError, match=r"data\.on_bad_rows must be one of error, skip"):
         ActivationDataModule(str(tmp_path / "nan.npy"), on_bad_rows="drop")
@@ -247,7 +247,7 @@ def test_two_processes_skip_as_one_does(
     assert (one.dictionary - load_file(tmp_path / "two" / "dictionary.safetensors")["D"]).abs().max() < 1e-6
     figures = json.loads((tmp_path / "two" / "metrics.json").read_text())
     assert (figures["rows_skipped"], figures["rows_seen"]) == (4, one.rows_seen)
-    assert figures["r2"] == pytest.approx(one.figures["r2"], abs=1e-5)
+    assert figures["r2"] == pytest.approx(one.metrics["r2"], abs=1e-5)
     assert [row["row"] for row in listed(tmp_path / "one")] == [
         row["row"] for row in listed(tmp_path / "two")
     ]
@@ -409,7 +409,7 @@ def test_a_run_that_cannot_log_says_why(script, npy: Path, megabyte: Path) -> No
     (megabyte / "filler").write_bytes(bytes(2**20 - 100_000))
     done = script(
         "train", "data=npy", f"data.path={npy}", "l1_penalty=0.1", "tol=0", "trainer.max_epochs=400", "nb_concepts=8",
-        "trainer.log_every_n_steps=1", "~callbacks.checkpoint_epoch", "~callbacks.checkpoint_time", "~callbacks.gallery",
+        "trainer.log_every_n_steps=1", "~callbacks.checkpoint_epoch", "~callbacks.checkpoint_time", "~callbacks.tensorboard_images",
         "+trainer.enable_checkpointing=false", f"hydra.run.dir={megabyte}/run", check=False,
     )  # fmt: skip
     assert done.returncode != 0

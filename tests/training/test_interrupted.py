@@ -26,7 +26,7 @@ from safetensors.torch import load_file
 from seminmf_lightning import ActivationDataModule, SemiNMFModule
 from seminmf_lightning.data import TensorRows
 from seminmf_lightning.explain.runs import read_run
-from seminmf_lightning.training.checkpoint_io import AtomicCheckpointIO, newest_whole
+from seminmf_lightning.training.checkpoints import AtomicCheckpointIO, newest_whole
 
 TWO = ("trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu")
 FULL = "SEMINMF_FULL" in os.environ  # else the bounded form

@@ -110,9 +110,9 @@ def learn(A: Tensor, *, steps: int = STEPS, passes: int = 3, **recipe: Any) -> t
             learner.observe(rows, D)
             learner.absorb()
             D = learner.improve(D)
-            assert guard.look(learner, D, 0, end_of_pass=False) is None
+            assert guard.check_progress(learner, D, 0, end_of_epoch=False) is None
         D = learner.end_epoch(D)
-        assert guard.look(learner, D, 0, end_of_pass=True) is None  # it lets every healthy run pass
+        assert guard.check_progress(learner, D, 0, end_of_epoch=True) is None  # it lets every healthy run pass
     for _ in range(steps if learner.single_epoch else 0):
         D = learner.improve(D)
     return learner, D

@@ -1,4 +1,4 @@
-"""Every figure of a finished dictionary, while a trainer validates."""
+"""Every metric of a finished dictionary, computed while a trainer validates."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torchmetrics import MetricCollection
 
 from seminmf_lightning.metrics import Fitted, dictionary_metrics
-from seminmf_lightning.training.data_port import unpack
+from seminmf_lightning.training.data_port import as_batch
 from seminmf_lightning.training.module import SemiNMFModule
 
 
@@ -21,34 +21,34 @@ class Evaluation(lightning.Callback):
         other: a dictionary (k2, d) to compare with.
 
     Attributes:
-        figures: by name, once ``trainer.validate`` has ended; NaN where undefined.
+        metrics: by name, once ``trainer.validate`` has ended; NaN where undefined.
     """
 
     def __init__(self, other: torch.Tensor | None = None) -> None:
         self.other = other
-        self.metrics: MetricCollection | None = None
-        self.figures: dict[str, Any] = {}
+        self._collection: MetricCollection | None = None
+        self.metrics: dict[str, Any] = {}
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         assert isinstance(pl_module, SemiNMFModule)
         recipe, D = pl_module.recipe, pl_module.dictionary.detach()
         least_squares = not recipe.penalised and not recipe.encoder.sparse
-        self.metrics = dictionary_metrics(Fitted(D, pl_module.normalizer, least_squares, self.other))
+        self._collection = dictionary_metrics(Fitted(D, pl_module.normalizer, least_squares, self.other))
 
     @torch.no_grad()
     def on_validation_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any,
         batch_idx: int, dataloader_idx: int = 0,
     ) -> None:  # fmt: skip
-        assert isinstance(pl_module, SemiNMFModule) and self.metrics is not None
+        assert isinstance(pl_module, SemiNMFModule) and self._collection is not None
         Z = outputs["codes"]
         A_hat = pl_module.decode(
             Z.double()
         )  # float64: the error of a large mean is not to be that of its rounding
-        self.metrics.update(A=unpack(batch)[0], A_hat=A_hat, Z=Z)
+        self._collection.update(A=as_batch(batch).rows, A_hat=A_hat, Z=Z)
 
     def on_validation_epoch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
-        assert self.metrics is not None
-        self.figures = self.metrics.compute()
+        assert self._collection is not None
+        self.metrics = self._collection.compute()

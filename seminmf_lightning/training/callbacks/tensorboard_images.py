@@ -17,7 +17,7 @@ from seminmf_lightning.data import ActivationDataModule, HarvestDataModule
 from seminmf_lightning.explain.provenance import Harvested, Origins, network_view, origins_of
 from seminmf_lightning.explain.strongest import ConceptSums, Top, TopExamples
 from seminmf_lightning.harvest.provenance import PatchOrigin, TokenOrigin, Tracer
-from seminmf_lightning.training.callbacks.standard import tensorboards
+from seminmf_lightning.training.callbacks.histograms import tensorboard_writers
 from seminmf_lightning.training.module import SemiNMFModule
 
 TILE = 150
@@ -60,7 +60,7 @@ class Gallery(lightning.Callback):
         assert isinstance(pl_module, SemiNMFModule)
         data, step = getattr(trainer, "datamodule", None), pl_module.global_step
         due = self._last_step is None or step - self._last_step >= self.every_n_steps
-        writers = list(tensorboards(trainer))
+        writers = list(tensorboard_writers(trainer))
         if not (due and writers and trainer.state.fn == "fit") or trainer.sanity_checking:
             return
         if not isinstance(data, ActivationDataModule | HarvestDataModule):
@@ -90,7 +90,7 @@ class Gallery(lightning.Callback):
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         assert isinstance(pl_module, SemiNMFModule)
         D = pl_module.dictionary.detach().float().cpu()
-        for writer in tensorboards(trainer):
+        for writer in tensorboard_writers(trainer):
             if D.numel() > MAX_PROJECTOR_NUMBERS:
                 rank_zero_info(
                     f"a dictionary of {D.numel():,} numbers is too large for TensorBoard's projector"

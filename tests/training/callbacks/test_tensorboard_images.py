@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from seminmf_lightning.training.callbacks.gallery import escaped, r2_against_l0
+from seminmf_lightning.training.callbacks.tensorboard_images import escaped, r2_against_l0
 
 
 def test_r2_against_l0_keeps_all_first_and_only_falls_in_nonzeros() -> None:

@@ -1,0 +1,43 @@
+"""What a module asks of its stream of rows, and what a batch of that stream holds."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class StreamPlan(NamedTuple):
+    """What the trained module needs of the stream; the defaults suit any module."""
+
+    order_matters: bool = True
+    """Whether rows should come shuffled; sums do not need it."""
+    block_rows: int = 1
+    """Rows whose product is computed at once, and which one process therefore gets together."""
+    rows_per_update: int | None = None
+    """Rows of all processes together between two updates; None where updates go by whole batches."""
+
+
+class Batch(NamedTuple):
+    """One process's share of a batch.
+
+    >>> import torch
+    >>> batch = Batch(torch.arange(6.0).view(3, 2), torch.tensor([7, 8, 9]), torch.tensor([2, 1]))
+    >>> [part.row_ids.tolist() for part in batch.updates()]
+    [[7, 8], [9]]
+    """
+
+    rows: Tensor
+    """(n, d)"""
+    row_ids: Tensor | None = None
+    """(n,) int64, numbers of the rows in their source, for error messages."""
+    update_sizes: Tensor | None = None
+    """(u,) int64, how many of the rows belong to each update of the dictionary."""
+
+    def updates(self) -> list[Batch]:
+        """The parts of the batch after each of which the dictionary is updated."""
+        if self.row_ids is None or self.update_sizes is None or len(self.update_sizes) < 2:
+            return [self]
+        sizes = self.update_sizes.tolist()
+        parts = zip(self.rows.split(sizes), self.row_ids.split(sizes), strict=True)
+        return [Batch(rows, row_ids) for rows, row_ids in parts]
