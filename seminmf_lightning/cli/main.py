@@ -103,15 +103,15 @@ def _fail(message: str, status: int = 1) -> None:
 
 def _option(arguments: Sequence[str], *names: str) -> str | None:
     """Value of an option, as ``--name value`` or ``--name=value``."""
-    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
+    for argument, following in zip(arguments, [*arguments[1:], None], strict=False):
         name, equals, value = argument.partition("=")
         if name in names:
             return value if equals else following
     return None
 
 
-def _for_hydra(config: Path, arguments: Sequence[str]) -> list[str]:
-    """Put options first, as Hydra needs them, and turn ``--key`` into ``key=true`` for false keys."""
+def _split(config: Path, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Hydra's options, and overrides; ``--key`` becomes ``key=true`` where that is false by default."""
     root = yaml.safe_load(config.read_text(encoding="utf-8"))
     flags = {f"--{key.replace('_', '-')}": f"{key}=true" for key, value in root.items() if value is False}
     options: list[str] = []
@@ -120,7 +120,7 @@ def _for_hydra(config: Path, arguments: Sequence[str]) -> list[str]:
         is_option = argument.startswith("-") and argument not in flags
         is_value = bool(options) and options[-1] in TAKE_A_VALUE
         (options if is_option or is_value else overrides).append(flags.get(argument, argument))
-    return options + overrides
+    return options, overrides
 
 
 def _run_hydra(command: Command, task: Callable[[Any], Any], arguments: Sequence[str]) -> None:
@@ -133,10 +133,12 @@ def _run_hydra(command: Command, task: Callable[[Any], Any], arguments: Sequence
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
+    from seminmf_lightning.cli.overrides import check
+
     assert command.config is not None
     package = ".".join(["seminmf_lightning", "configs", *command.config.parent.relative_to(CONFIGS).parts])
     process, typed = os.getpid(), sys.argv
-    parsed = [sys.argv[0], *_for_hydra(command.config, arguments)]
+    options, overrides = _split(command.config, arguments)
 
     errors: list[Exception] = []
 
@@ -152,7 +154,12 @@ def _run_hydra(command: Command, task: Callable[[Any], Any], arguments: Sequence
                 raise
             errors.append(error)  # raised below: Hydra would print a line of its own
 
-    with _command_line(parsed, "1"):  # 1: Hydra raises errors, which `run` reports
+    if is_first_process() and not set(options) & set(ONLY_PRINT):
+        check(package, command.config.stem, overrides, _option(options, "--config-dir", "-cd"))
+    # Hydra needs options before overrides.
+    with _command_line(
+        [sys.argv[0], *options, *overrides], "1"
+    ):  # 1: Hydra raises errors, which `run` reports
         hydra.main(version_base="1.3", config_path=f"pkg://{package}", config_name=command.config.stem)(job)()
     if errors:
         raise errors[0]

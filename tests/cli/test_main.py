@@ -151,9 +151,9 @@ def test_options_may_stand_anywhere_and_false_keys_are_flags() -> None:
     config = commands.find_commands()["harvest"].config
     assert config is not None
     arguments = ["limit=3", "-m", "--list", "--config-dir", "mine", "seed=1"]
-    assert main._for_hydra(config, arguments) == [
-        "-m", "--config-dir", "mine", "limit=3", "list=true", "seed=1",
-    ]  # fmt: skip
+    options, overrides = main._split(config, arguments)
+    assert options == ["-m", "--config-dir", "mine"]
+    assert overrides == ["limit=3", "list=true", "seed=1"]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,0 +1,160 @@
+"""Check overrides before Hydra runs anything: unknown keys, groups and choices are refused by name.
+
+Hydra refuses unknown keys too, but proposes ``+key=value``, which makes a typo permanent.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from hydra import initialize_config_module
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Override, QuotedString
+from hydra.types import RunMode
+from hydra.utils import get_object
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from seminmf_lightning.core.checks import unknown_name
+
+WORDS = {bool: "true or false", int: "a whole number", float: "a number"}
+HIDDEN = ("_target_", "run_dir", "hydra")
+NEAR = 0.8
+"""Similarity above which a new key in an open mapping is taken for a typo of a known one."""
+
+
+def check(package: str, name: str, overrides: Sequence[str], config_dir: str | None = None) -> None:
+    """Raise ValueError for the first override that is not what config ``name`` of ``package`` accepts.
+
+    Raises:
+        ValueError: an unknown key (appended with ``+`` or not), group or choice, with the nearest known name.
+        TypeError: a word where the default is a number, true or false.
+    """
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    search = (f"hydra.searchpath=[file://{Path(config_dir).absolute()}]",) if config_dir else ()
+    loader = _loader(package)
+
+    def choices(group: str) -> list[str]:
+        return loader.get_group_options(group, ObjectType.CONFIG, name, list(search))
+
+    cfg = _compose(package, name, search)
+    chosen = [one for one in parsed if _is_group(one, choices)]
+    if chosen:
+        known = {group.partition("@")[0] for group in cfg.hydra.runtime.choices}
+        for override in chosen:
+            _check_choice(override, choices(override.key_or_group), known)
+        # Keys depend on the choices, and an experiment may make some itself.
+        cfg = _compose(package, name, (*search, *(text for one in chosen for text in _first(one))))
+    groups = sorted(group for group in cfg.hydra.runtime.choices if "/" not in group and group not in cfg)
+    keys = [override for override in parsed if override not in chosen]
+    for override in keys:
+        _check_key(override, cfg, groups, [key.key_or_group for key in keys])
+
+
+@lru_cache(maxsize=8)
+def _loader(package: str) -> ConfigLoader:
+    with initialize_config_module(package, version_base="1.3"):
+        return GlobalHydra.instance().config_loader()
+
+
+@lru_cache(maxsize=8)
+def _compose(package: str, name: str, overrides: tuple[str, ...]) -> DictConfig:
+    return _loader(package).load_configuration(name, list(overrides), RunMode.RUN)
+
+
+def _is_group(override: Override, choices: Any) -> bool:
+    key = override.key_or_group
+    return "/" in key or ("." not in key and bool(choices(key)))
+
+
+def _values(override: Override) -> Iterator[Any]:
+    """The values that are given: one, or each of a comma-separated sweep; none of a range or interval."""
+    value = override.value() if not override.is_sweep_override() else override._value
+    if isinstance(value, ChoiceSweep):
+        for item in value.list:
+            yield item.text if isinstance(item, QuotedString) else item
+    elif not override.is_sweep_override():
+        yield value
+
+
+def _first(override: Override) -> list[str]:
+    """The override with the first of its values, if there is one that can be listed."""
+    if override.is_delete():
+        return [str(override.input_line)]
+    return [f"{override.get_key_element()}={'null' if v is None else v}" for v in _values(override)][:1]
+
+
+def _check_choice(override: Override, choices: list[str], groups: set[str]) -> None:
+    """Refuse groups that this config does not have (but those it nests) and choices without a file."""
+    group = override.key_or_group
+    if not choices or (group not in groups and not group.startswith(("harvest/", "hydra/"))):
+        raise ValueError(f"{override.input_line}: {unknown_name('group', group, sorted(groups))}")
+    for value in _values(override):
+        for choice in value if isinstance(value, list) else [value]:
+            if choice is not None and str(choice) not in choices:
+                raise ValueError(
+                    f"{override.input_line}: {unknown_name(f'choice of {group}:', str(choice), choices)}"
+                )
+
+
+def _check_key(override: Override, cfg: DictConfig, groups: list[str], typed: list[str]) -> None:
+    """Walk down the dotted key; see the module for what is refused."""
+    key, node, path = override.key_or_group, cfg, ""
+    for depth, part in enumerate(key.split(".")):
+        parent, path = path, f"{path}.{part}" if path else part
+        if isinstance(node, ListConfig):
+            return
+        if not isinstance(node, DictConfig) or node._is_none() or node._is_interpolation():
+            raise ValueError(f"{key}: {parent} has no keys; choose {parent}=... first")
+        if part in list(node):  # `part in node` is false for a value that must be given
+            target, node = node.get("_target_"), node._get_node(part)  # type: ignore[assignment]
+            continue
+        known = [str(name) for name in node if name not in HIDDEN] + (groups if depth == 0 else [])
+        if depth and "_target_" in node:
+            parameters = inspect.signature(get_object(node["_target_"])).parameters
+            if part in parameters:
+                return  # Hydra asks for a + if it is missing
+            known += [name for name in parameters if name not in known]
+        elif depth and _is_open(override, node, parent, path, known, typed):
+            return
+        if depth > 2 and path.startswith("hydra."):
+            return
+        where = f" of {parent}" if parent else ""
+        raise ValueError(f"{override.input_line}: {unknown_name(f'key{where}:', part, known)}")
+    _check_type(override, node, target, part)
+
+
+def _is_open(
+    override: Override, node: DictConfig, parent: str, path: str, known: list[str], typed: list[str]
+) -> bool:
+    """Whether a new key may be appended: an object with its ``_target_``, or an option of a plain mapping."""
+    if not (override.is_add() or override.is_force_add()) or "name" in node:
+        return False
+    objects = [child for child in node.values() if OmegaConf.is_dict(child) and "_target_" in child]
+    if objects or not len(node):
+        return f"{path}._target_" in typed
+    return parent != "hydra" and not get_close_matches(path.rpartition(".")[2], known, 1, NEAR)
+
+
+def _check_type(override: Override, node: Any, target: str | None, part: str) -> None:
+    """Refuse a word in place of a number, and a number in place of true or false."""
+    kind = type(node._value()) if not isinstance(node, DictConfig | ListConfig) else None
+    if kind not in WORDS or override.is_delete():
+        return
+    if target is not None:
+        parameter = inspect.signature(get_object(target)).parameters.get(part)
+        if parameter is None or "str" in str(parameter.annotation):
+            return
+    accepted = {bool: (bool,), int: (int,), float: (int, float)}[kind]
+    for value in _values(override):
+        interpolated = isinstance(value, str) and "${" in value
+        wrong = not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool)
+        if value is not None and wrong and not interpolated:
+            raise TypeError(f"{override.key_or_group} must be {WORDS[kind]}, got {value!r}")
