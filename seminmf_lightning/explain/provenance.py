@@ -181,7 +181,10 @@ def network_view(image: Any, region: tuple[float, ...]) -> Any:
     top, left, height, width = region
     scale = SIDE / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return image.convert("RGB").resize(size, box=(left, top, left + width, top + height))
+    image, box = image.convert("RGB"), (left, top, left + width, top + height)
+    if min(left, top) < 0 or box[2] > image.width or box[3] > image.height:  # padding, which resize refuses
+        return image.crop(tuple(round(side) for side in box)).resize(size)
+    return image.resize(size, box=box)
 
 
 def _data_uri(image: Any) -> str:

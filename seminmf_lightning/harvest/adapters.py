@@ -160,6 +160,6 @@ class CentreCrop:
         if self.fit != "stretch":
             scales = (min(scales),) * 2 if self.fit == "cover" else (max(scales),) * 2
         h, w = self.crop[0] * scales[0], self.crop[1] * scales[1]
-        if self.fit == "cover" and self.crop[0] <= self.resize[0] and self.crop[1] <= self.resize[1]:
+        if self.fit != "inside" and self.crop[0] <= self.resize[0] and self.crop[1] <= self.resize[1]:
             h, w = min(h, height), min(w, width)  # rounding
         return (height - h) / 2, (width - w) / 2, h, w

@@ -72,7 +72,8 @@ class PatchOrigin(Origin):
     """A patch of an image."""
 
     box: tuple[int, int, int, int] | None
-    """Top, left, bottom and right of the patch, in pixels of the image; None for a row without a patch."""
+    """Top, left, bottom and right of the patch, in pixels of the image; None for a row of no patch, or of
+    padding beside the image."""
     size: tuple[int, int]
     """Height and width of the image."""
     region: tuple[float, ...]
@@ -82,6 +83,11 @@ class PatchOrigin(Origin):
 
     def __str__(self) -> str:
         height, width = self.size
+        if self.box is None and self.cell[0] >= 0:
+            return f"{self.title}: padding beside the image of {height} x {width}"
+        if self.box is None and self.position >= 0 and self.cell[2] < 0:
+            place = f"no known place in the image of {height} x {width}"
+            return f"{self.title}: position {self.position}, {place}"
         if self.box is None:
             return f"{self.title}: the whole image of {height} x {width}"
         top, left, bottom, right = self.box
@@ -138,9 +144,11 @@ class Tracer:
         if "start" in at and "text" in example:
             return TokenOrigin(**common, text=example["text"], start=at["start"], stop=at["stop"])
         if "region" in example and "height" in at:
+            region = example["region"]
             return PatchOrigin(
-                **common, box=_box(at, example["region"]), size=tuple(example["size"]),
-                region=tuple(example["region"]), cell=(at["y"], at["x"], at["height"], at["width"]),
+                **common, box=_inside(_box(at, region), region, example["size"]),
+                size=tuple(example["size"]),
+                region=tuple(region), cell=(at["y"], at["x"], at["height"], at["width"]),
             )  # fmt: skip
         return Origin(**common)
 
@@ -226,3 +234,14 @@ def _box(at: dict[str, int], region: list[float]) -> tuple[int, int, int, int] |
     bottom, right = y + height / at["height"], x + width / at["width"]
     # A patch may be smaller than a pixel.
     return round(y), round(x), max(round(bottom), round(y) + 1), max(round(right), round(x) + 1)
+
+
+def _inside(
+    box: tuple[int, int, int, int] | None, region: list[float], size: list[int]
+) -> tuple[int, int, int, int] | None:
+    """The part of a box that lies in an image (height, width); None for a patch of padding."""
+    top, left, height, width = region
+    if box is None or (min(top, left) >= 0 and top + height <= size[0] and left + width <= size[1]):
+        return box
+    top, left, bottom, right = max(box[0], 0), max(box[1], 0), min(box[2], size[0]), min(box[3], size[1])
+    return (top, left, bottom, right) if top < bottom and left < right else None

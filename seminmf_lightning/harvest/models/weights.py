@@ -19,20 +19,30 @@ STATE_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")
 
 
 def load_weights(network: nn.Module, path: str) -> None:
-    """Load a safetensors file or a state dict of ``torch.save``, bare or in a checkpoint; no code is run.
+    """Load a file of weights, as :func:`read_weights` reads it, into a network.
 
     Raises:
         FileNotFoundError, ValueError: it does not exist, is not such a file, or belongs to another network.
     """
+    with refusing(path, f"a file of weights of {type(network).__name__}"):
+        network.load_state_dict(read_weights(path))
+
+
+def read_weights(path: str) -> dict[str, torch.Tensor]:
+    """Read a safetensors file or a state dict of ``torch.save``, bare or in a checkpoint; no code is run.
+
+    Raises:
+        FileNotFoundError, ValueError: it does not exist, or is not such a file.
+    """
     file = Path(path).expanduser()
     file_size(file)
-    with refusing(file, f"a file of weights of {type(network).__name__}"):
+    with refusing(file, "a file of weights"):
         is_safetensors = file.suffix.lower() == ".safetensors"
         content: Any = (
             load_file(file) if is_safetensors else torch.load(file, map_location="cpu", weights_only=True)
         )
         state = next((content[key] for key in STATE_KEYS if key in content), content)
-        network.load_state_dict({name.removeprefix("module."): value for name, value in state.items()})
+        return {name.removeprefix("module."): value for name, value in state.items()}
 
 
 def weights_digest(network: nn.Module) -> str:
