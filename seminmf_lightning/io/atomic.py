@@ -19,10 +19,12 @@ class DiskFullError(OSError):
 
 
 @contextmanager
-def whole_file(path: str | os.PathLike[str], if_full: str) -> Iterator[Path]:
+def whole_file(path: str | os.PathLike[str], if_full: str, *, keep_previous: bool = False) -> Iterator[Path]:
     """Yield a temporary path to write to; on success flush it to the disk and move it over ``path``.
 
-    A kill at any moment leaves the old file or the new one; an error leaves the old one.
+    A kill at any moment leaves the old file or the new one; an error leaves the old one.  The file gets the
+    mode that the umask gives, whatever the library that writes it asks for.  ``keep_previous`` keeps the file
+    that is replaced as ``<name>.previous``.
 
     Raises:
         DiskFullError: see :func:`full_disk_explained`.
@@ -32,13 +34,38 @@ def whole_file(path: str | os.PathLike[str], if_full: str) -> Iterator[Path]:
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     with full_disk_explained(path, if_full):
         try:
+            partial.unlink(missing_ok=True)
+            partial.touch()
+            mode = partial.stat().st_mode
             yield partial
-            with open(partial, "rb+") as file:
-                os.fsync(file.fileno())
-            os.replace(partial, path)
-            _sync_folder(path.parent)
+            with suppress(OSError):  # a file system without modes
+                os.chmod(partial, mode)
+            move_into_place(partial, path, keep_previous=keep_previous)
         finally:
             partial.unlink(missing_ok=True)
+
+
+def move_into_place(partial: Path, path: Path, *, keep_previous: bool = False) -> None:
+    """Flush a complete file to the disk and move it over ``path``, whose old content may be kept.
+
+    At every moment ``path`` is the old file or the new one.
+    """
+    with open(partial, "rb+") as file:
+        os.fsync(file.fileno())
+    if keep_previous and path.exists():
+        previous = path.with_name(f"{path.name}.previous")
+        spare = path.with_name(f"{path.name}.{os.getpid()}.previous.partial")
+        spare.unlink(missing_ok=True)
+        try:
+            try:
+                os.link(path, spare)
+            except OSError:  # a file system without hard links
+                shutil.copy2(path, spare)
+            os.replace(spare, previous)
+        finally:
+            spare.unlink(missing_ok=True)
+    os.replace(partial, path)
+    _sync_folder(path.parent)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -46,6 +46,10 @@ class Learner(ABC):
     def __init__(self, recipe: Recipe, features: int) -> None:
         self.recipe = recipe
         self.features = features
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all data: sums, counters, normaliser, tuned penalty."""
         self.normalizer = Normalizer()
         self.rows_seen = 0
         self.effort: Effort = ()
@@ -69,10 +73,13 @@ class Learner(ABC):
         return self.recipe.plain() | {"l1_penalty": self.penalty, "encoder": spec_of(self.encoder)}
 
     def initialise(self, sample: Tensor, held_out: Tensor | None = None, rows: int | None = None) -> Tensor:
-        """Fit the normaliser to raw rows ``sample`` (m, d) and return the starting dictionary (k, d).
+        """Forget earlier data, fit the normaliser to raw rows ``sample`` (m, d), return the first D (k, d).
 
         ``held_out`` and ``rows`` as in :meth:`attach_sample`.
         """
+        device = next(iter(self.pending.tensors().values())).device
+        self.reset()
+        self.to_(device)
         self.attach_sample(sample, held_out=held_out, rows=rows)
         D = self.recipe.init.start(
             self.normalizer.apply(sample), self.recipe.nb_concepts,

@@ -9,6 +9,7 @@ Legend:  C = A^T A (d, d)   D (k, d)   Q (d, r)   X (r, k)   S = Z^T Z (k, k)   
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
@@ -17,10 +18,9 @@ from torch import Tensor
 
 from seminmf_lightning.core.linalg import RowSpace, float32_unit_atoms, idle_atoms, row_space, unit_atoms
 from seminmf_lightning.core.normalize import Normalizer
-from seminmf_lightning.core.objective import NOTHING, eckart_young_bound, optimality_gap
-from seminmf_lightning.core.sums import SecondMoment
+from seminmf_lightning.core.objective import ROUNDING, eckart_young_bound, optimality_gap
+from seminmf_lightning.core.sums import BLOCK_ROWS, NARROW, SecondMoment
 from seminmf_lightning.learners.base import Learner
-from seminmf_lightning.learners.recipe import Recipe
 
 STEPS_BETWEEN_CHECKS = 10
 PLAIN_SCALES = (1e-8, 1e8)
@@ -64,13 +64,16 @@ class ExactLearner(Learner):
     _checked_error: float | None
     _converged: bool
 
-    def __init__(self, recipe: Recipe, features: int) -> None:
-        super().__init__(recipe, features)
-        self.pending = SecondMoment.empty(features)
-        self.total = SecondMoment.empty(features)
-        self.preview = SecondMoment.empty(features)
+    def reset(self) -> None:
+        super().reset()
+        self.pending = SecondMoment.empty(self.features)
+        self.total = SecondMoment.empty(self.features)
+        self.preview = SecondMoment.empty(self.features)
         """Second moment of the sample."""
         self._factor, self._grid = 1.0, 0.0
+        self._spread_share = 1.0  # variation about the mean over sum of squares, in the sample
+        self._float32_products, self._rows_per_product = False, 1
+        self._warned = False
         self._reset_cache()
 
     def prepare(self, D: Tensor) -> Tensor:
@@ -88,6 +91,11 @@ class ExactLearner(Learner):
         # A power of two leaves the 24 bits of float32 products unchanged; absorb() applies the rest.
         self._factor = 2.0 ** -round(math.log2(self.normalizer.scale)) if raw else 0.0
         self._grid = self._grid_for(rows)
+        centred = self.normalizer.apply(sample).double()
+        centred -= centred.mean(dim=0)
+        squares = float(self.preview.gram.trace())
+        self._spread_share = float(centred.square().sum()) / squares if squares else 1.0
+        self._float32_products = self.features >= NARROW and sample.dtype != torch.float64
         self._reset_cache()
 
     def _grid_for(self, rows: int | None) -> float:
@@ -103,6 +111,8 @@ class ExactLearner(Learner):
         self._reset_cache()
 
     def observe(self, A: Tensor, D: Tensor) -> None:
+        if len(A):
+            self._rows_per_product = min(len(A), BLOCK_ROWS)
         if not self._factor:
             A = self.normalizer.apply(A)
         try:
@@ -128,7 +138,7 @@ class ExactLearner(Learner):
     def improve(self, D: Tensor) -> Tensor:
         before = self._reduce(D)
         D = before.D
-        if before.error <= NOTHING * float(self.moment.gram.trace()):  # exact to the last digit: k >= rank A
+        if before.error <= ROUNDING * float(self.moment.gram.trace()):  # exact to the last digit: k >= rank A
             self._note(before.error)
             return before.D
         if before.space.basis.shape[1] < min(D.shape):
@@ -159,7 +169,28 @@ class ExactLearner(Learner):
     def optimality_gap(self, D: Tensor) -> float | None:
         if self._bound is None:
             self._bound = float(eckart_young_bound(self.moment.gram, self.recipe.nb_concepts))
-        return optimality_gap(self._reduce(D).error, self._bound, float(self.moment.gram.trace()))
+        spread = self._spread_share * float(self.moment.gram.trace())
+        gap = optimality_gap(
+            self._reduce(D).error, self._bound, self._rounding(), spread,
+            attainable_zero=self.recipe.nb_concepts >= self.features,
+        )  # fmt: skip
+        if gap is None and not self._warned:
+            self._warned = True
+            cure = "" if self.normalizer.mean is not None else "; normalize=center keeps more digits"
+            warnings.warn(
+                f"no optimality gap can be certified: the variation of the rows is {self._spread_share:.1e} of "
+                f"their squares, and the least possible loss is lost in the rounding of sums{cure}",
+                stacklevel=2,
+            )
+        return gap
+
+    def _rounding(self) -> float:
+        """Largest rounding of a squared error computed from C: of float64, of products, of the grid."""
+        squares, rows = float(self.moment.gram.trace()), float(self.moment.rows)
+        if self.moment is self.preview:
+            return ROUNDING * squares
+        precision = torch.finfo(torch.float32).eps if self._float32_products else ROUNDING
+        return precision * squares + self._grid * math.sqrt(self.features * rows / self._rows_per_product)
 
     def converged(self) -> bool:
         return self._converged

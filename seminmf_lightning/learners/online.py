@@ -22,7 +22,6 @@ from seminmf_lightning.core.sums import CodeStatistics
 from seminmf_lightning.encoders import Encode, Encoder, Penalised
 from seminmf_lightning.learners.base import Learner
 from seminmf_lightning.learners.penalty import PenaltyTuner
-from seminmf_lightning.learners.recipe import Recipe
 
 FORGETTING = 5.0
 """Exponent r of the weight (1 - n / N)^r that old sums get when n rows make N in all (Mairal, section 3.4.3).
@@ -51,8 +50,9 @@ class OnlineLearner(Learner):
     pending: CodeStatistics
     total: CodeStatistics
 
-    def __init__(self, recipe: Recipe, features: int) -> None:
-        super().__init__(recipe, features)
+    def reset(self) -> None:
+        super().reset()
+        recipe, features = self.recipe, self.features
         self.pending = CodeStatistics.empty(recipe.nb_concepts, features)
         self.total = CodeStatistics.empty(recipe.nb_concepts, features)
         self.replaced = 0
