@@ -8,6 +8,7 @@ strongest position of patch k is the cell that holds it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -31,6 +32,10 @@ ACCEPTED_ERROR = {3: 1.0, 4: 1.5}
 """Cells between bright patches and strongest positions, on average, for sequences and for maps. In some 50
 networks of timm with random weights right layouts reach 0.8 (0.95 for maps; convolutions without padding add
 to it), wrong ones start at 1.0 for a sequence shifted by a token and at 3.5 for anything else."""
+ACCEPTED_STRETCH, ACCEPTED_IF_STRETCHED = 2.0, 0.8
+"""Ratio of the aspects of grid and image beyond which the error must be smaller, as for heads x tokens."""
+ACCEPTED_CORRELATION = 0.8
+"""Between rows (columns) of the patches and of the strongest positions."""
 MARGIN = 0.3
 """Among layouts this close to the best, the one with the fewest special tokens wins, prefix before suffix."""
 MIN_REACTIONS = 4
@@ -100,15 +105,15 @@ def _confirm(layer: Layer, output: Tensor, guess: Layout, aspect: float, choice:
         if int(reacts.sum()) < MIN_REACTIONS:
             return guess._replace(unplaced="it does not react to a bright patch of the image")
         strongest = torch.where(reacts, scores.argmax(dim=1), -1)
-        candidates.append((place_error(strongest, grid, layout.prefix), layout, grid))
+        candidates.append((place_error(strongest, grid, layout.prefix), layout, grid, strongest))
     if candidates:
         best = min(error for error, *_ in candidates)
-        error, layout, grid = min(
+        error, layout, grid, strongest = min(
             (one for one in candidates if one[0] <= best + MARGIN),
             key=lambda one: (one[1].prefix + one[1].suffix, one[1].suffix, one[0]),
         )
-        # Guesses come closer to the truth on a small grid.
-        if error <= min(ACCEPTED_ERROR[output.ndim], 0.25 + 0.15 * max(grid)):
+        accepted = _accepted_error(output.ndim, grid, aspect)
+        if error <= accepted and _follows(strongest, grid, layout.prefix):
             return layout
         scores = reactions[guess.channels_last]
         if bool((scores.amax(dim=1) < EVEN * scores.median(dim=1).values).all()):
@@ -123,6 +128,24 @@ def _confirm(layer: Layer, output: Tensor, guess: Layout, aspect: float, choice:
     return guess._replace(
         unplaced=guess.unplaced or "a bright patch of the image moves other rows than its own"
     )
+
+
+def _accepted_error(ndim: int, grid: tuple[int, int], aspect: float) -> float:
+    stretched = abs(math.log(grid[0] / grid[1] / aspect)) > math.log(ACCEPTED_STRETCH)
+    # Guesses come closer to the truth on a small grid.
+    return min(ACCEPTED_IF_STRETCHED if stretched else ACCEPTED_ERROR[ndim], 0.25 + 0.15 * max(grid))
+
+
+def _follows(strongest: Tensor, grid: tuple[int, int], prefix: int) -> bool:
+    """Whether the strongest positions (k,) move down and right as the bright patches do."""
+    known = strongest >= 0
+    cells = strongest[known] - prefix
+    axes = (torch.div(cells, grid[1], rounding_mode="floor"), cells % grid[1])
+    for axis, places in enumerate(torch.tensor(PLACES)[known].unbind(dim=1)):
+        correlation = torch.corrcoef(torch.stack([axes[axis].float(), places]))[0, 1]
+        if grid[axis] > 1 and not float(correlation) >= ACCEPTED_CORRELATION:
+            return False
+    return True
 
 
 def _candidates(
