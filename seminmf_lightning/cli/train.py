@@ -37,7 +37,8 @@ from seminmf_lightning.cli.run_directory import (
     write_settings,
 )
 from seminmf_lightning.core.checks import one_of
-from seminmf_lightning.data.build import named, refuse_secrets
+from seminmf_lightning.data.build import named
+from seminmf_lightning.data.secrets import refuse_secrets
 from seminmf_lightning.dictionary_file import FILE_NAME
 from seminmf_lightning.explain.runs import ERROR_FILE, METRICS_FILE
 from seminmf_lightning.metrics import MEANINGS, described
@@ -66,7 +67,7 @@ def main(cfg: DictConfig) -> float | list[float]:
         cfg.ckpt_path = None if checkpoint is None else str(checkpoint)
     if is_first_process():  # the others arrive when it may have begun to write
         refuse_other_run(run_dir, cfg.ckpt_path)
-        refuse_secrets(cfg.data)
+        refuse_secrets(plain(cfg.data))
     with finished_run_kept(run_dir), failure_kept(run_dir / ERROR_FILE):
         if is_first_process():
             write_settings(run_dir / ".hydra", cfg)

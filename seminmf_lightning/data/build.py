@@ -108,13 +108,6 @@ def settings_from_file(file: object, spec: Mapping[str, Any] | None) -> dict[str
     return spec
 
 
-def refuse_secrets(spec: Mapping[str, Any]) -> None:
-    """Raise ValueError if settings hold a secret: a run writes them to its folder and dictionary."""
-    kind = available(Source).get(str(spec.get("name")))
-    if kind is not None:
-        kind.refuse_secrets(spec)
-
-
 def _kind(name: str) -> type[Source] | type[HarvestDataModule]:
     kinds: dict[str, Any] = available(Source) | WITHOUT_SOURCE
     if name not in kinds:

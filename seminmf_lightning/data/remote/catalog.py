@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from seminmf_lightning.data.paths import refuse_missing
 from seminmf_lightning.data.remote.headers import Layout, npy_layout, safetensors_layouts
 from seminmf_lightning.data.remote.objects import Remote, RemoteObject, in_parallel
 from seminmf_lightning.data.sources.safetensors import tensor_of_rows
@@ -37,16 +38,24 @@ def find_matrices(
     Raises:
         ValueError, FileNotFoundError, OSError: the message names the object.
     """
-    objects = [one for url in urls for one in remote.find(url)]
+    objects: list[RemoteObject] = []
+    for url in urls:
+        found = remote.find(url)
+        named = len(found) == 1 and found[0].path.endswith(PurePosixPath(url).name)
+        if not named:  # by a glob or a folder
+            refuse_missing(
+                (one.path for one in found if one.path.lower().endswith(SUFFIXES)), remote.fs.exists
+            )
+        objects += found
     manifests = [one for one in objects if PurePosixPath(one.path).name == MANIFEST]
     if manifests:
         return [matrix for one in manifests for matrix in _harvest(remote, one, layer)]
-    with_rows = [one for one in objects if one.path.lower().endswith(SUFFIXES)]
-    if not with_rows:
+    matrices = [one for one in objects if one.path.lower().endswith(SUFFIXES)]
+    if not matrices:
         raise ValueError(
             f"{objects[0].url}: rows come from {' or '.join(SUFFIXES)} objects, or from a harvest"
         )
-    return in_parallel(lambda one: _matrix(remote, one, key, group_key), with_rows)
+    return in_parallel(lambda one: _matrix(remote, one, key, group_key), matrices)
 
 
 def read_npy(remote: Remote, url: str) -> np.ndarray:

@@ -6,8 +6,8 @@ Requests are retried here alone: the two retry loops of the S3 client are switch
 
 from __future__ import annotations
 
+import os
 import random
-import re
 import threading
 import time
 import warnings
@@ -18,6 +18,8 @@ from typing import Any, NamedTuple, TypeVar
 import fsspec
 from fsspec.core import split_protocol, url_to_fs
 from fsspec.utils import stringify_path
+
+from seminmf_lightning.data.secrets import QUERY_VARIABLE, refuse_secrets, without_queries
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 30.0  # seconds; each pause is twice the last, give or take a half
 THREADS = 8  # concurrent requests
@@ -30,12 +32,6 @@ FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryErr
 NETWORK = ("aiobotocore", "aiohttp", "azure", "botocore", "fsspec", "google", "requests", "urllib3")
 """Packages whose exceptions are not all OSErrors."""
 S3 = {"use_listings_cache": False, "config_kwargs": {"retries": {"total_max_attempts": 1}}}
-SECRET_WORDS = (
-    "secret", "passw", "token", "account_key", "api_key", "apikey", "access_key", "connection_string", "sas",
-    "credential", "authorization",
-)  # fmt: skip
-OPEN_TOKENS = ("anon", "cloud", "google_default")  # gcsfs's names of ways to sign in, which are no secrets
-
 T = TypeVar("T")
 U = TypeVar("U")
 
@@ -57,6 +53,10 @@ class ShortReadError(OSError):
     """Fewer bytes came than were requested."""
 
 
+class NoRangesError(ValueError):
+    """A server sends whole objects alone."""
+
+
 class Remote:
     """The file system of a URL.
 
@@ -66,8 +66,7 @@ class Remote:
     """
 
     def __init__(self, url: str, storage: Mapping[str, Any], retries: int) -> None:
-        refuse_secrets(storage)
-        refuse_secrets({"path": url}, "data")
+        refuse_secrets({"path": url, "storage": storage})
         protocol = split_protocol(url)[0] or "file"
         options = S3 if protocol in ("s3", "s3a") else {}
         options = options | {key: value for key, value in storage.items() if value is not None}
@@ -80,6 +79,10 @@ class Remote:
         if hasattr(self.fs, "retries"):
             self.fs.retries = 1
         self.retries = retries
+        self._is_http = "http" in self.fs.protocol
+        query = os.environ.get(QUERY_VARIABLE, "").lstrip("?") if self._is_http else ""
+        self._query = f"?{query}" if query else ""
+        self._serves_ranges = not self._is_http
         self._failed = threading.Event()
         self._warned: set[str] = set()
 
@@ -94,12 +97,15 @@ class Remote:
                 f"data.path={url!r}: all objects must lie in one kind of store, the first is in "
                 f"{self.fs.protocol}"
             )
+        refuse_secrets({"path": url})
         path = self.fs._strip_protocol(stringify_path(url))
 
         def names() -> list[str]:
-            if any(letter in path for letter in "*?["):
+            # An object may have a bracket or a question mark in its name: look for it before it is a glob.
+            letters = any(letter in path for letter in "?[") and not self._is_http
+            if "*" in path or (letters and not self.fs.exists(path)):
                 entries = self.fs.glob(path, detail=True).values()
-            elif self.fs.info(path)["type"] != "directory":
+            elif self.fs.info(path + self._query)["type"] != "directory":
                 return [path]
             else:
                 entries = self.fs.ls(path, detail=True)
@@ -110,7 +116,10 @@ class Remote:
             lambda name: self._retry(url, url, lambda: self._state(name)), self._retry(url, url, names)
         )
         if not found:
-            raise FileNotFoundError(f"data.path={url!r} matches no object")
+            advice = "; in a glob, [[] stands for a bracket" if "[" in path else ""
+            raise FileNotFoundError(f"data.path={url!r} matches no object{advice}")
+        if not self._serves_ranges:
+            self._retry(url, url, lambda: self._try_range(found[0]))
         return sorted(found)
 
     def read(self, source: RemoteObject, start: int, stop: int) -> bytes:
@@ -125,7 +134,7 @@ class Remote:
 
         def attempt() -> bytes:
             try:
-                content = self.fs.cat_file(source.path, start=start, end=stop)
+                content = self.fs.cat_file(source.path + self._query, start=start, end=stop)
             except Exception as error:
                 if not _is_transient(error):
                     self._check(source)  # the range may be gone because the object was replaced
@@ -139,12 +148,26 @@ class Remote:
         return self._retry(source.url, what, attempt) if start < stop else b""
 
     def _state(self, path: str) -> RemoteObject:
-        info = self.fs.info(path)
-        url = self.fs.unstrip_protocol(info["name"])
+        info = self.fs.info(path + self._query)
+        url = self.fs.unstrip_protocol(path)
         if info.get("size") is None:
             raise ValueError(f"{url}: its store does not give its size, so that no part of it can be read")
         version = next((f"{name}={info[name]}" for name in VERSIONS if info.get(name)), "")
-        return RemoteObject(url, info["name"], int(info["size"]), version)
+        return RemoteObject(url, path, int(info["size"]), version)
+
+    def _try_range(self, source: RemoteObject) -> None:
+        """Read the last byte of an object, which a server without ranges would answer with the whole
+        object."""
+        with self.fs.open(source.path + self._query, size=source.size, cache_type="none") as file:
+            file.seek(max(0, source.size - 1))
+            try:
+                file.read(1)
+            except ValueError as error:
+                raise NoRangesError(
+                    f"{source.url}: this server does not answer range requests, which reading rows needs; "
+                    "download the file, or use a server that does (nginx, Apache, an object store)"
+                ) from error
+        self._serves_ranges = True
 
     def _check(self, opened: RemoteObject) -> None:
         now = self._state(opened.path)
@@ -162,17 +185,20 @@ class Remote:
                 result = attempt()
             except Exception as error:
                 if not _is_transient(error):
+                    if isinstance(error, ChangedError | NoRangesError):
+                        raise
                     raise _explained(what, error) from error
                 if attempts > self.retries or self._failed.is_set():
                     self._failed.set()
                     raise OSError(
                         f"{what}: not read after {attempts} tries, the last: {type(error).__name__}: "
-                        f"{error}. Is the store up? data.retries allows more; a run resumes with "
-                        "ckpt_path=<run>/checkpoints/last.ckpt"
+                        f"{without_queries(error)}. Is the store up? data.retries allows more; a run resumes "
+                        "with ckpt_path=<run>/checkpoints/last.ckpt"
                     ) from error
                 if url not in self._warned:
                     self._warned.add(url)
-                    warnings.warn(f"{what}: {type(error).__name__}: {error}; trying again", stacklevel=2)
+                    message = f"{type(error).__name__}: {without_queries(error)}"
+                    warnings.warn(f"{what}: {message}; trying again", stacklevel=2)
                 time.sleep(min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (attempts - 1)) * random.uniform(0.5, 1.5))
             else:
                 self._failed.clear()
@@ -186,36 +212,17 @@ def in_parallel(work: Callable[[T], U], items: Iterable[T]) -> list[U]:
         return list(pool.map(work, items))
 
 
-def refuse_secrets(storage: Mapping[str, Any], inside: str = "data.storage") -> None:
-    """Raise ValueError if an option is a secret: the run's folder and its dictionary would keep it."""
-    for name, value in storage.items():
-        if isinstance(value, list):
-            value = dict(enumerate(value))
-        if isinstance(value, Mapping):
-            refuse_secrets(value, f"{inside}.{name}")
-            continue
-        by_name = value is not None and any(word in str(name).lower() for word in SECRET_WORDS)
-        with_password = isinstance(value, str) and re.match(r"\w+://[^/]*:[^/]*@", value)
-        if (by_name and value not in OPEN_TOKENS) or with_password:
-            raise ValueError(
-                f"{inside}.{name} looks like a secret, and a run's settings are written to its folder and "
-                "its dictionary; give it in the environment instead (AWS_SECRET_ACCESS_KEY, AWS_PROFILE, "
-                "GOOGLE_APPLICATION_CREDENTIALS, ...)"
-            )
-
-
 def _explained(what: str, error: Exception) -> Exception:
     """An error that will not pass, in words that name the object."""
-    if isinstance(error, ChangedError):
-        return error
+    message = without_queries(error)
     if isinstance(error, FileNotFoundError):
-        return FileNotFoundError(f"{what}: no such object ({error})")
+        return FileNotFoundError(f"{what}: no such object ({message})")
     if _is_denied(error):
         return PermissionError(
-            f"{what}: access denied ({error}); credentials come from the environment (AWS_ACCESS_KEY_ID, "
+            f"{what}: access denied ({message}); credentials come from the environment (AWS_ACCESS_KEY_ID, "
             "AWS_PROFILE, ...), the address from data.storage.endpoint_url"
         )
-    return OSError(f"{what}: cannot be read ({type(error).__name__}: {error})")
+    return OSError(f"{what}: cannot be read ({type(error).__name__}: {message})")
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -11,7 +11,7 @@ settings, and one YAML file in ``configs/data`` with its ``name``.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
@@ -47,10 +47,6 @@ class Source(ABC):
 
     suffix: ClassVar[str | None] = None
     """Files with this suffix, given to a data module as plain paths, are read by this source."""
-
-    @classmethod
-    def refuse_secrets(cls, settings: Mapping[str, Any]) -> None:
-        """Raise ValueError if a setting is a secret: a run writes its settings into its folder."""
 
     def prepare(self) -> None:
         """Do what only one process may do before others open the source, such as filling a cache."""

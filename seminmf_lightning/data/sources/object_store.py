@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 from uuid import uuid4
@@ -18,7 +18,7 @@ from torch import Tensor
 from seminmf_lightning.core.checks import real_number, whole_number
 from seminmf_lightning.data.remote.catalog import find_matrices, read_array, read_npy, sha256_of
 from seminmf_lightning.data.remote.chunk_cache import ChunkCache, Prefetcher
-from seminmf_lightning.data.remote.objects import Remote, in_parallel, refuse_secrets
+from seminmf_lightning.data.remote.objects import Remote, in_parallel
 from seminmf_lightning.data.shard import Shard, gather
 from seminmf_lightning.data.sources.base import NO_FETCH, Chunking, FetchPlan, Ranges, Source
 from seminmf_lightning.data.splits import numbered_apart
@@ -80,10 +80,6 @@ class ObjectStoreRows(Source):
                 "that are read and rows that are fetched meanwhile): raise the one or lower the other"
             )
         self._plan = NO_FETCH
-
-    @classmethod
-    def refuse_secrets(cls, settings: Mapping[str, Any]) -> None:
-        refuse_secrets(settings.get("storage") or {})
 
     def __getstate__(self) -> dict[str, Any]:
         return {one.name: getattr(self, one.name) for one in fields(self)} | {"_plan": NO_FETCH}
