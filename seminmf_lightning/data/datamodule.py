@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from seminmf_lightning.core.checks import one_of, real_number, whole_number
+from seminmf_lightning.core.discovery import available
 from seminmf_lightning.data.bad_rows import SkippedRows, reason
 from seminmf_lightning.data.loader import BatchStream
 from seminmf_lightning.data.plan import StreamPlan
@@ -21,7 +22,6 @@ from seminmf_lightning.data.sampler import WindowedOrder
 from seminmf_lightning.data.sources.base import NO_FETCH, FetchPlan, Source
 from seminmf_lightning.data.sources.npy import NpyRows
 from seminmf_lightning.data.sources.object_store import ObjectStoreRows
-from seminmf_lightning.data.sources.safetensors import SafetensorsRows
 from seminmf_lightning.data.sources.tensor import TensorRows
 from seminmf_lightning.data.splits import RowSet, hold_out, scattered_stretches, shuffled
 
@@ -297,4 +297,5 @@ def as_source(source: Any) -> Source:
         raise TypeError(f"source must be a Source, a tensor, an array, or paths; got {type(source).__name__}")
     if any("://" in str(path) for path in paths):
         return ObjectStoreRows([str(path) for path in paths])
-    return SafetensorsRows(paths) if str(paths[0]).endswith(".safetensors") else NpyRows(paths)
+    by_suffix: dict[str | None, Any] = {kind.suffix: kind for kind in available(Source).values()}
+    return by_suffix.get(Path(paths[0]).suffix.lower(), NpyRows)(paths)

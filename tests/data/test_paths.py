@@ -44,7 +44,7 @@ def test_a_missing_file_is_named(tmp_path: Path, present: tuple[str, ...], missi
     [
         ("part-00000-of-00002.npy", "part-00001-of-00002.npy"), ("part-1-of-2.npy", "part-2-of-2.npy"),
         ("layer4.npy", "layer8.npy", "layer12.npy"), ("2019.npy", "2021.npy", "2022.npy"), ("5.npy",),
-        ("a.npy", "b.npy"), ("step-0001000.npy", "step-0002000.npy"), ("0-of-9-items.npy", "x.npy"),
+        ("a.npy", "b.npy"), ("step-0001000.npy", "step-0002000.npy"), ("9-items.npy", "x.npy"),
         ("0.npy", "1.npy", "2.npy"), ("1.npy", "2.npy"), ("a0b.npy", "a0c.npy", "a2d.npy"),
     ],
 )  # fmt: skip
