@@ -91,7 +91,7 @@ class Shard(NamedTuple):
 
 
 def array_shard(name: str, array: np.ndarray, opened: FileState | None = None) -> Shard:
-    """A shard over an array or memory map, copied only if torch cannot refer to it (reversed or long double).
+    """A shard over an array or memory map, copied only if torch cannot refer to it (reversed, long double).
 
     Raises:
         ValueError: masked entries, or numbers that are neither float, integer nor boolean.
@@ -107,7 +107,7 @@ def array_shard(name: str, array: np.ndarray, opened: FileState | None = None) -
         raise ValueError(f"{name}: expected float or integer numbers, found dtype {array.dtype}")
     if array.dtype.itemsize > 8:
         array = array.astype(np.float64)
-    if any(stride < 0 for stride in array.strides):
+    if any(stride < 0 or stride % array.itemsize for stride in array.strides):
         array = np.ascontiguousarray(array)
     swapped = None
     if not array.dtype.isnative:
