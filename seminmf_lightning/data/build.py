@@ -14,6 +14,7 @@ from seminmf_lightning.core.discovery import available, build
 from seminmf_lightning.data.datamodule import ActivationDataModule
 from seminmf_lightning.data.live import HarvestDataModule
 from seminmf_lightning.data.sources.base import Source
+from seminmf_lightning.harvest.recipe import HarvestRecipe
 
 DataModule = ActivationDataModule | HarvestDataModule
 
@@ -44,7 +45,9 @@ def build_data(spec: Mapping[str, Any]) -> DataModule:
     settings = {key: value for key, value in spec.items() if key != "name"}
     known_names(f"setting of data={spec['name']}:", settings, _accepted(kind))
     parameters = inspect.signature(kind).parameters.values()
-    required = [one.name for one in parameters if one.default is inspect.Parameter.empty]
+    required = [
+        one.name for one in parameters if one.default is one.empty and one.kind is not one.VAR_KEYWORD
+    ]
     if missing := [key for key in required if key not in settings]:
         raise ValueError(f"data={spec['name']} needs data.{missing[0]}=...")
     if issubclass(kind, HarvestDataModule):
@@ -120,8 +123,11 @@ def _names() -> list[str]:
 
 
 def _accepted(kind: type[Any]) -> list[str]:
-    own = list(inspect.signature(kind).parameters)
-    return own if kind in WITHOUT_SOURCE.values() else own + _stream_keys()
+    parameters = inspect.signature(kind).parameters.values()
+    own = [one.name for one in parameters if one.kind is not one.VAR_KEYWORD]
+    if issubclass(kind, Source):
+        return own + _stream_keys()
+    return own + [one.name for one in fields(HarvestRecipe) if one.name not in own]
 
 
 def _stream_keys() -> list[str]:

@@ -46,6 +46,7 @@ def test_every_yaml_names_a_source_and_every_source_of_files_has_one() -> None:
         ({"name": "npy", "path": "a", "pth": "b"}, "'pth'; did you mean 'path'"),
         ({"name": "npy", "path": "a", "val_fracton": 0}, "did you mean 'val_fraction'"),
         ({"name": "npy", "path": "a", "source": "b"}, "'source'"),
+        ({"name": "harvest", "model": 1, "inputs": 1, "layers": 1, "norm_fliter": "drop"}, "'norm_filter'"),
         ({"_target_": "their.module.Rows"}, "entry point of the group seminmf_lightning.sources"),
     ],
 )  # fmt: skip
