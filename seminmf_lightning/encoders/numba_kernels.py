@@ -70,10 +70,25 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 
 def _compiled(function: Any) -> Any:
-    return function if njit is None else njit(nogil=True, cache=True, fastmath=True)(function)
+    """Compile a kernel, cached where numba finds a folder to write to."""
+    if njit is None:
+        return function
+    try:
+        return njit(nogil=True, fastmath=True, cache=True)(function)
+    except RuntimeError:  # no such folder
+        return njit(nogil=True, fastmath=True)(function)
 
 
-@_compiled
+def _inlined(function: Any) -> Any:
+    """Make a function part of each kernel that calls it.
+
+    As a function of its own it would be compiled twice, alone and within the kernel, to different last
+    digits, and which of the two a kernel calls would depend on whether it comes from the cache.
+    """
+    return function if njit is None else njit(inline="always")(function)
+
+
+@_inlined
 def _strongest(c: Array) -> int:
     """Return the atom of the largest correlation."""
     k = len(c)
@@ -92,7 +107,7 @@ def _strongest(c: Array) -> int:
     return 0
 
 
-@_compiled
+@_inlined
 def _append(L: Array, G: Array, atoms: Array, m: int, j: int) -> bool:
     """Add atom j as row m of the factor; return False if it depends on the atoms there."""
     new = G[j, j]
@@ -109,7 +124,7 @@ def _append(L: Array, G: Array, atoms: Array, m: int, j: int) -> bool:
     return True
 
 
-@_compiled
+@_inlined
 def _forward(L: Array, x: Array, start: int, m: int) -> None:
     """``x <- L^-1 x`` from entry ``start`` on; the entries before are solved already."""
     for i in range(start, m):
@@ -119,7 +134,7 @@ def _forward(L: Array, x: Array, start: int, m: int) -> None:
         x[i] = value / L[i, i]
 
 
-@_compiled
+@_inlined
 def _backward(L: Array, x: Array, m: int) -> None:
     """``x <- L^-T x``, which reads L along its rows."""
     for i in range(m - 1, -1, -1):
@@ -129,7 +144,7 @@ def _backward(L: Array, x: Array, m: int) -> None:
             x[h] -= L[i, h] * value
 
 
-@_compiled
+@_inlined
 def _correlate(
     c: Array, q: Array, G: Array, atoms: Array, codes: Array, m: int, barred: Array, n: int
 ) -> None:

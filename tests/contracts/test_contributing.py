@@ -1,4 +1,4 @@
-"""The solver and the encoder of CONTRIBUTING.md pass the contract suites, as new files in a copy of the tree."""
+"""The solver and the encoder of CONTRIBUTING.md pass the contract suites in a copy of the tree."""
 
 from __future__ import annotations
 
