@@ -37,28 +37,21 @@ def inputs(dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     return (A @ D.T).to(dtype), (D @ D.T).to(dtype), A.norm(dim=1).to(dtype)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_kernels_compiled_anew_give_the_same_bits(
-    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    Q, G, norms = inputs(dtype)
+def test_kernels_compiled_anew_give_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They call no other compiled function: such a call is resolved differently in the process that compiled
+    it."""
+    Q, G, norms = inputs(torch.float32)
     before = numba_kernels.lasso(Q, G, 0.02), numba_kernels.pursue(Q, G, norms, 9)
-    for name in ("_lasso_rows", "_pursue_rows"):
-        anew = numba.njit(nogil=True, fastmath=True)(getattr(numba_kernels, name).py_func)
-        monkeypatch.setattr(numba_kernels, name, anew)
+    for kernel in (numba_kernels._lasso_rows, numba_kernels._pursue_rows):
+        anew = numba.njit(nogil=True, fastmath=True)(kernel.py_func)
+        monkeypatch.setattr(numba_kernels, kernel.__name__, anew)
     after = numba_kernels.lasso(Q, G, 0.02), numba_kernels.pursue(Q, G, norms, 9)
     assert all(map(torch.equal, before, after))
     assert (before[0] != 0).sum(dim=1).max() > 5 and ((before[1] != 0).sum(dim=1) == 9).all()
-
-
-def test_kernels_call_no_other_compiled_function() -> None:
-    """A call between compiled functions is resolved differently in a process that compiled them."""
-    helpers = ("_strongest", "_append", "_forward", "_backward", "_correlate")
-    for name in helpers:
-        assert getattr(numba_kernels, name).targetoptions["inline"] == "always"
-    numba_kernels.pursue(*inputs(torch.float32), 3)
-    code = "\n".join(numba_kernels._pursue_rows.inspect_llvm().values())
-    assert not re.findall(rf" call [^(]*@[^(]*(?:{'|'.join(helpers)})", code)
+    code = "".join(numba_kernels._pursue_rows.inspect_llvm().values())
+    assert "define" in code and not re.search(
+        r" call [^(]*@[^(]*_(strongest|append|forward|backward|correlate)", code
+    )
 
 
 def test_threads_do_not_change_codes() -> None:
