@@ -80,7 +80,7 @@ def _rate(work: Callable[[], Any], rows: int) -> float:
 
 
 def sklearn_curve(options: Namespace) -> dict[str, float]:
-    """Held-out objective of MiniBatchDictionaryLearning(positive_dict=True) at each of ``options.seconds``."""
+    """Held-out objective of MiniBatchDictionaryLearning(positive_dict) at each of ``options.seconds``."""
     from sklearn.decomposition import MiniBatchDictionaryLearning
 
     A = np.load(options.path, allow_pickle=False)
