@@ -98,7 +98,12 @@ def gather(
         A = A if A.dtype in (torch.float32, torch.float64) else A.float()
         Z = model.encode(A)
         groups = torch.from_numpy(np.array(origins.groups(start, stop))).to(D.device)[row_ids - start]
-        summary.update(model.normalizer.apply(A).to(Z), Z, row_ids, groups)
+        try:
+            if not Z.float().isfinite().all():
+                raise FloatingPointError("codes beyond float32")
+            summary.update(model.normalizer.apply(A).to(Z), Z, row_ids, groups)
+        except FloatingPointError as error:
+            raise ValueError(data.explain(A, row_ids)) from error
     return summary
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+import shlex
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.resources import files
@@ -15,9 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seminmf_lightning.core.discovery import available
+from seminmf_lightning.core.commands import command
+from seminmf_lightning.core.discovery import available, name_of
 from seminmf_lightning.core.linalg import unit_atoms
-from seminmf_lightning.data import ActivationDataModule
+from seminmf_lightning.data import ActivationDataModule, Source
 from seminmf_lightning.dictionary_file import load_dictionary
 from seminmf_lightning.explain.charts import Chart
 from seminmf_lightning.explain.gather import EncodeRanges, Model, Summary, encode_ranges, gather
@@ -25,7 +28,7 @@ from seminmf_lightning.explain.provenance import Harvested, Origins, origins_of
 from seminmf_lightning.explain.runs import METRICS_FILE, read_metrics
 from seminmf_lightning.explain.strongest import nearest
 from seminmf_lightning.io.schema import is_finite
-from seminmf_lightning.metrics import described, in_data_units
+from seminmf_lightning.metrics import described, finite_or_none, in_data_units
 
 FEATURES = 8
 """Features shown per atom."""
@@ -67,7 +70,7 @@ def make_report(model: Model, data: ActivationDataModule, run: Path, options: Re
             f"{data.source.shards[0].name}: rows of {data.features} features, "
             f"but {run} has {model.dictionary.shape[1]}"
         )
-    held_out = (load_dictionary(run).config.get("data") or {}).get("val_fraction")
+    trained_on = load_dictionary(run).config.get("data") or {}
     run = run if run.is_dir() else run.parent
     origins = origins_of(data.source, int(options.max_mb * 2**20))
     summary = gather(model, data, origins, options.examples, options.batch_rows)
@@ -77,12 +80,13 @@ def make_report(model: Model, data: ActivationDataModule, run: Path, options: Re
         details[concept]["signs"] = examples
     metrics = read_metrics(run) if (run / METRICS_FILE).is_file() else {}
     of_rows = in_data_units(summary.metrics.compute(), float(model.scale))
+    of_rows = {name: finite_or_none(value) for name, value in of_rows.items()}
     k, d = summary.D.shape
     return _render(
         title=f"{k} concepts of {run.name}", run=run.name, rows=summary.sums.rows, concepts=k, features=d,
         settings=model.plain_recipe() | {"data": type(data.source).__name__},
-        notes=_notes(origins, len(shown), k),
-        held_out=held_out, of_rows=list(described(of_rows)),
+        notes=_notes(model, trained_on, data, origins, len(shown)),
+        held_out=trained_on.get("val_fraction"), of_rows=list(described(of_rows)),
         of_run=list(described({name: v for name, v in metrics.items() if v is None or is_finite(v)})),
         data=embed({
             "table": _table(summary), "details": details, "charts": _charts(summary, run),
@@ -101,13 +105,43 @@ def embed(data: Any) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _notes(origins: Origins, shown: int, concepts: int) -> list[str]:
-    notes = [origins.note] if origins.note else []
+def _notes(
+    model: Model, trained_on: Mapping[str, Any], data: ActivationDataModule, origins: Origins, shown: int
+) -> list[dict[str, str]]:
+    """Notes above the metrics: text, and a command to type or an empty string."""
+    notes, concepts = [], len(model.dictionary)
+    if not model.recipe.penalised and not model.recipe.encoder.sparse:
+        notes.append({
+            "text": "Nothing determines the single atoms of this dictionary, only their span: it was learned "
+            "without a penalty (l1_penalty=0), and other nonnegative atoms of the same span fit the rows "
+            "equally well. For concepts that can be read one by one, train for sparse codes:",
+            "command": f"{command('train')} {_typed_data(trained_on, data.source)} nb_concepts={concepts} "
+            "l1_penalty=0.1",
+        })  # fmt: skip
+    if origins.note:
+        notes.append({"text": origins.note, "command": ""})
     if shown < concepts:
-        notes.append(
+        text = (
             f"Examples of the {shown} concepts of most energy; the other {concepts - shown} are only listed."
         )
+        notes.append({"text": text, "command": ""})
     return notes
+
+
+def _typed_data(trained_on: Mapping[str, Any], source: Source) -> str:
+    """The data of the training, or else of this report, as typed after a command.
+
+    >>> from seminmf_lightning.data import NpyRows
+    >>> print(_typed_data({}, NpyRows("my rows.npy")))
+    data=npy 'data.path="my rows.npy"'
+    """
+    settings = trained_on if "name" in trained_on else {"name": name_of(source)} | vars(source)
+    words, path = [f"data={settings['name']}"], settings.get("path")
+    if isinstance(path, str):
+        words.append(
+            f"data.path={path}" if re.fullmatch(r"[A-Za-z0-9_./-]+", path) else f'data.path="{path}"'
+        )
+    return shlex.join(words)
 
 
 def _charts(summary: Summary, run: Path) -> list[dict[str, Any]]:

@@ -45,62 +45,112 @@ def logged(run: Path) -> set[str]:
     return found
 
 
-def drive(browser: Any, file: Path, words: str, kind: str, width: int = 1100) -> None:
-    """Sort, search, open a concept by keyboard, look at both poles; no error, no request beside the file."""
-    page = browser.new_page(viewport={"width": width, "height": 900})
-    said, asked = [], []
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("request", lambda request: asked.append(request.url))
+def drive(browser: Any, file: Path, words: str, kind: str, width: int = 1100, scheme: str = "light") -> None:
+    """Sort, filter, search and open concepts by keyboard; no error, and no request beside the file."""
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    messages, requests = [], []
+    page.on("console", lambda message: messages.append(message.text))
+    page.on("pageerror", lambda error: messages.append(str(error)))
+    page.on("request", lambda request: requests.append(request.url))
     page.goto(file.as_uri())
-    first = "#concepts tbody tr:first-child button"
-    by_energy = page.inner_text(first)
-    page.click("#concepts thead th:nth-child(1) button")  # by number, smallest first
-    assert page.inner_text(first) == "0"
-    page.click("#concepts thead th:nth-child(1) button")
-    assert int(page.inner_text(first)) > 0
-    page.click("#concepts thead th:nth-child(2) button")
-    assert page.inner_text(first) == by_energy
-    page.fill("#search", "zzqxj")
-    assert page.inner_text("#count").startswith("0 of")
-    page.fill("#search", "")
-    for search, column in (
-        ("1", 1),
-        ("concept 1", 1),
-        (f"feature {page.inner_text('#concepts tbody tr td:nth-child(7)')}", 7),
-    ):
-        page.fill("#search", search)
-        cells = page.locator(f"#concepts tbody tr td:nth-child({column})").all_inner_texts()
-        assert set(cells) == {search.split()[-1]}, search
-    page.fill("#search", words)
-    assert page.locator("#concepts tbody tr").count() > 0
-    page.focus(first)
+    sort_and_search(page, words)
+    chosen = open_and_close(page)
     page.keyboard.press("Enter")
-    page.wait_for_selector("#concept h2")
-    chosen = page.inner_text("#concept h2").removeprefix("Concept ")
-    page.evaluate("location.hash = '#concept-0'")
-    page.wait_for_function("document.querySelector('#concept h2').textContent === 'Concept 0'")
-    assert "e+" not in page.inner_text("#concept")
-    page.evaluate(f"location.hash = '#concept-{chosen}'")
-    page.wait_for_function(f"document.querySelector('#concept h2').textContent === 'Concept {chosen}'")
-    page.click("#concept .back")
-    assert page.evaluate("document.activeElement.textContent") == chosen
-    page.keyboard.press("Enter")
-    for pole in ("positive", "negative"):
-        assert page.locator(f".pole.{pole}").count() == 1
-    assert page.locator(f".pole li.{kind}").count() > 0
-    if kind == "picture":
+    page.wait_for_selector(f"#concept h2:text-is('Concept {chosen}')")
+    walk(page, chosen)
+    for sign in ("positive", "negative"):
+        assert page.locator(f".sign.{sign}").count() == 1
+    assert page.locator(f".sign li.{kind}").count() > 0
+    if kind == "image":
         assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
         tops = page.evaluate(
             "[...document.querySelectorAll('.examples li')].slice(0, 2).map(item => item.offsetTop)"
         )
-        assert tops[0] == tops[1], "two pictures beside each other, on a phone too"
+        assert tops[0] == tops[1], "two images beside each other, on a phone too"
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), "it scrolls sideways"
     assert page.evaluate("window.hacked") is None
     assert page.locator(".chart svg").count() > 0
-    assert said == []
-    assert {url.partition("#")[0] for url in asked if not url.startswith("data:")} == {file.as_uri()}
+    paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (paper == "rgb(255, 255, 255)") == (scheme == "light")
+    assert messages == []
+    assert {url.partition("#")[0] for url in requests if not url.startswith("data:")} == {file.as_uri()}
     page.close()
+
+
+FIRST = "#concepts tbody tr:first-child button"
+
+
+def sort_and_search(page: Any, words: str) -> None:
+    reading = page.inner_text(FIRST)
+    marked = page.locator("#concepts tbody tr:has(.tag)")
+    lines = page.locator("#concepts tbody tr")
+    if 0 < marked.count() < lines.count():  # marked concepts come last
+        assert (
+            page.locator("#concepts tbody tr:not(:has(.tag))").first.locator("button").inner_text() == reading
+        )
+        assert page.locator("#concepts tbody tr:last-child .tag").count() > 0
+    page.click("#concepts thead th:nth-child(1) button")  # by number, smallest first
+    assert page.inner_text(FIRST) == "0"
+    page.click("#concepts thead th:nth-child(1) button")
+    assert int(page.inner_text(FIRST)) > 0
+    page.click("#concepts thead th:nth-child(3) button")
+    energies = [float(cell) for cell in page.locator("#concepts tbody td:nth-child(3)").all_inner_texts()]
+    assert energies == sorted(energies, reverse=True)
+    page.click("#reading")
+    assert page.inner_text(FIRST) == reading
+    for box in page.locator("#filters input").all():  # without the marked ones, and with them again
+        box.uncheck()
+    assert marked.count() == 0
+    for box in page.locator("#filters input").all():
+        box.check()
+    page.fill("#search", "zzqxj")
+    assert page.inner_text("#count").startswith("0 of")
+    page.fill("#search", "")
+    feature = page.locator("#concepts tbody tr td:nth-child(8)").first.text_content()
+    for search, column in (("1", 1), ("concept 1", 1), (f"feature {feature}", 8)):
+        page.fill("#search", search)
+        cells = page.locator(f"#concepts tbody tr td:nth-child({column})").all_text_contents()
+        assert set(cells) == {search.split()[-1]}, search
+    page.fill("#search", words)
+    assert lines.count() > 0
+
+
+def open_and_close(page: Any) -> str:
+    """By keyboard, by address, and by the browser's Back; the focus returns to the list."""
+    title = page.title()
+    page.focus(FIRST)
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#concept h2")
+    chosen = page.inner_text("#concept h2").removeprefix("Concept ")
+    assert page.title().startswith(f"Concept {chosen}: ") and page.title().endswith(title)
+    other = int(chosen == "0")
+    page.evaluate(f"location.hash = '#concept-{other}'")
+    page.wait_for_selector(f"#concept h2:text-is('Concept {other}')")
+    assert "e+" not in page.inner_text("#concept")
+    page.go_back()
+    page.wait_for_selector(f"#concept h2:text-is('Concept {chosen}')")
+    page.go_back()
+    page.wait_for_selector("#concept", state="hidden")
+    assert page.title() == title
+    page.go_forward()
+    page.wait_for_selector(f"#concept h2:text-is('Concept {chosen}')")
+    page.click("#concept .back")
+    page.wait_for_selector("#concept", state="hidden")
+    assert page.evaluate("document.activeElement.textContent") == chosen
+    return chosen
+
+
+def walk(page: Any, chosen: str) -> None:
+    """Arrow keys go through all concepts in the order of the list."""
+    page.fill("#search", "")
+    page.focus("#concept")
+    order = page.locator("#concepts tbody button").all_inner_texts()
+    at = order.index(chosen)
+    key, other = ("ArrowRight", order[at + 1]) if at + 1 < len(order) else ("ArrowLeft", order[at - 1])
+    page.keyboard.press(key)
+    page.wait_for_selector(f"#concept h2:text-is('Concept {other}')")
+    page.keyboard.press("ArrowLeft" if key == "ArrowRight" else "ArrowRight")
+    page.wait_for_selector(f"#concept h2:text-is('Concept {chosen}')")
 
 
 @pytest.mark.slow
@@ -135,13 +185,13 @@ def test_a_report_of_pictures(script, browser: Any, tmp_path: Path) -> None:
     assert "val/top_concepts" in logged(run)
     assert len((next((run / "tensorboard").glob("*/dictionary/tensors.tsv"))).read_text().splitlines()) == 6
     script("report", f"run={run}")
-    drive(browser, run / "report.html", "png", "picture")
-    drive(browser, run / "report.html", "png", "picture", width=360)
+    drive(browser, run / "report.html", "png", "image", scheme="dark")
+    drive(browser, run / "report.html", "png", "image", width=360)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "words", "kind"), [("vision_demo", "camera", "picture"), ("minilm_pydoc", "coroutine", "text")]
+    ("name", "words", "kind"), [("vision_demo", "camera", "image"), ("minilm_pydoc", "coroutine", "text")]
 )
 def test_reports_of_the_examples(
     script, browser: Any, tmp_path: Path, name: str, words: str, kind: str

@@ -124,8 +124,9 @@ def test_search_finds_a_frontier(script, npy: Path, tmp_path: Path) -> None:
     pytest.importorskip("optuna", reason="pip install -e '.[search]'")
     search = tmp_path / "search"
     script(
-        "train", "-m", "hparams_search=optuna", "hydra.sweeper.n_trials=3",
-        "nb_concepts=tag(log,int(interval(4,16)))", "data=npy", f"data.path={npy}", "trainer.max_epochs=2", "logger=none", f"hydra.sweep.dir={search}",
+        "train", "-m", "hparams_search=optuna", "hydra.sweeper.n_trials=3", "data=npy", f"data.path={npy}",
+        "nb_concepts=tag(log,int(interval(4,16)))", "trainer.max_epochs=2", "logger=none",
+        f"hydra.sweep.dir={search}",
     )  # fmt: skip
     runs = [read_run(path) for path in find_runs([search])]
     assert [run.status for run in runs] == ["finished"] * 3
