@@ -67,7 +67,7 @@ def tiles(page: str) -> list[dict[str, str]]:
     """Figures by name, of each heading."""
     return [
         dict(re.findall(r"<dt>(\w+)</dt><dd>([^<]*)</dd>", part))
-        for part in re.findall(r'<dl class="figures">(.*?)</dl>', page, re.DOTALL)
+        for part in re.findall(r'<dl class="metrics">(.*?)</dl>', page, re.DOTALL)
     ]
 
 
