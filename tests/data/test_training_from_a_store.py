@@ -152,13 +152,21 @@ def test_two_million_rows(s3: S3, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert metrics["s3"]["r2"] == pytest.approx(metrics["mapped"]["r2"], abs=0.01)
 
 
-def test_a_refused_secret_is_in_no_file_of_the_run(script: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("data.path='https://host/a.npy?sig=hush'", r"data.path: the query of https://host/a.npy?... may be"),
+        pytest.param(
+            "+data.storage.client_kwargs.aws_secret_access_key=hush",
+            "data.storage.client_kwargs.aws_secret_access_key looks like a secret", marks=pytest.mark.slow,
+        ),
+    ],
+)  # fmt: skip
+def test_a_refused_secret_is_in_no_file_of_the_run(
+    script: Any, tmp_path: Path, setting: str, words: str
+) -> None:
     run = tmp_path / "run"
-    options = (
-        "data=object_store",
-        "data.path=s3://rows/acts",
-        "+data.storage.client_kwargs.aws_secret_access_key=hush",
-    )
-    done = script("train", *options, f"hydra.run.dir={run}", check=False)
-    assert "data.storage.client_kwargs.aws_secret_access_key looks like a secret" in done.stderr
-    assert not any(b"hush" in path.read_bytes() for path in run.rglob("*") if path.is_file())
+    path = () if setting.startswith("data.path") else ("data.path=s3://rows/acts",)
+    done = script("train", "data=object_store", *path, setting, f"hydra.run.dir={run}", check=False)
+    assert words in done.stderr and done.returncode
+    assert not any(b"hush" in file.read_bytes() for file in run.rglob("*") if file.is_file())
