@@ -41,16 +41,17 @@ def build_data(spec: Mapping[str, Any]) -> DataModule:
     8
     """
     spec = named(spec)
-    kind = _kind(spec["name"])
+    if (kind := _kinds().get(spec["name"])) is None:
+        raise ValueError(unknown_name("source of data", spec["name"], list(_kinds())))
+    _check_names(spec, kind)
     settings = {key: value for key, value in spec.items() if key != "name"}
-    known_names(f"setting of data={spec['name']}:", settings, _accepted(kind))
     parameters = inspect.signature(kind).parameters.values()
     required = [
         one.name for one in parameters if one.default is one.empty and one.kind is not one.VAR_KEYWORD
     ]
     if missing := [key for key in required if key not in settings]:
         raise ValueError(f"data={spec['name']} needs data.{missing[0]}=...")
-    if issubclass(kind, HarvestDataModule):
+    if not issubclass(kind, Source):
         return kind(**settings)
     stream = {key: settings.pop(key) for key in _stream_keys() if key in settings}
     return ActivationDataModule(build(Source, {"name": spec["name"], **settings}), **stream)
@@ -68,7 +69,7 @@ def named(spec: Mapping[str, Any]) -> dict[str, Any]:
         if not package.startswith("seminmf_lightning.data") or kind not in NAMES_OF_0_1_0:
             raise ValueError(
                 f"data._target_={spec['_target_']!r}: data is chosen by data.name, one of "
-                f"{', '.join(_names())}; a package adds its own by an entry point of the group "
+                f"{', '.join(_kinds())}; a package adds its own by an entry point of the group "
                 "seminmf_lightning.sources"
             )
         settings["name"] = NAMES_OF_0_1_0[kind]
@@ -79,7 +80,7 @@ def named(spec: Mapping[str, Any]) -> dict[str, Any]:
             stacklevel=3,
         )
     if not isinstance(settings.get("name"), str):
-        raise ValueError(f"data.name must be one of {', '.join(_names())}; got {settings.get('name')!r}")
+        raise ValueError(f"data.name must be one of {', '.join(_kinds())}; got {settings.get('name')!r}")
     return settings
 
 
@@ -97,7 +98,7 @@ def settings_from_file(file: object, spec: Mapping[str, Any] | None) -> dict[str
         kind = available(Source).get(spec["name"])
         if kind is None:
             raise ValueError(unknown_name("source of rows", spec["name"], list(available(Source))))
-        known_names(f"setting of data={spec['name']}:", spec.keys() - {"name"}, _accepted(kind))
+        _check_names(spec, kind)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{file}: the data of this run is not read, {error}: {advice}") from error
     nested = [one.name for one in fields(kind) if one.default_factory is dict]  # type: ignore[arg-type]
@@ -111,27 +112,20 @@ def settings_from_file(file: object, spec: Mapping[str, Any] | None) -> dict[str
     return spec
 
 
-def _kind(name: str) -> type[Source] | type[HarvestDataModule]:
-    kinds: dict[str, Any] = available(Source) | WITHOUT_SOURCE
-    if name not in kinds:
-        raise ValueError(unknown_name("source of data", name, _names()))
-    return kinds[name]
-
-
-def _names() -> list[str]:
-    return sorted([*available(Source), *WITHOUT_SOURCE])
-
-
-def _accepted(kind: type[Any]) -> list[str]:
-    parameters = inspect.signature(kind).parameters.values()
-    own = [one.name for one in parameters if one.kind is not one.VAR_KEYWORD]
-    if issubclass(kind, Source):
-        return own + _stream_keys()
-    return own + [one.name for one in fields(HarvestRecipe) if one.name not in own]
+def _kinds() -> dict[str, Any]:
+    return dict(sorted({**available(Source), **WITHOUT_SOURCE}.items()))
 
 
 def _stream_keys() -> list[str]:
     return [name for name in inspect.signature(ActivationDataModule).parameters if name != "source"]
+
+
+def _check_names(spec: Mapping[str, Any], kind: type[Any]) -> None:
+    """Raise TypeError for a setting that the source or data module does not have."""
+    parameters = inspect.signature(kind).parameters.values()
+    own = [one.name for one in parameters if one.kind is not one.VAR_KEYWORD]
+    more = _stream_keys() if issubclass(kind, Source) else [one.name for one in fields(HarvestRecipe)]
+    known_names(f"setting of data={spec['name']}:", [key for key in spec if key != "name"], [*own, *more])
 
 
 def _is_plain(value: Any) -> bool:

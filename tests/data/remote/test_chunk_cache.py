@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 from seminmf_lightning.data.remote.chunk_cache import ChunkCache
 
@@ -40,37 +39,36 @@ def flip(path: Path, at: int) -> None:
     path.write_bytes(content)
 
 
-def test_the_cache_removes_what_was_not_used_for_longest_and_nothing_in_use(tmp_path: Path) -> None:
+def test_the_chunks_not_used_for_longest_are_removed_and_stay_readable(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_bytes(bytes(500))
     cache, other = ChunkCache(tmp_path, 3 * 104), ChunkCache(tmp_path, 3 * 104)  # with their checksums
     fetched: list[str] = []
 
     def get(cache: ChunkCache, name: str) -> Any:
+        time.sleep(0.01)
+
         def fetch() -> bytearray:
             fetched.append(name)
             return bytearray(name.encode() * 100)
 
         return cache.get(name, 100, fetch)
 
-    a = get(cache, "a")
-    for name in "bc":
-        get(cache, name)
-        time.sleep(0.01)
-    get(other, "b")
-    get(other, "d")
-    assert sorted(path.name for path in tmp_path.glob("*.chunk")) == ["a.chunk", "b.chunk", "d.chunk"]
-    b, d = get(cache, "b"), get(cache, "d")
-    with pytest.warns(UserWarning, match="data.cache_gb"):
-        e = get(cache, "e")
-    assert bytes(e) == b"e" * 100
-    view = d[:1]
-    del d
-    with pytest.warns(UserWarning, match="data.cache_gb"):
-        get(other, "f")  # a view of d is in use
-    del view
+    def names() -> list[str]:
+        return sorted(path.name for path in tmp_path.glob("*.chunk*"))
+
+    chunks = {name: get(cache, name) for name in "abc"}
+    get(other, "a")
+    chunks["d"] = get(other, "d")
+    assert names() == ["a.chunk", "c.chunk", "d.chunk"]
     (tmp_path / "left.chunk.partial").touch()
-    get(other, "f")
-    assert sorted(path.name for path in tmp_path.glob("*.chunk*")) == ["a.chunk", "b.chunk", "f.chunk"]
-    assert bytes(a[:1]) + bytes(b[:1]) == b"ab"
-    assert fetched == ["a", "b", "c", "d", "e", "f", "f"]
+    chunks["b"] = get(cache, "b")
+    assert names() == ["a.chunk", "b.chunk", "d.chunk"]
+    assert all(bytes(content) == name.encode() * 100 for name, content in chunks.items())
+    assert fetched == ["a", "b", "c", "d", "b"]
     assert (tmp_path / "mine.txt").exists()
+
+
+def test_a_chunk_above_the_limit_stays_in_memory(tmp_path: Path) -> None:
+    cache = ChunkCache(tmp_path, 50)
+    assert bytes(cache.get("a", 100, lambda: bytearray(b"a" * 100))) == b"a" * 100
+    assert not list(tmp_path.glob("*.chunk*"))
