@@ -54,7 +54,9 @@ def dictionary_metrics(fitted: Fitted) -> MetricCollection:
     >>> metrics.compute()["relative_l2"]
     0.0
     """
-    metrics = [kind(fitted) for kind in available(DictionaryMetric).values() if kind.applies(fitted)]
+    metrics = {
+        name: kind(fitted) for name, kind in available(DictionaryMetric).items() if kind.applies(fitted)
+    }
     return MetricCollection(metrics, compute_groups=False).to(fitted.D.device)
 
 

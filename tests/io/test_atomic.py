@@ -66,15 +66,20 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path, keep_prev
     path = tmp_path / "new folder" / "a.json"
     with whole_file(path, "") as partial:
         partial.write_text("old")
-    with pytest.raises(KeyError), whole_file(path, "", keep_previous=keep_previous) as partial:
-        partial.write_text("half")
-        raise KeyError("stop")
+
+    def fail() -> None:
+        with whole_file(path, "", keep_previous=keep_previous) as partial:
+            partial.write_text("half")
+            raise KeyError("stop")
+
+    with pytest.raises(KeyError):
+        fail()
     assert path.read_text() == "old"
     assert list(path.parent.iterdir()) == [path]
 
 
 def test_a_full_disk_is_explained_with_the_remedy(tmp_path: Path) -> None:
-    with pytest.raises(DiskFullError, match=r"a\.json does not fit .* bytes are free in .*; make room"):
-        with whole_file(tmp_path / "a.json", "make room"):
-            raise OSError(errno.ENOSPC, "No space left on device")
+    words = r"a\.json does not fit .* bytes are free in .*; make room"
+    with pytest.raises(DiskFullError, match=words), whole_file(tmp_path / "a.json", "make room"):
+        raise OSError(errno.ENOSPC, "No space left on device")
     assert list(tmp_path.iterdir()) == []
