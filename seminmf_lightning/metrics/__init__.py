@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from torchmetrics import MetricCollection
+from torchmetrics import Metric, MetricCollection
 
 from seminmf_lightning.core.discovery import available
 from seminmf_lightning.metrics.base import DictionaryMetric, Fitted, SummedMetric, Value
@@ -54,7 +54,7 @@ def dictionary_metrics(fitted: Fitted) -> MetricCollection:
     >>> metrics.compute()["relative_l2"]
     0.0
     """
-    metrics = {
+    metrics: dict[str, Metric | MetricCollection] = {
         name: kind(fitted) for name, kind in available(DictionaryMetric).items() if kind.applies(fitted)
     }
     return MetricCollection(metrics, compute_groups=False).to(fitted.D.device)
