@@ -22,6 +22,7 @@ from seminmf_lightning.data.build import DataModule, settings_from_file
 from seminmf_lightning.data.build import build_data as build_from_settings
 from seminmf_lightning.dictionary_file import load_dictionary
 from seminmf_lightning.learners import Recipe
+from seminmf_lightning.training.callbacks import RENAMED
 
 console = Console()
 
@@ -75,7 +76,8 @@ def build_trainer(cfg: DictConfig, callbacks: list[Callback], loggers: list[Any]
     quieten()
     if not cfg.trainer.get("enable_progress_bar", True):  # Lightning refuses a bar among the callbacks then
         callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
-    trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, _convert_="all")
+    plugins = [instantiate(current(item), _convert_="all") for item in cfg.trainer.get("plugins") or []]
+    trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, plugins=plugins, _convert_="all")
     if trainer.strategy.root_device.type == "cpu" and trainer.num_devices > 1:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // trainer.num_devices))
     return trainer
@@ -83,7 +85,19 @@ def build_trainer(cfg: DictConfig, callbacks: list[Callback], loggers: list[Any]
 
 def build_each(node: DictConfig | None) -> list[Any]:
     """Build every object of a group of named ones."""
-    return [instantiate(item, _convert_="all") for item in (node or {}).values()]
+    return [instantiate(current(item), _convert_="all") for item in (node or {}).values()]
+
+
+def current(node: DictConfig) -> DictConfig:
+    """Return a config whose ``_target_`` is one of version 0.1.0 with the new name, and warn."""
+    before = node.get("_target_")
+    if before not in RENAMED:
+        return node
+    warnings.warn(
+        f"_target_: {before} is now {RENAMED[before]}; the next release knows the new name alone",
+        stacklevel=2,
+    )
+    return OmegaConf.merge(node, {"_target_": RENAMED[before]})  # type: ignore[return-value]
 
 
 def choose_device(name: str) -> torch.device:

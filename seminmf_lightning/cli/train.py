@@ -91,6 +91,12 @@ def train(cfg: DictConfig) -> float | list[float]:
     saver = SaveDictionary(str(run_dir / FILE_NAME), config=plain(cfg))
     trainer = build_trainer(cfg, [*build_each(cfg.callbacks), saver], build_each(cfg.logger) or False)
 
+    if trainer.limit_val_batches == 0:
+        raise ValueError(
+            "trainer.limit_val_batches=0: the metrics of a run are measured in validation; give a share "
+            "such as 0.1, "
+            "or validate rarely with trainer.check_val_every_n_epoch"
+        )
     trainer.fit(module, data, ckpt_path=cfg.ckpt_path, weights_only=True)
     trainer.validate(module, data, verbose=False, weights_only=True)
 
@@ -99,6 +105,8 @@ def train(cfg: DictConfig) -> float | list[float]:
         "rows_seen": module.rows_seen,
         "seconds": round(time.monotonic() - began, 3),
     }
+    if module.recipe.target_l0 is not None:
+        metrics["l1_penalty"] = module.learner.penalty
     skipped = getattr(data, "skipped_rows", None)
     if trainer.is_global_zero:
         if skipped is not None:
@@ -124,7 +132,7 @@ def write_results(
     numbers = {f"final/{name}": value for name, value in metrics.items() if value is not None}
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
-            logger.log_hyperparams(dict(module.hparams), numbers)
+            logger.log_hyperparams(module.plain_recipe(), numbers)
         logger.finalize("success")
     concepts, features = module.dictionary.shape
     rows = "training rows" if getattr(data, "val_fraction", None) == 0 else "held-out rows"

@@ -63,6 +63,11 @@ class Learner(ABC):
         return self.recipe.l1_penalty
 
     @property
+    def recent_l0(self) -> float | None:
+        """Mean nonzeros per row of recent batches, where a penalty is tuned to it."""
+        return None
+
+    @property
     def encoder(self) -> Encoder:
         """The encoder at the current penalty."""
         encoder: Encoder = self.recipe.encoder

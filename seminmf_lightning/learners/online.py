@@ -70,6 +70,10 @@ class OnlineLearner(Learner):
         return self.recipe.l1_penalty if self.tuner is None else self.tuner.penalty
 
     @property
+    def recent_l0(self) -> float | None:
+        return None if self.tuner is None else self.tuner.recent
+
+    @property
     def encoder(self) -> Encoder:
         encoder: Encoder = self.recipe.encoder
         if self.tuner is None or not isinstance(encoder, Penalised):

@@ -131,7 +131,8 @@ class ReplayLoader:
     def peek(self) -> Iterator[Any]:
         """The first batches, from the very first one each time."""
         yield from list(self._ahead)
-        self._first_epoch = self._first_epoch or iter(self.loader)
+        if self._first_epoch is None:
+            self._first_epoch = iter(self.loader)
         for batch in self._first_epoch:
             self._ahead.append(batch)
             yield batch
@@ -142,7 +143,7 @@ class ReplayLoader:
     def __iter__(self) -> Iterator[Any]:
         self._epochs += 1
         if self._epochs == 1:
-            first, rest = self._ahead, self._first_epoch or iter(self.loader)
+            first, rest = self._ahead, iter(self.loader) if self._first_epoch is None else self._first_epoch
             self._ahead, self._first_epoch = [], None
             while first:
                 yield first.pop(0)

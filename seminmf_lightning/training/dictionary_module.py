@@ -29,6 +29,9 @@ from seminmf_lightning.training.data_port import TrainingData, as_batch, data_of
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+PRECISIONS = ("32-true", "bf16-mixed")
+"""Values of ``trainer.precision`` that train correctly; mixed precision ends at this module."""
+
 
 class DictionaryModule(lightning.LightningModule):
     """Everything that :class:`~seminmf_lightning.SemiNMFModule` does but training."""
@@ -119,9 +122,11 @@ class DictionaryModule(lightning.LightningModule):
     # --- setting up
 
     def setup(self, stage: str) -> None:
-        if str(self.trainer.precision).startswith("16"):
+        if self.trainer.precision not in PRECISIONS:
             raise ValueError(
-                f"trainer.precision={self.trainer.precision} would overflow; use 32-true or bf16-mixed"
+                f"trainer.precision={self.trainer.precision} is not supported: sums are float64 already, "
+                "and codes "
+                f"and atoms need float32; use {' or '.join(PRECISIONS)}"
             )
         self._data = data_of(self.trainer)
         self._allocate(self._data.features)

@@ -79,6 +79,8 @@ class SemiNMFModule(DictionaryModule):
         super().setup(stage)
         data = self._attached
         if stage == "fit" and self._used:
+            if self.trainer.ckpt_path is None:
+                rank_zero_info("the module was trained before: training starts again; ckpt_path=... resumes")
             self._learner = make_learner(self.recipe, data.features)
             self._clear()
         learner, by_rows = self.learner, self.recipe.solver.update_every is None
@@ -94,6 +96,10 @@ class SemiNMFModule(DictionaryModule):
         return SolverOptimizer(self.dictionary, self.learner)
 
     def on_fit_start(self) -> None:
+        if self.trainer.limit_train_batches == 0:
+            raise ValueError(
+                "trainer.limit_train_batches=0 leaves nothing to train on; raise it or leave it out"
+            )
         learner, data, device = self.learner, self._attached, self.trainer.strategy.root_device
         learner.to_(device)
         sample = data.sample(self.recipe.nb_concepts).to(device)
@@ -143,6 +149,7 @@ class SemiNMFModule(DictionaryModule):
                 self._learn(as_batch(batch))
             if self._solver_steps is not None:
                 self._solve()
+        self.effort = self.learner.effort
 
     def on_train_epoch_end(self) -> None:
         """End an epoch that gave fewer batches than its loader's length promised."""
@@ -177,7 +184,11 @@ class SemiNMFModule(DictionaryModule):
             self._solver_steps = 0
         else:
             self._batch = 0
-            self.trainer.should_stop |= learner.converged()
+            if learner.converged():
+                self.trainer.should_stop = True
+                rank_zero_info(
+                    f"converged after {self.current_epoch + 1} of at most {self.trainer.max_epochs} epochs"
+                )
         self._report(force=True, end_of_data=True, end_of_epoch=not learner.single_epoch)
 
     def _solve(self) -> None:
@@ -200,7 +211,12 @@ class SemiNMFModule(DictionaryModule):
             for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
                 if isinstance(callback, SolverStepsHook):
                     callback.on_solver_steps(self.trainer, self._solver_steps, limit)
-        self._batch, self._solver_steps = 0, None
+        done, self._batch, self._solver_steps = self._solver_steps, 0, None
+        rank_zero_info(
+            f"converged after {done} of at most {limit} solver steps"
+            if learner.converged()
+            else f"not converged after {done} solver steps; raise solver.max_iter or tol"
+        )
         self._report(force=True, end_of_data=True, end_of_epoch=True)
 
     def _step(self, closure: Callable[[], bool] = lambda: False) -> None:

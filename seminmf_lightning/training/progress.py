@@ -12,6 +12,8 @@ from seminmf_lightning.learners import Learner
 PROGRESS_BAR = {
     "train/reconstruction_loss": "loss",
     "train/optimality_gap": "gap",
+    "train/l0": "l0",
+    "train/l1_penalty": "penalty",
     "train/rows_per_second": "rows/s",
 }
 """Metrics that the progress bar shows, and their names there."""
@@ -41,6 +43,8 @@ class TrainingMetrics:
             self._time, self._rows = now, rows
         if learner.recipe.target_l0 is not None:
             metrics["train/l1_penalty"] = learner.penalty
+            if learner.recent_l0 is not None:
+                metrics["train/l0"] = learner.recent_l0
         if learner.replaced is not None:
             metrics["train/replaced_atoms"] = float(learner.replaced)
         return {

@@ -23,7 +23,8 @@ def trainer(folder: Path, *callbacks: lightning.Callback, **options: Any) -> lig
     last = lightning.pytorch.callbacks.ModelCheckpoint(folder, filename="last", enable_version_counter=False)
     timed = TimedCheckpoint(str(folder / "last.ckpt"), seconds=1e-9)  # after every batch
     return lightning.Trainer(
-        accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0,
+        accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
+        limit_val_batches=0,
         callbacks=[timed, last, *callbacks], **{"max_epochs": 4} | options,
     )  # fmt: skip
 
@@ -99,7 +100,8 @@ def test_all_processes_stop_together(script, npy: Path, tmp_path: Path, how: str
         "train", "data=npy", f"data.path={npy}", "nb_concepts=8", "l1_penalty=0.1", f"hydra.run.dir={run}",
         "data.batch_size=100", "trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu",
         "+callbacks.spoil._target_=diverging.Spoil", f"+callbacks.spoil.how={how}",
-        "+callbacks.spoil.batch=1", "+callbacks.spoil.epoch=1", check=False, PYTHONPATH=f"{ROOT / 'tests/helpers'}:{ROOT}",
+        "+callbacks.spoil.batch=1", "+callbacks.spoil.epoch=1", check=False,
+        PYTHONPATH=f"{ROOT / 'tests/helpers'}:{ROOT}",
     )  # fmt: skip
     assert done.returncode != 0
     assert f"ckpt_path={run}/checkpoints/last.ckpt" in (run / "error.txt").read_text()

@@ -42,7 +42,8 @@ def problem(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     rows = torch.randn(6000, 8, generator=generator) @ torch.randn(8, 32, generator=generator)
     np.save(folder / "rows.npy", rows.numpy())
     common = [
-        "data=npy", f"data.path={folder}/rows.npy", "nb_concepts=8", "tol=0", "solver.max_iter=200", "solver.update_every=2",
+        "data=npy", f"data.path={folder}/rows.npy", "nb_concepts=8", "tol=0", "solver.max_iter=200",
+        "solver.update_every=2",
         "data.batch_size=8", "callbacks.checkpoint_time.seconds=0.02", "trainer.max_epochs=3",
         "trainer.enable_progress_bar=false", "ckpt_path=auto",
     ]  # fmt: skip
@@ -330,7 +331,8 @@ def test_a_pass_that_max_steps_ended_goes_on_when_resumed(
         saver = ModelCheckpoint(dirpath=root, save_last=True, save_top_k=0)
         resumed = options.pop("ckpt_path", None)
         trainer = lightning.Trainer(
-            max_epochs=3, accelerator="cpu", devices=1, logger=False, callbacks=[saver], enable_progress_bar=False,
+            max_epochs=3, accelerator="cpu", devices=1, logger=False, callbacks=[saver],
+            enable_progress_bar=False,
             enable_model_summary=False, num_sanity_val_steps=0, use_distributed_sampler=False, **options,
         )  # fmt: skip
         trainer.fit(module, data, ckpt_path=resumed, weights_only=True)

@@ -77,7 +77,8 @@ class Problem(NamedTuple):
 
 problems = st.builds(
     Problem,
-    seed=st.integers(0, 999), n=st.integers(1, 60), d=st.integers(1, 12), distinct=st.integers(1, 30), rank=st.integers(1, 12),
+    seed=st.integers(0, 999), n=st.integers(1, 60), d=st.integers(1, 12), distinct=st.integers(1, 30),
+    rank=st.integers(1, 12),
     spoil=st.sampled_from(SPOILS), exponent=st.integers(-12, 12),
     dtype=st.sampled_from([torch.float16, torch.bfloat16, torch.float32, torch.float64]),
 )  # fmt: skip
@@ -112,7 +113,9 @@ def learn(A: Tensor, *, steps: int = STEPS, passes: int = 3, **recipe: Any) -> t
             D = learner.improve(D)
             assert guard.check_progress(learner, D, 0, end_of_epoch=False) is None
         D = learner.end_epoch(D)
-        assert guard.check_progress(learner, D, 0, end_of_epoch=True) is None  # it lets every healthy run pass
+        assert (
+            guard.check_progress(learner, D, 0, end_of_epoch=True) is None
+        )  # it lets every healthy run pass
     for _ in range(steps if learner.single_epoch else 0):
         D = learner.improve(D)
     return learner, D
@@ -144,7 +147,9 @@ def check_learner(problem: Problem, recipe: dict[str, Any], statistics: str) -> 
         + recipe["l1_penalty"] * float(Z.double().abs().sum()) / N.numel()
     )
     assert objective <= 0.5 * mean_square(N) * (1 + 1e-6)
-    if learner.single_epoch:  # apart from the rounding of float32 codes, which the estimator's property looks at
+    if (
+        learner.single_epoch
+    ):  # apart from the rounding of float32 codes, which the estimator's property looks at
         exact = learner.encoder.precise(D.float())(N.double())
         left = mean_square(A - learner.normalizer.undo(exact @ D))
         assert learner.mean_squared_error(D) == pytest.approx(
