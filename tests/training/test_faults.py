@@ -101,7 +101,7 @@ def test_a_flipped_bit_is_found_by_its_checksum(tmp_path: Path) -> None:
     shard.write_bytes(content)
     assert len(HarvestedRows(str(store)))  # of the right size, and finite: only the checksum can tell
     with pytest.raises(
-        ValueError, match=rf"{shard.name}: damaged: its sha256 .* run scripts/harvest.py again"
+        ValueError, match=rf"{shard.name}: damaged: its sha256 .* run seminmf harvest again"
     ):
         fit(ActivationDataModule(HarvestedRows(str(store), verify=True)), tmp_path / "run")
 

@@ -30,10 +30,10 @@ class Talks(lightning.Callback):
 
 torch.manual_seed(0)
 module = SemiNMFModule(8, RECIPE)
-data = ActivationDataModule(torch.randn(30_000, 64), batch_size=64)
+data = ActivationDataModule(torch.randn(12_000, 64), batch_size=64)
 trainer = lightning.Trainer(
     accelerator="cpu", max_epochs=2, logger=False, log_every_n_steps=5, enable_model_summary=False,
-    callbacks=[ProgressBar(), TimedCheckpoint("CHECKPOINT", seconds=0.2), Talks()],
+    callbacks=[ProgressBar(), TimedCheckpoint("CHECKPOINT", seconds=0.1), Talks()],
 )
 trainer.fit(module, data)
 trainer.validate(module, data, verbose=False)
