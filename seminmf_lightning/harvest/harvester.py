@@ -12,8 +12,9 @@ from torch import Tensor
 
 from seminmf_lightning.core.checks import whole_number
 from seminmf_lightning.harvest.adapters import Item
+from seminmf_lightning.harvest.consistency import check_rows
 from seminmf_lightning.harvest.inputs import Inputs
-from seminmf_lightning.harvest.layers import Capture, Layer, LayerOutputs, list_outputs
+from seminmf_lightning.harvest.layers import Capture, Layer, LayerOutputs, NetworkError, list_outputs
 from seminmf_lightning.harvest.layout import Layout
 from seminmf_lightning.harvest.models import Loaded
 from seminmf_lightning.harvest.norm_filter import NormFilter, row_norms
@@ -56,6 +57,8 @@ class Harvester:
     """Processes that read and preprocess examples beside the network."""
     dtype: torch.dtype | None = None
     """Type of the rows; None keeps that of the network."""
+    check_rows: bool = True
+    """Check first that rows depend neither on chance nor on their batch; see :mod:`.consistency`."""
 
     def __post_init__(self) -> None:
         whole_number("batch_size", self.batch_size, 1)
@@ -63,6 +66,7 @@ class Harvester:
         self.widths: dict[Layer, int] = {}
         self.layouts: dict[str, Layout] = {}
         """Of each layer, for networks of images; a probe fills it before the first rows."""
+        self._checked = False
         self.loaded.network.to(self.device)
 
     def read(self, examples: Iterable[int]) -> Iterator[Read]:
@@ -86,6 +90,7 @@ class Harvester:
             MemoryError: a batch does not fit the device; the message has its size.
         """
         items = [item for read in pool for item in read.items]
+        self.check(pool)
         longest_first = sorted(range(len(items)), key=lambda number: -items[number].tokens)
         parts: dict[Layer, list[Rows]] = {layer: [] for layer in self.layers}
         filtered, norm_sums = dict.fromkeys(self.layers, 0), dict.fromkeys(self.layers, 0.0)
@@ -101,6 +106,25 @@ class Harvester:
         if self.loaded.feed.pool > 1:
             joined = {layer: _in_order(rows) for layer, rows in joined.items()}
         return Harvested(joined, filtered, norm_sums)
+
+    def check(self, pool: Sequence[Read]) -> None:
+        """Check once that rows depend neither on chance nor on their batch.
+
+        Rows are compared as the network gives them, before the norm filter and the conversion to a type.
+        """
+        items = [item for read in pool for item in read.items]
+        if self._checked or not items or not self.check_rows:
+            return
+        self._checked = True
+        stored = self.norm_filter, self.dtype
+        self.norm_filter, self.dtype = NormFilter(), None
+        try:
+            check_rows(
+                lambda batch: {layer: part.rows for layer, part in self.run(batch).items()}, items,
+                self.inputs.identify, self.batch_size,
+            )  # fmt: skip
+        finally:
+            self.norm_filter, self.dtype = stored
 
     def candidates(self, example: int = 0) -> tuple[list[LayerOutputs], Exception | None]:
         """Return what each module gives for one example, and the error that ended the run early, if any."""
@@ -120,6 +144,8 @@ class Harvester:
             self._check_width(layer, rows, items)
             norms = row_norms(rows.values)
             if not (finite := norms.isfinite()).all():
+                if self.loaded.not_loaded.missing:
+                    self._check_weights(layer, output)
                 raise ValueError(
                     f"layer {layer!s} has NaN, Inf or numbers too large to square for "
                     f"{self._name(rows, ~finite)}"
@@ -128,24 +154,36 @@ class Harvester:
             return LayerBatch(Rows(self._typed(layer, rows, norms), rows.origin), norms, filtered)
 
         try:
+            if self.loaded.not_loaded.missing and not self.widths:
+                Capture(network, self.layers, self._check_weights).run(
+                    lambda: feed.call(network, items, self.device)
+                )
             if not self.layouts and items[0].special is None:
                 self.layouts = probe_layouts(
                     self.loaded, items[0], self.layers, self.selector.layout, self.device, self.batch_size
                 )
             return Capture(network, self.layers, keep).run(lambda: feed.call(network, items, self.device))
-        except (ValueError, ModuleNotFoundError):
-            raise
         except torch.OutOfMemoryError as error:
             raise MemoryError(
                 f"{self.device} has too little memory for batch_size={len(items)}; "
                 f"try batch_size={max(1, len(items) // 2)}"
             ) from error
-        except (RuntimeError, TypeError, IndexError) as error:
+        except NetworkError as error:
             shapes = {name: tuple(value.shape) for name, value in items[0].inputs.items()}
+            lacking = f" ({self.loaded.not_loaded})" if self.loaded.not_loaded.missing else ""
             raise ValueError(
-                f"the network cannot be called with {len(items)} items such as "
-                f"{self.inputs.identify(items[0].example)} ({shapes}): {error}"
+                f"{error}{lacking}. It was called with {len(items)} items such as "
+                f"{self.inputs.identify(items[0].example)} {shapes}: the preprocessing must fit the network "
+                "(image size, model.max_length); list=true lists the layers that it reaches"
             ) from error
+
+    def _check_weights(self, layer: Layer, output: Tensor) -> None:
+        """Refuse a layer that depends on weights that the checkpoint lacks, which are NaN."""
+        if output.isnan().any():
+            raise ValueError(
+                f"layer {layer!s} depends on weights that were not loaded, and would be random: "
+                f"{self.loaded.not_loaded}. Choose another checkpoint, model.architecture or layer"
+            )
 
     def _check_width(self, layer: Layer, rows: Rows, items: Sequence[Item]) -> None:
         width = self.widths.setdefault(layer, rows.values.shape[1])

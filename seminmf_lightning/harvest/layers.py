@@ -22,6 +22,14 @@ CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
 """Modules that are never called."""
 
 
+PASSED_OVER = ("attn", "attention", "mask", "past_key_values", "cache", "loss")
+"""Parts of keys whose tensors are no activations."""
+
+
+class NetworkError(ValueError):
+    """The network itself failed, before a layer that was asked for."""
+
+
 class Layer(NamedTuple):
     """One call of one module.
 
@@ -125,20 +133,35 @@ def list_outputs(
 
 
 def first_tensor(output: Any) -> Tensor | None:
-    """Return the activations in a module's output: itself, or the first value of a mapping or tuple.
+    """Return the activations in a module's output: itself, or the first ones in a mapping or tuple.
 
-    >>> first_tensor({"last_hidden_state": torch.zeros(2, 3), "loss": None}).shape
+    Losses (scalars), masks (boolean and whole numbers) and complex numbers are no activations; values of a
+    mapping whose key says that they are attention, masks or caches are passed over.
+
+    >>> first_tensor({"attention_mask": torch.ones(2, 3), "last_hidden_state": torch.zeros(2, 3, 4)}).shape
+    torch.Size([2, 3, 4])
+    >>> first_tensor((torch.ones(2, dtype=torch.bool), torch.zeros(2, 3))).shape
     torch.Size([2, 3])
     >>> first_tensor(["text"]) is None
     True
     """
-    if isinstance(output, Tensor):
-        return output
     if isinstance(output, Mapping):
-        output = list(output.values())
-    if isinstance(output, list | tuple) and output and isinstance(output[0], Tensor):
-        return output[0]
-    return None
+        output = [
+            value for key, value in output.items() if not any(w in str(key).lower() for w in PASSED_OVER)
+        ]
+    values = output if isinstance(output, list | tuple) else [output]
+    tensors = (value for value in values if isinstance(value, Tensor))
+    return next((value for value in tensors if value.is_floating_point() and value.ndim > 0), None)
+
+
+def _kind(output: Any) -> str:
+    """Say what a module returned, for a message."""
+    if isinstance(output, Tensor):
+        return f"numbers of type {output.dtype}" if output.ndim else "a scalar"
+    if isinstance(output, Mapping):
+        parts = ", ".join(f"{key}: {_kind(value)}" for key, value in output.items())
+        return f"{type(output).__name__} of {parts}"
+    return f"{type(output).__name__}"
 
 
 class _Stop(Exception):  # noqa: N818  (not an error: every layer has been captured)
@@ -165,10 +188,12 @@ class Capture:
         """Return what ``keep`` returned for each layer.
 
         Raises:
-            ValueError: a layer was not called, or returned no tensor.
+            ValueError: a layer was not called, or returned no activations.
+            NetworkError: the network raised anything else than too little memory or a missing package.
         """
         kept: dict[Layer, Any] = {}
         calls: Counter[str] = Counter()
+        self._refused = False
         handles = [
             self.network.get_submodule(name).register_forward_hook(self._hook(name, calls, kept))
             for name in {layer.name for layer in self.layers}
@@ -178,6 +203,15 @@ class Capture:
                 forward()
         except _Stop:
             pass
+        except (torch.OutOfMemoryError, ImportError):
+            raise
+        except Exception as error:
+            if self._refused:
+                raise
+            ahead = next((layer for layer in self.layers if layer not in kept), self.layers[-1])
+            raise NetworkError(
+                f"the network failed before layer {ahead!s} was reached: {type(error).__name__}: {error}"
+            ) from error
         finally:
             for handle in handles:
                 handle.remove()
@@ -194,13 +228,17 @@ class Capture:
             calls[name] += 1
             if layer not in self.layers:
                 return
-            tensor = first_tensor(output)
-            if tensor is None:
-                raise ValueError(
-                    f"layer {layer!s} returns {type(output).__name__}, not a tensor; "
-                    "choose another (list=true)"
-                )
-            kept[layer] = self.keep(layer, tensor)
+            try:
+                tensor = first_tensor(output)
+                if tensor is None:
+                    raise ValueError(
+                        f"layer {layer!s} returns {_kind(output)}, not activations; choose another "
+                        "(list=true)"
+                    )
+                kept[layer] = self.keep(layer, tensor)
+            except Exception:
+                self._refused = True
+                raise
             if len(kept) == len(self.layers):
                 raise _Stop
 

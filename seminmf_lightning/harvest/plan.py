@@ -48,6 +48,7 @@ def make_plan(
     if not sample:
         reason = reads[0].skipped or "no tokens"
         raise ValueError(f"none of {len(sampled)} sampled examples can be read:\n  {reason}")
+    harvester.check(sample)
     harvester.harvest(sample[:1])  # warm up before the clock starts
     began = time.monotonic()
     harvested = harvester.harvest(sample)

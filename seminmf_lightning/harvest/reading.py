@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from seminmf_lightning.harvest.adapters import Feed, Item
@@ -70,8 +71,14 @@ class _Examples(Dataset[Read]):
         try:
             content = self.inputs.read(example)
             return Read(example, name, self.feed.items(example, content), self.feed.record(content), None)
+        except (ImportError, MemoryError, torch.OutOfMemoryError):
+            raise
         except Unreadable as error:
-            return Read(example, name, [], {}, str(error))
+            reason = str(error)
+        except Exception as error:  # tokenizers and preprocessing of users raise anything
+            reason = f"{type(error).__name__}: {error}"
+        reason = reason if name in reason else f"{name}: {reason}"
+        return Read(example, name, [], {}, reason.encode("utf-8", "backslashreplace").decode())
 
 
 class _InOrder(Sampler[int]):

@@ -55,6 +55,8 @@ class HarvestRecipe:
     """Processes that read examples; None: up to 8 beside a GPU, else none."""
     seed: int = 0
     """Seed of ``tokens=random``, and of random weights where they are asked for."""
+    check_rows: bool = True
+    """Refuse a network whose rows depend on chance or on the rest of their batch."""
     limit: int | None = None
     """Take only the first so many examples; None: all."""
 
@@ -82,7 +84,15 @@ class HarvestRecipe:
             workers = min(WORKERS_BESIDE_A_GPU, spare) if device.type == "cuda" else 0
         layers = match_layers(self.loaded.network, self.layers)
         return Harvester(
-            self.loaded, self._inputs, layers, self.selector, self.batch_size, self.norms, device, workers
+            self.loaded,
+            self._inputs,
+            layers,
+            self.selector,
+            self.batch_size,
+            self.norms,
+            device,
+            workers,
+            check_rows=self.check_rows,
         )
 
     def settings(self, layers: Sequence[Any]) -> dict[str, Any]:

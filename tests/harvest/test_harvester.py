@@ -102,3 +102,84 @@ def test_out_of_memory_says_which_batch_was_tried(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(harvester.loaded.feed, "call", fail)
     with pytest.raises(MemoryError, match="batch_size=6; try batch_size=3"):
         all_rows(harvester)
+
+
+class Fails(torch.nn.Module):
+    """Raises an error of its own for inputs above a limit, behind its first layer."""
+
+    def __init__(self, error: str) -> None:
+        super().__init__()
+        self.first, self.second, self.error = torch.nn.Linear(4, 3), torch.nn.Linear(3, 2), error
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        import builtins
+
+        y = self.first(x)
+        if float(x.max()) > 50:
+            raise getattr(builtins, self.error)("out of my range")
+        return self.second(y)
+
+
+@pytest.mark.parametrize("error", ["AssertionError", "KeyError", "ValueError", "NotImplementedError"])
+def test_whatever_a_network_raises_names_the_layer_the_example_and_a_remedy(
+    error: str, tmp_path: Path
+) -> None:
+    x = np.random.default_rng(2).standard_normal((30, 4)).astype(np.float32)
+    x[17] = 60.0
+    np.save(tmp_path / "x.npy", x)
+    model = {"name": "callable", "target": f"{__name__}:Fails", "options": {"error": error}}
+    inputs = {"name": "tensors", "path": str(tmp_path / "x.npy")}
+    recipe = HarvestRecipe(model, inputs, "second", batch_size=1)
+    words = rf"before layer second was reached: {error}: .*out of my range.*example 17 .*\(4,\).*list=true"
+    with pytest.raises(ValueError, match=words):
+        all_rows(recipe.harvester(CPU))
+    assert len(all_rows(HarvestRecipe(model, inputs, "first").harvester(CPU))["first"].values) == 30
+
+
+class Returns(torch.nn.Module):
+    """A block whose output is not, or not only, activations."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        self.block, self.head = Block(form), torch.nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.block(x)
+        return self.head(x)
+
+
+class Block(torch.nn.Module):
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        self.form = form
+
+    def forward(self, x: torch.Tensor) -> Any:
+        attention = torch.rand(len(x), 2, 3, 3)
+        forms = {
+            "complex": torch.fft.fft(x), "boolean": x > 0, "integer": x.round().long(),
+            "attention first": {"attentions": attention, "hidden": x},
+            "mask first": {"attn_mask": x * 0 + 1, "out": x},
+            "loss first": {"loss": torch.zeros(()), "hidden": x},
+            "ids first": (x.argmax(dim=1), x), "none first": (None, x),
+        }  # fmt: skip
+        return forms[self.form]
+
+
+@pytest.mark.parametrize("form", ["complex", "boolean", "integer"])
+def test_outputs_that_are_not_activations_are_refused_by_name(form: str, tmp_path: Path) -> None:
+    words = {"complex": "torch.complex64", "boolean": "torch.bool", "integer": "torch.int64"}[form]
+    with pytest.raises(ValueError, match=rf"layer block returns numbers of type {words}, not activations"):
+        returned(form, tmp_path)
+
+
+@pytest.mark.parametrize("form", ["attention first", "mask first", "loss first", "ids first", "none first"])
+def test_masks_losses_and_attention_are_passed_over(form: str, tmp_path: Path) -> None:
+    values = returned(form, tmp_path)
+    assert torch.equal(values, torch.from_numpy(np.load(tmp_path / "x.npy")))
+
+
+def returned(form: str, folder: Path) -> torch.Tensor:
+    np.save(folder / "x.npy", np.random.default_rng(6).standard_normal((6, 4)).astype(np.float32))
+    model = {"name": "callable", "target": f"{__name__}:Returns", "options": {"form": form}}
+    recipe = HarvestRecipe(model, {"name": "tensors", "path": str(folder / "x.npy")}, "block")
+    return all_rows(recipe.harvester(CPU))["block"].values

@@ -10,6 +10,7 @@ from typing import Any
 from seminmf_lightning.core.checks import one_of
 from seminmf_lightning.harvest.inputs.base import Inputs, Unreadable, digest_of
 from seminmf_lightning.harvest.inputs.files import digest_of_files
+from seminmf_lightning.harvest.inputs.pixels import as_rgb
 
 
 @dataclass
@@ -64,7 +65,10 @@ class HubDataset(Inputs):
             return value
         if not hasattr(value, "convert"):
             raise Unreadable(f"{self.identify(example)}: expected an image, found {type(value).__name__}")
-        return value.convert("RGB")
+        try:
+            return as_rgb(value)
+        except Exception as error:
+            raise Unreadable(f"{self.identify(example)}: {error}") from error
 
     def digest(self) -> str:
         files = [str(file["filename"]) for file in self._rows.cache_files]

@@ -11,6 +11,7 @@ from typing import Any
 
 from seminmf_lightning.harvest.inputs.base import Inputs, Unreadable
 from seminmf_lightning.harvest.inputs.files import digest_of_files, files_of
+from seminmf_lightning.harvest.inputs.pixels import as_rgb
 from seminmf_lightning.io.untrusted import file_size
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
@@ -48,7 +49,7 @@ class ImageFiles(Inputs):
                     )
                 ImageOps.exif_transpose(image, in_place=True)
                 image.load()
-                return image if image.mode == "RGB" else image.convert("RGB")  # which would copy
+                return as_rgb(image)
         except Unreadable:
             raise
         except Exception as error:  # decoders raise errors of their own

@@ -61,12 +61,15 @@ class TextFiles(Inputs):
         for file in self.files:
             lines, offset, offsets = 0, 0, []
             if self._by_line(file):
-                with open(file, "rb") as stream:
-                    for line in stream:
-                        if lines % MARK_EVERY == 0:
-                            offsets.append(offset)
-                        offset += len(line)
-                        lines += 1
+                try:
+                    with open(file, "rb") as stream:
+                        for line in stream:
+                            if lines % MARK_EVERY == 0:
+                                offsets.append(offset)
+                            offset += len(line)
+                            lines += 1
+                except OSError:  # a dangling link, say: one example, which cannot be read
+                    lines, offsets = 1, [0]
             starts.append(starts[-1] + (lines if self._by_line(file) else 1))
             marks.append(offsets)
         if starts[-1] == 0:

@@ -11,9 +11,18 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from seminmf_lightning.harvest.adapters import Feed
-from seminmf_lightning.harvest.models.weights import load_weights, weights_digest
+from seminmf_lightning.harvest.models.weights import NotLoaded, load_weights, mark_missing, weights_digest
 
-__all__ = ["Loaded", "Model", "load_weights", "local_path", "only", "weights_digest"]
+__all__ = [
+    "Loaded",
+    "Model",
+    "NotLoaded",
+    "load_weights",
+    "local_path",
+    "mark_missing",
+    "only",
+    "weights_digest",
+]
 
 
 class Loaded(NamedTuple):
@@ -22,6 +31,8 @@ class Loaded(NamedTuple):
     network: nn.Module
     feed: Feed
     description: dict[str, Any]
+    not_loaded: NotLoaded = NotLoaded()
+    """Weights that the checkpoint lacks; they are NaN, so that no layer that depends on them is harvested."""
 
 
 class Model(ABC):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from seminmf_lightning.harvest.adapters import Feed, ImageFeed, TensorFeed, whole_image
-from seminmf_lightning.harvest.models.base import Loaded, Model, only, weights_digest
+from seminmf_lightning.harvest.models.base import Loaded, Model, NotLoaded, load_weights, only, weights_digest
 from seminmf_lightning.harvest.text_feed import TextFeed
 
 
@@ -29,6 +29,8 @@ class CallableModel(Model):
     """``module:function`` or ``module.function``; the current folder is searched too."""
     options: dict[str, Any] = field(default_factory=dict)
     """Arguments of the function."""
+    checkpoint: str | None = None
+    """A file of weights to load into the network."""
     max_length: int = 512
     """Tokens per window, for texts."""
     prefix_tokens: int = 0
@@ -42,6 +44,7 @@ class CallableModel(Model):
             raise TypeError(
                 f"model.target={self.target!r} must return an nn.Module, got {type(network).__name__}"
             )
+        not_loaded = NotLoaded() if self.checkpoint is None else load_weights(network, self.checkpoint)
         feed: Feed = TensorFeed()
         if kind == "image":
             feed = ImageFeed(preprocess or unit_range, whole_image)
@@ -57,7 +60,7 @@ class CallableModel(Model):
             "revision": None, "weights": weights_digest(network), "precision": "float32",
             "preprocessing": getattr(preprocess, "__name__", None),
         }  # fmt: skip
-        return Loaded(network.eval(), feed, description)
+        return Loaded(network.eval(), feed, description, not_loaded)
 
 
 def unit_range(image: Any) -> Tensor:

@@ -11,6 +11,7 @@ from seminmf_lightning.harvest.adapters import CentreCrop, Feed, ImageFeed, Tens
 from seminmf_lightning.harvest.models.base import (
     Loaded,
     Model,
+    NotLoaded,
     load_weights,
     local_path,
     only,
@@ -42,8 +43,7 @@ class TimmModel(Model):
         name = f"local-dir:{path}" if os.path.isdir(path) else path
         pretrained = self.pretrained and self.checkpoint is None
         network = timm.create_model(name, pretrained=pretrained, **self.options).eval()
-        if self.checkpoint is not None:
-            load_weights(network, self.checkpoint)
+        not_loaded = NotLoaded() if self.checkpoint is None else load_weights(network, self.checkpoint)
         side = self.options.get("img_size")
         shape = None if side is None else (3, *(side if isinstance(side, list | tuple) else (side, side)))
         settings = resolve_data_config({"input_size": shape}, model=network)
@@ -66,7 +66,7 @@ class TimmModel(Model):
                 key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()
             },
         }
-        return Loaded(network, feed, description)
+        return Loaded(network, feed, description, not_loaded)
 
 
 def _region(settings: dict[str, Any]) -> CentreCrop:

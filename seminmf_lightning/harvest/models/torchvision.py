@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from seminmf_lightning.harvest.adapters import CentreCrop, Feed, ImageFeed, Region, TensorFeed, whole_image
-from seminmf_lightning.harvest.models.base import Loaded, Model, load_weights, only, weights_digest
+from seminmf_lightning.harvest.models.base import Loaded, Model, NotLoaded, load_weights, only, weights_digest
 from seminmf_lightning.harvest.models.weights import read_weights
 from seminmf_lightning.io.untrusted import refusing
 
@@ -60,7 +60,8 @@ class TorchvisionModel(Model):
                 f"model.path={self.path!r} takes videos or pairs of images, and these inputs are single "
                 "images; use inputs=tensors"
             )
-        network = self._network().eval()
+        network, not_loaded = self._network()
+        network.eval()
         feed: Feed = TensorFeed(images=True)
         if kind == "image":
             feed = ImageFeed(transform, _detector_region(network) or _region(transform))
@@ -74,14 +75,14 @@ class TorchvisionModel(Model):
             "precision": "float32",
             "preprocessing": repr(transform),
         }
-        return Loaded(network, feed, description)
+        return Loaded(network, feed, description, not_loaded)
 
-    def _network(self) -> nn.Module:
+    def _network(self) -> tuple[nn.Module, NotLoaded]:
         """Build the network; with ``checkpoint``, nothing is downloaded."""
         from torchvision.models import get_model, get_model_builder
 
         if self.checkpoint is None and self.weights is not None:
-            return get_model(self.path, weights=self.weights, **self.options)
+            return get_model(self.path, weights=self.weights, **self.options), NotLoaded()
         if self.checkpoint is not None and self.weights is not None and "num_classes" not in self.options:
             # Some constructors build pretrained networks otherwise than random ones (transform_input, frozen
             # normalisation with another eps), so they must believe that they load theirs.
@@ -89,14 +90,12 @@ class TorchvisionModel(Model):
                 _in_place_of_download(self.checkpoint),
                 refusing(self.checkpoint, f"a file of weights of {self.path}"),
             ):
-                return get_model(self.path, weights=self.weights, **self.options)
+                return get_model(self.path, weights=self.weights, **self.options), NotLoaded()
         # Segmentation and detection would otherwise download their backbones.
         parameters = inspect.signature(get_model_builder(self.path)).parameters
         backbone = {"weights_backbone": None} if "weights_backbone" in parameters else {}
         network = get_model(self.path, weights=None, **(backbone | self.options))
-        if self.checkpoint is not None:
-            load_weights(network, self.checkpoint)
-        return network
+        return network, NotLoaded() if self.checkpoint is None else load_weights(network, self.checkpoint)
 
 
 @contextmanager

@@ -12,8 +12,16 @@ import torch
 
 from seminmf_lightning.core.checks import one_of, whole_number
 from seminmf_lightning.harvest.adapters import CentreCrop, ImageFeed, whole_image
-from seminmf_lightning.harvest.models.base import Loaded, Model, local_path, only, weights_digest
+from seminmf_lightning.harvest.models.base import (
+    Loaded,
+    Model,
+    local_path,
+    mark_missing,
+    only,
+    weights_digest,
+)
 from seminmf_lightning.harvest.text_feed import TextFeed
+from seminmf_lightning.harvest.window_limit import window_limit
 
 NO_CROP_FROM = 384
 """Size from which the image processor of ConvNeXT resizes without a crop."""
@@ -34,6 +42,8 @@ class TransformersModel(Model):
     """Tokens per window, special ones included; None: what the model takes, at most 1,024."""
     precision: str = "float32"
     """Type of the weights: ``float32``, ``bfloat16`` or ``float16``."""
+    trust_remote_code: bool = False
+    """Run Python code that the model brings along.  Read it first."""
 
     def __post_init__(self) -> None:
         one_of("model.precision", self.precision, ("float32", "bfloat16", "float16"))
@@ -54,7 +64,12 @@ class TransformersModel(Model):
             raise ValueError(f"model.architecture={self.architecture!r} is not a model class of transformers")
         with _quiet(transformers.utils.logging, os.path.isdir(path)):
             dtype = getattr(torch, self.precision)
-            network = architecture.from_pretrained(path, revision=self.revision, dtype=dtype).eval()
+            with self._explained():
+                network, info = architecture.from_pretrained(
+                    path, dtype=dtype, output_loading_info=True, **self._source
+                )
+            network = network.eval()
+            not_loaded = mark_missing(network, info["missing_keys"], info["unexpected_keys"], self.path)
             feed = self._text(path, network) if kind == "text" else self._image(path, network)
         if hasattr(network.config, "use_cache"):
             network.config.use_cache = False
@@ -68,29 +83,51 @@ class TransformersModel(Model):
             "revision": getattr(network.config, "_commit_hash", None) or self.revision,
             "weights": weights_digest(network), "precision": self.precision, "preprocessing": preprocessing,
         }  # fmt: skip
-        return Loaded(network, feed, description)
+        if self.trust_remote_code:
+            description["trust_remote_code"] = True
+        return Loaded(network, feed, description, not_loaded)
+
+    @property
+    def _source(self) -> dict[str, Any]:
+        return {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Name the setting that allows a model to run its own code; it is never asked for."""
+        try:
+            yield
+        except ValueError as error:
+            if self.trust_remote_code or "trust_remote_code" not in str(error):
+                raise
+            raise ValueError(
+                f"model.path={self.path!r} brings Python code of its own, which is not run. If you have read "
+                "and trust the code, set model.trust_remote_code=true (and model.revision to what you read)"
+            ) from error
 
     def _text(self, path: str, network: Any) -> TextFeed:
         from transformers import AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(path, revision=self.revision)
+        with self._explained():
+            tokenizer = AutoTokenizer.from_pretrained(path, **self._source)
         if not tokenizer.is_fast:
             raise ValueError(
                 f"{self.path}: only a fast tokenizer tells where a token is in its text, and this one is slow"
             )
         tokenizer.padding_side = tokenizer.truncation_side = "right"
-        limits = (tokenizer.model_max_length, getattr(network.config, "max_position_embeddings", None))
-        limit = min(value for value in (*limits, 10**9) if value is not None)
-        if self.max_length is not None and self.max_length > limit:
+        limit = window_limit(tokenizer, network)
+        if self.max_length is not None and limit is not None and self.max_length > limit:
             raise ValueError(
                 f"model.max_length={self.max_length} is more than the {limit} tokens that {self.path} takes"
             )
-        return TextFeed(tokenizer, self.max_length or min(limit, DEFAULT_LENGTH))
+        return TextFeed(tokenizer, self.max_length or min(limit or DEFAULT_LENGTH, DEFAULT_LENGTH))
 
     def _image(self, path: str, network: Any) -> ImageFeed:
         from transformers import AutoImageProcessor
 
-        processor = AutoImageProcessor.from_pretrained(path, revision=self.revision)
+        with self._explained():
+            processor = AutoImageProcessor.from_pretrained(path, **self._source)
+        if hasattr(processor, "device"):
+            processor.device = None  # a downloaded file does not choose where to run
         crop = dict(processor.crop_size or {}) if getattr(processor, "do_center_crop", False) else {}
         shorter = dict(getattr(processor, "size", None) or {}).get("shortest_edge")
         share = getattr(processor, "crop_pct", None)
