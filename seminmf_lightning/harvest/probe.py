@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -47,20 +48,21 @@ EVEN = 4.0
 def probe_layouts(
     loaded: Loaded, item: Item, layers: Sequence[Layer], choice: str, device: torch.device, batch_size: int
 ) -> dict[str, Layout]:
-    """Return the layout of each layer for a network of images or maps, from nine forward passes.
+    """Return the layout of each layer for a network of images or maps, from the outputs for nine images.
 
     Args:
         item: any item of the inputs; it gives the shape and the range of values.
         choice: the ``layout`` setting: which axis of maps holds the channels.
 
     Raises:
-        ValueError: a layer returns maps that are not maps of the image, and ``choice`` is ``auto``.
+        ValueError: a layer returns maps that are not maps of the image, and ``choice`` is ``auto``; or its
+            first axis is not the batch.
     """
     (name, image), *_ = item.inputs.items()
-    is_image = image.ndim == 3 and image.is_floating_point()
+    is_image = image.ndim == 3 and not image.is_complex()
     images = probe_images(image) if is_image else image[None]
     items = [Item(item.example, 0, item.inputs | {name: one}) for one in images]
-    outputs: dict[Layer, list[Tensor]] = {layer: [] for layer in layers}
+    outputs = {layer: _Distances() for layer in layers}
     for start in range(0, len(items), batch_size):
         batch = items[start : start + batch_size]
 
@@ -71,7 +73,7 @@ def probe_layouts(
                     "axis is not the batch, as where windows or heads are folded into it. Choose another "
                     "layer (list=true)"
                 )
-            outputs[layer].append(output.float().cpu())
+            outputs[layer].add(output)
 
         def forward(batch: list[Item] = batch) -> None:
             loaded.feed.call(loaded.network, batch, device)
@@ -79,55 +81,83 @@ def probe_layouts(
         Capture(loaded.network, layers, keep).run(forward)
     aspect = image.shape[-2] / image.shape[-1] if image.ndim > 1 else 1.0
     layouts = {}
-    for layer, parts in outputs.items():
-        output = torch.cat(parts)
-        guess = layout_by_shape(tuple(output.shape), loaded.feed, aspect, choice)
+    for layer, distances in outputs.items():
+        shape = distances.shape
+        guess = layout_by_shape(shape, loaded.feed, aspect, choice)
         if guess.unplaced is None and not is_image:
             guess = guess._replace(unplaced=f"the network takes {tuple(image.shape)}, not an image (c, h, w)")
-        elif output.ndim in (3, 4) and is_image and (output.ndim == 4 or loaded.feed.images):
-            guess = _confirm(layer, output, guess, aspect, choice)
+        elif is_image and (len(shape) == 4 or (len(shape) == 3 and loaded.feed.images)):
+            guess = _confirm(layer, distances, guess, aspect, choice)
         layouts[str(layer)] = guess
     return layouts
 
 
-def _confirm(layer: Layer, output: Tensor, guess: Layout, aspect: float, choice: str) -> Layout:
+class _Distances:
+    """Distances of one layer's outputs for bright patches from its output for the neutral image."""
+
+    def __init__(self) -> None:
+        self.shape: tuple[int, ...] = ()
+        self._neutral: Tensor | None = None
+        self._parts: dict[bool, list[Tensor]] = {False: [], True: []}
+
+    def add(self, output: Tensor) -> None:
+        """Add the outputs for some images; the first of all is the neutral one."""
+        self.shape, output = tuple(output.shape), output.float()
+        if self._neutral is None:
+            self._neutral = output[:1].clone()
+        if output.ndim in (3, 4):
+            for channels_last in {False, output.ndim == 4}:
+                axis = 1 if output.ndim == 4 and not channels_last else -1
+                distance = (output - self._neutral).norm(dim=axis).flatten(1).cpu()
+                self._parts[channels_last].append(distance)
+
+    def scores(self, channels_last: bool) -> Tensor:
+        """d_ki^2 / sum_k d_ki (k, i), the reaction of position i to patch k."""
+        d = torch.cat(self._parts[channels_last])[1:].nan_to_num(0.0, 0.0, 0.0)
+        return d * d / d.sum(dim=0).clamp(min=torch.finfo(torch.float32).tiny)
+
+
+class _Candidate(NamedTuple):
+    """A layout, its grid, the strongest position of each patch (-1: none reacts), and their mean distance."""
+
+    layout: Layout
+    grid: tuple[int, int]
+    strongest: Tensor
+    error: float
+
+
+def _confirm(layer: Layer, distances: _Distances, guess: Layout, aspect: float, choice: str) -> Layout:
     """The layout that the reactions fit best; ``guess`` without a place where none fits."""
-    shape = tuple(output.shape)
-    reactions: dict[bool, Tensor] = {}
+    shape = distances.shape
+    scores = {last: distances.scores(last) for last in {False, len(shape) == 4}}
+    reacts = scores[False].amax(dim=1) > 0
+    if int(reacts.sum()) < MIN_REACTIONS:
+        return guess._replace(unplaced="it does not react to a bright patch of the image")
     candidates = []
-    for layout, grid in _candidates(shape, aspect, choice):
-        if layout.channels_last not in reactions:
-            first = output.ndim == 4 and not layout.channels_last
-            positions = output.permute(0, 2, 3, 1) if first else output
-            reactions[layout.channels_last] = reaction(positions.flatten(1, -2))
-        scores = reactions[layout.channels_last]
-        reacts = scores.amax(dim=1) > 0
-        if int(reacts.sum()) < MIN_REACTIONS:
-            return guess._replace(unplaced="it does not react to a bright patch of the image")
-        strongest = torch.where(reacts, scores.argmax(dim=1), -1)
-        candidates.append((place_error(strongest, grid, layout.prefix), layout, grid, strongest))
+    for layout, grid in _layouts(shape, aspect, choice):
+        strongest = torch.where(reacts, scores[layout.channels_last].argmax(dim=1), -1)
+        error = place_error(strongest, grid, layout.prefix)
+        candidates.append(_Candidate(layout, grid, strongest, error))
     if candidates:
-        best = min(error for error, *_ in candidates)
-        error, layout, grid, strongest = min(
-            (one for one in candidates if one[0] <= best + MARGIN),
-            key=lambda one: (one[1].prefix + one[1].suffix, one[1].suffix, one[0]),
+        least = min(candidate.error for candidate in candidates)
+        best = min(
+            (candidate for candidate in candidates if candidate.error <= least + MARGIN),
+            key=lambda one: (one.layout.prefix + one.layout.suffix, one.layout.suffix, one.error),
         )
-        accepted = _accepted_error(output.ndim, grid, aspect)
-        if error <= accepted and _follows(strongest, grid, layout.prefix):
-            return layout
-        scores = reactions[guess.channels_last]
-        if bool((scores.amax(dim=1) < EVEN * scores.median(dim=1).values).all()):
-            return guess._replace(unplaced="every position reacts alike, wherever a bright patch lies")
-    if output.ndim == 4 and choice == "auto":
+        if best.error <= _accepted_error(len(shape), best.grid, aspect) and _follows(best):
+            return best.layout
+    ratio = scores[guess.channels_last].amax(dim=1) / scores[guess.channels_last].median(dim=1).values
+    if bool((ratio < EVEN).all()):
+        return guess._replace(unplaced="every position reacts alike, wherever a bright patch lies")
+    if len(shape) == 4 and choice == "auto":
         raise ValueError(
             f"layer {layer!s} returns {shape[1:]} per image, of which neither the last two axes nor the "
             "first two are those of the image: a bright patch moves other positions than its own, as in "
             "attention maps, heads, blocks and windows. Choose another layer (list=true); or set "
             "layout=channels_first or layout=channels_last, which gives rows without a place in the image"
         )
-    return guess._replace(
-        unplaced=guess.unplaced or "a bright patch of the image moves other rows than its own"
-    )
+    moved = "a bright patch of the image moves other rows than its own"
+    return guess._replace(unplaced=guess.unplaced or moved)
 
 
 def _accepted_error(ndim: int, grid: tuple[int, int], aspect: float) -> float:
@@ -136,21 +166,21 @@ def _accepted_error(ndim: int, grid: tuple[int, int], aspect: float) -> float:
     return min(ACCEPTED_IF_STRETCHED if stretched else ACCEPTED_ERROR[ndim], 0.25 + 0.15 * max(grid))
 
 
-def _follows(strongest: Tensor, grid: tuple[int, int], prefix: int) -> bool:
-    """Whether the strongest positions (k,) move down and right as the bright patches do."""
-    known = strongest >= 0
-    cells = strongest[known] - prefix
-    axes = (torch.div(cells, grid[1], rounding_mode="floor"), cells % grid[1])
-    for axis, places in enumerate(torch.tensor(PLACES)[known].unbind(dim=1)):
-        correlation = torch.corrcoef(torch.stack([axes[axis].float(), places]))[0, 1]
-        if grid[axis] > 1 and not float(correlation) >= ACCEPTED_CORRELATION:
+def _follows(candidate: _Candidate) -> bool:
+    """Whether the strongest positions move down and right as the bright patches do."""
+    reacts = candidate.strongest >= 0
+    cells, (_, width) = candidate.strongest[reacts] - candidate.layout.prefix, candidate.grid
+    axes = torch.div(cells, width, rounding_mode="floor"), cells % width
+    for length, row_or_column, places in zip(
+        candidate.grid, axes, torch.tensor(PLACES)[reacts].T, strict=True
+    ):
+        correlation = torch.corrcoef(torch.stack([row_or_column.float(), places]))[0, 1]
+        if length > 1 and not float(correlation) >= ACCEPTED_CORRELATION:
             return False
     return True
 
 
-def _candidates(
-    shape: tuple[int, ...], aspect: float, choice: str
-) -> Iterator[tuple[Layout, tuple[int, int]]]:
+def _layouts(shape: tuple[int, ...], aspect: float, choice: str) -> Iterator[tuple[Layout, tuple[int, int]]]:
     """Layouts, and their grids, that outputs of this shape may have."""
     if len(shape) == 4:
         for last in (False, True):
@@ -185,6 +215,9 @@ def probe_images(image: Tensor) -> Tensor:
     for number, (y, x) in enumerate(PLACES, 1):
         (top, bottom), (left, right) = _extent(y, height), _extent(x, width)
         images[number, :, top:bottom, left:right] = bright
+    if not image.is_floating_point():
+        low, high = float(image.min()), float(image.max())
+        images = images.round().clamp(min(low, 0.0), high if high > low else None)
     return images.to(image.dtype)
 
 
@@ -193,12 +226,6 @@ def _extent(centre: float, size: int) -> tuple[int, int]:
     side = max(1, round(size * SIDE))
     start = min(max(round(centre * size - side / 2), 0), size - side)
     return start, start + side
-
-
-def reaction(outputs: Tensor) -> Tensor:
-    """Return d_ki^2 / sum_k d_ki (k, i) for outputs (1 + k, i, c): neutral image, then bright patches."""
-    d = (outputs[1:] - outputs[:1]).norm(dim=2).nan_to_num(0.0, 0.0, 0.0)
-    return d * d / d.sum(dim=0).clamp(min=torch.finfo(torch.float32).tiny)
 
 
 def place_error(strongest: Tensor, grid: tuple[int, int], prefix: int = 0) -> float:

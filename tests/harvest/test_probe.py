@@ -13,6 +13,7 @@ from harvests import CPU, all_rows, image_recipe, job
 
 from seminmf_lightning.harvest import Store
 from seminmf_lightning.harvest.harvester import Harvester
+from seminmf_lightning.harvest.probe import PLACES, probe_images
 from seminmf_lightning.harvest.provenance import PatchOrigin, Tracer
 from seminmf_lightning.harvest.row_selection import Rows
 
@@ -108,6 +109,17 @@ def test_square_attention_maps_are_not_taken_for_square_images(tmp_path: Path) -
     Image.new("RGB", (64, 64), (90, 90, 90)).save(tmp_path / "a.png")
     with pytest.raises(ValueError, match=r"layer block returns \(3, 64, 64\) per image"):
         rows_of(tmp_path, "attention")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.uint8])
+@pytest.mark.parametrize("constant", [True, False])
+def test_bright_patches_differ_from_the_neutral_image(dtype: torch.dtype, constant: bool) -> None:
+    image = torch.full((3, 30, 40), 7) if constant else torch.randint(0, 255, (3, 30, 40))
+    neutral, *bright = probe_images(image.to(dtype))
+    assert neutral.dtype == dtype
+    for one, (y, x) in zip(bright, PLACES, strict=True):
+        differs = (one != neutral).any(dim=0).nonzero().double().mean(dim=0) + 0.5
+        assert differs.tolist() == pytest.approx([30 * y, 40 * x], abs=1.6)
 
 
 def test_windows_folded_into_the_batch_are_refused(folder: Path) -> None:
