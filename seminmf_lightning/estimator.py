@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from seminmf_lightning.core.checks import real_number, whole_number
 from seminmf_lightning.core.linalg import unit_atoms
 from seminmf_lightning.core.normalize import Normalizer
-from seminmf_lightning.core.rows import RowsInMemory, RowsOfLoader, finite, real_matrix
+from seminmf_lightning.core.rows import RowsInMemory, RowsOfLoader, as_floats, finite, real_matrix
 from seminmf_lightning.encoders import Effort, Encode
 from seminmf_lightning.learners import Learner, Recipe, make_learner
 
@@ -236,8 +236,7 @@ class SemiNMF:
         return RowsInMemory(self.sanitize_np_input(A))
 
     def _floats(self, name: str, x: Any) -> Tensor:
-        matrix = real_matrix(name, x, "a tensor, an ndarray or a DataLoader").to(self.device)
-        return matrix if matrix.dtype in (torch.float32, torch.float64) else matrix.float()
+        return as_floats(real_matrix(name, x, "a tensor, an ndarray or a DataLoader").to(self.device))
 
     def _encoding(self, max_iter: int = 300, tol: float | None = None) -> Encode:
         whole_number("max_iter", max_iter, 1)

@@ -67,6 +67,20 @@ def _from_numpy(name: str, x: np.ndarray) -> Tensor:
     return torch.from_numpy(x if x.flags.writeable and min(x.strides, default=0) >= 0 else x.copy())
 
 
+def as_floats(x: Tensor) -> Tensor:
+    """Return ``x`` in float64 if it is, or holds integers that float32 would round; else in float32.
+
+    >>> as_floats(torch.tensor([7])).dtype, as_floats(torch.tensor([2**40 + 1])).dtype
+    (torch.float32, torch.float64)
+    """
+    if x.dtype in (torch.float32, torch.float64):
+        return x
+    if x.is_floating_point() or x.dtype == torch.bool or not x.numel():
+        return x.float()
+    exact = x.double()
+    return exact if exact.abs().max() > 2**24 else exact.float()
+
+
 def finite(name: str, rows: Tensor) -> Tensor:
     """Return ``rows``, or raise a ValueError that names the first row with NaN or Inf."""
     if not rows.sum().isfinite():  # a sum of finite numbers may overflow, so look closer
