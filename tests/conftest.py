@@ -64,3 +64,16 @@ def script():
         return done
 
     return run
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch):
+    """Run ``seminmf <name> *arguments`` in this process."""
+    from seminmf_lightning.cli import main
+
+    def run(name: str, *arguments: object) -> None:
+        monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+        monkeypatch.setattr("sys.argv", ["/usr/bin/seminmf", name, *map(str, arguments)])
+        main.main()
+
+    return run

@@ -7,22 +7,29 @@ import os
 import warnings
 from collections.abc import Iterable
 from dataclasses import fields
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from hydra.utils import instantiate
 from lightning import Callback, Trainer
+from lightning.fabric.plugins.precision.precision import _PRECISION_INPUT_STR
+from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.strategies import StrategyRegistry
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
 from seminmf_lightning import SemiNMFModule
-from seminmf_lightning.data.build import DataModule, settings_from_file
-from seminmf_lightning.data.build import build_data as build_from_settings
+from seminmf_lightning.cli.launch import is_first_process, local_rank
+from seminmf_lightning.core.checks import one_of
+from seminmf_lightning.data.build import build_data, settings_from_file
 from seminmf_lightning.dictionary_file import load_dictionary
 from seminmf_lightning.learners import Recipe
 from seminmf_lightning.training.callbacks import RENAMED
+
+ACCELERATORS = ("auto", "gpu", *sorted(AcceleratorRegistry.available_accelerators()))
+PRECISIONS = tuple(str(name) for name in get_args(_PRECISION_INPUT_STR))
 
 console = Console()
 
@@ -56,18 +63,33 @@ def load_module(cfg: DictConfig) -> SemiNMFModule:
     return SemiNMFModule.from_run(cfg.run, encoder=plain(cfg.encoder) if cfg.encoder else None)
 
 
-def build_data(node: DictConfig) -> DataModule:
-    """Build the data module of the group ``data``."""
-    return build_from_settings(plain(node))
+def choose_data(cfg: DictConfig) -> dict[str, Any]:
+    """Settings of ``cfg.data``, or else those of ``cfg.run``, which are then named on the screen."""
+    if cfg.data is not None:
+        return plain(cfg.data)
+    settings = data_of_run(cfg.run)
+    path = f" data.path={settings['path']}" if settings.get("path") else ""
+    if is_first_process():
+        say(f"data  data={settings['name']}{path}, the run's own")
+    return settings
 
 
-def build_data_for(module: SemiNMFModule, cfg: DictConfig) -> Any:
-    """Build and prepare the data module of ``cfg.data``; a ValueError if its rows do not fit ``cfg.run``."""
-    data = build_data(cfg.data)
+def data_of_run(run: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the data settings that a run was trained with.
+
+    Raises:
+        ValueError: the run has none, or they name anything but a source of rows with plain settings.
+    """
+    return settings_from_file(run, load_dictionary(run).config.get("data"))
+
+
+def build_data_for(module: SemiNMFModule, settings: dict[str, Any], run: str) -> Any:
+    """Build and prepare a data module; a ValueError if its rows do not fit the dictionary of ``run``."""
+    data = build_data(settings)
     data.prepare_data()
     name, features, expected = data.source.shards[0].name, data.source.features, module.dictionary.shape[1]
     if features != expected:
-        raise ValueError(f"{name}: rows of {features} features, but {cfg.run} has {expected}")
+        raise ValueError(f"{name}: rows of {features} features, but {run} has {expected}")
     return data
 
 
@@ -76,6 +98,10 @@ def build_trainer(cfg: DictConfig, callbacks: list[Callback], loggers: list[Any]
     quieten()
     if not cfg.trainer.get("enable_progress_bar", True):  # Lightning refuses a bar among the callbacks then
         callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
+    strategies = ("auto", *StrategyRegistry.available_strategies())
+    for key, names in (("accelerator", ACCELERATORS), ("strategy", strategies), ("precision", PRECISIONS)):
+        if isinstance(cfg.trainer[key], str):
+            one_of(f"trainer.{key}", cfg.trainer[key], names)
     plugins = [instantiate(current(item), _convert_="all") for item in cfg.trainer.get("plugins") or []]
     trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, plugins=plugins, _convert_="all")
     if trainer.strategy.root_device.type == "cpu" and trainer.num_devices > 1:
@@ -101,7 +127,7 @@ def current(node: DictConfig) -> DictConfig:
 
 
 def choose_device(name: str) -> torch.device:
-    """Return a device; ``auto`` is a GPU if there is one, under torchrun the one of this process."""
+    """Return a device; ``auto`` is a GPU if there is one, under torchrun and srun that of this process."""
     if name != "auto":
         try:
             return torch.device(name)
@@ -110,17 +136,8 @@ def choose_device(name: str) -> torch.device:
                 f"device must be auto, cpu, cuda or another of torch's, such as cuda:1; got {name!r}"
             ) from error
     if torch.cuda.is_available():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+        return torch.device("cuda", local_rank() % torch.cuda.device_count())
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def data_of_run(run: str | os.PathLike[str]) -> DictConfig:
-    """Return the data settings that a run was trained with.
-
-    Raises:
-        ValueError: the run has none, or they name anything but a source of rows with plain settings.
-    """
-    return OmegaConf.create(settings_from_file(run, load_dictionary(run).config.get("data")))
 
 
 def quieten() -> None:
@@ -130,6 +147,7 @@ def quieten() -> None:
         ".*smaller than the logging interval.*",
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*dirpath has changed.*",
+        ".*Couldn't infer the batch indices.*",
         ".*sync_dist=True.*",  # torchmetrics has summed over the processes already
     ):
         warnings.filterwarnings("ignore", message)

@@ -20,13 +20,12 @@ from seminmf_lightning import ActivationDataModule
 from seminmf_lightning.cli.build import (
     build_data_for,
     build_trainer,
-    data_of_run,
+    choose_data,
     load_module,
-    plain,
     say,
     show_metrics,
 )
-from seminmf_lightning.cli.run_directory import folder_of, refuse_to_overwrite, write_json
+from seminmf_lightning.cli.run_directory import folder_of, make_room, next_commands, shown_path, write_json
 from seminmf_lightning.core.checks import one_of
 from seminmf_lightning.dictionary_file import load_dictionary
 from seminmf_lightning.metrics import described, evaluation_values, finite_or_none
@@ -43,17 +42,16 @@ def main(cfg: DictConfig) -> dict[str, Any]:
     one_of("split", cfg.split, ("all", "held_out"))
     module = load_module(cfg)
     output = Path(cfg.output or folder_of(cfg.run) / "evaluation.json")
-    refuse_to_overwrite(output, cfg.overwrite)
+    make_room(output, cfg.run, cfg.overwrite)
     D = module.dictionary.detach().clone()
     other = None if cfg.against is None else other_dictionary(cfg.against, cfg.run, D)
-    if cfg.data is None:
-        cfg.data = data_of_run(cfg.run)
-    data = build_data_for(module, cfg)
+    settings = choose_data(cfg)
+    data = build_data_for(module, settings, cfg.run)
 
     evaluation = Evaluation(other)
     trainer = build_trainer(cfg, [evaluation, ProgressBar()], loggers=False)
     if cfg.split == "held_out":
-        check_split(plain(cfg.data), load_dictionary(cfg.run).config.get("data") or {})
+        check_split(settings, load_dictionary(cfg.run).config.get("data") or {})
     else:
         data.val_fraction = 0.0  # all rows are validated
     trainer.validate(module, data, verbose=False)
@@ -118,3 +116,4 @@ def show(metrics: dict[str, Any], output: Path) -> None:
     show_metrics(rows, f"{metrics['rows']:,} rows ({metrics['split']}), {shape}")
     per_concept = " and ".join(value.name for value in values if value.per_concept)
     say(f"metrics  {output} (with {per_concept} of each concept)")
+    say(*next_commands(f"report run={shown_path(metrics['run'])}"))

@@ -14,6 +14,7 @@ from seminmf_lightning.core.commands import command as typed_command
 
 KEY = re.compile(r"(?P<key>[a-z_0-9]+):(?:\s+(?P<value>[^#\s][^#]*?))?(?:\s+#\s*(?P<comment>.*))?")
 MORE_COMMENT = re.compile(r"\s+#\s*(?P<comment>.*)")
+INSTALL = re.compile(r"pip install 'seminmf-lightning\[\w+\]'")
 HIDDEN = ("defaults", "hydra", "run_dir", "_target_", "name")
 WIDTH = 80
 OPTIONS = """Options
@@ -76,6 +77,16 @@ def choices_of(config: Path, folders: Iterable[Path]) -> dict[str, list[str]]:
             names = sorted({file.stem for file in files if not file.stem.startswith("_")} - {default})
             groups[group] = [str(default or "null"), *names]
     return groups
+
+
+def extra_of(config: Path, arguments: Sequence[str]) -> str | None:
+    """The pip command in the file of the first choice among ``arguments`` that needs an extra."""
+    for argument in arguments:
+        group, _, choice = argument.lstrip("+").partition("=")
+        file = config.parent / group.partition("@")[0] / f"{choice}.yaml"
+        if file.is_file() and (match := INSTALL.search(file.read_text(encoding="utf-8"))):
+            return match[0]
+    return None
 
 
 def _keys(config: Path, prefix: str) -> list[str]:

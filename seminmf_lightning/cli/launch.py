@@ -46,3 +46,8 @@ def rank_and_world() -> tuple[int, int]:
     if in_srun():
         return int(os.environ["SLURM_PROCID"]), int(os.environ["SLURM_NTASKS"])
     return 0, 1
+
+
+def local_rank() -> int:
+    """Number of this process among those of this machine."""
+    return int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", 0)))

@@ -8,7 +8,9 @@ from __future__ import annotations
 import difflib
 import functools
 import os
+import shlex
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,8 +22,9 @@ import yaml
 
 from seminmf_lightning import __version__
 from seminmf_lightning.cli.commands import CONFIGS, Command, find_commands
-from seminmf_lightning.cli.help import help_of, overview
+from seminmf_lightning.cli.help import extra_of, help_of, overview
 from seminmf_lightning.cli.launch import is_first_process
+from seminmf_lightning.core.commands import command as typed_command
 
 BUGS = (AssertionError, AttributeError, LookupError, NameError, RecursionError, ArithmeticError)
 """Exceptions that no input should cause: their traceback is shown."""
@@ -81,19 +84,39 @@ def run(name: str, arguments: Sequence[str] | None = None) -> None:
     except Exception as error:
         if debug:
             raise
+        error = unwrapped(error)
         if isinstance(error, BUGS):
-            traceback.print_exc()
-        _fail(message_of(error))
+            traceback.print_exception(error)
+        message = message_of(error)
+        if isinstance(error, ImportError) and command.config is not None:
+            extra = extra_of(command.config, arguments)
+            message += f"; it needs: {extra}" if extra and extra not in message else ""
+        elif isinstance(error, OSError) and not _writable(Path.cwd()):
+            message = f"cannot write to {Path.cwd()}: run the command in a folder of yours ({message})"
+        _fail(message)
 
 
-def message_of(error: BaseException) -> str:
-    """What an exception says; of Hydra's wrappers, what their cause says."""
-    if type(error).__name__ == "InstantiationException" and error.__cause__ is not None:
-        return message_of(error.__cause__)
+def unwrapped(error: Exception) -> Exception:
+    """The error inside those that Hydra raises while it makes an object."""
+    while type(error).__name__ == "InstantiationException" and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    return error
+
+
+def message_of(error: Exception) -> str:
+    """What an exception says; Hydra's errors leave the reason to their cause."""
     text = str(error).strip() or type(error).__name__
     if type(error).__module__.startswith("hydra.") and error.__cause__ is not None:
         text = f"{text}\n{error.__cause__}"
     return text
+
+
+def _writable(folder: Path) -> bool:
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError:
+        return False
+    return True
 
 
 def _fail(message: str, status: int = 1) -> None:
@@ -141,26 +164,34 @@ def _run_hydra(command: Command, task: Callable[[Any], Any], arguments: Sequence
     options, overrides = _split(command.config, arguments)
 
     errors: list[Exception] = []
+    sweeps: set[str] = set()
 
     @functools.wraps(task)
     def job(cfg: Any) -> Any:
         if os.getpid() != process:  # a job that submitit started
             return task(cfg)
+        hydra_config = HydraConfig.get()
         try:
             with _command_line(typed, None):
                 return task(cfg)
         except Exception as error:
-            if HydraConfig.get().mode == RunMode.MULTIRUN:
+            if hydra_config.mode == RunMode.MULTIRUN:
                 raise
             errors.append(error)  # raised below: Hydra would print a line of its own
+        finally:
+            if hydra_config.mode == RunMode.MULTIRUN:
+                sweeps.add(hydra_config.sweep.dir)
 
     if is_first_process() and not set(options) & set(ONLY_PRINT):
         check(package, command.config.stem, overrides, _option(options, "--config-dir", "-cd"))
     # Hydra needs options before overrides.
-    with _command_line(
-        [sys.argv[0], *options, *overrides], "1"
-    ):  # 1: Hydra raises errors, which `run` reports
-        hydra.main(version_base="1.3", config_path=f"pkg://{package}", config_name=command.config.stem)(job)()
+    try:
+        with _command_line([sys.argv[0], *options, *overrides], "1"):
+            config_path, config_name = f"pkg://{package}", command.config.stem
+            hydra.main(version_base="1.3", config_path=config_path, config_name=config_name)(job)()
+    finally:
+        if sweeps and is_first_process():
+            print(f"next  {typed_command('compare')} {shlex.join(sorted(sweeps))}", flush=True)
     if errors:
         raise errors[0]
 

@@ -18,6 +18,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override, QuotedString
+from hydra.errors import MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -34,10 +35,11 @@ def check(package: str, name: str, overrides: Sequence[str], config_dir: str | N
     """Raise ValueError for the first override that is not what config ``name`` of ``package`` accepts.
 
     Raises:
-        ValueError: an unknown key (appended with ``+`` or not), group or choice, with the nearest known name.
+        ValueError: an unknown key (appended with ``+`` or not), group or choice, with the nearest known name;
+            a key that must be given.
         TypeError: a word where the default is a number, true or false.
     """
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    parsed = [_parse(text) for text in overrides]
     search = (f"hydra.searchpath=[file://{Path(config_dir).absolute()}]",) if config_dir else ()
     loader = _loader(package)
 
@@ -51,11 +53,37 @@ def check(package: str, name: str, overrides: Sequence[str], config_dir: str | N
         for override in chosen:
             _check_choice(override, choices(override.key_or_group), known)
         # Keys depend on the choices, and an experiment may make some itself.
-        cfg = _compose(package, name, (*search, *(text for one in chosen for text in _first(one))))
+        try:
+            cfg = _compose(package, name, (*search, *(text for one in chosen for text in _first(one))))
+        except MissingConfigException as error:  # a plugin of Hydra that is not installed, such as a launcher
+            raise ModuleNotFoundError(str(error).partition("\n")[0]) from error
     groups = sorted(group for group in cfg.hydra.runtime.choices if "/" not in group and group not in cfg)
     keys = [override for override in parsed if override not in chosen]
+    typed = [key.key_or_group for key in keys]
     for override in keys:
-        _check_key(override, cfg, groups, [key.key_or_group for key in keys])
+        _check_key(override, cfg, groups, typed)
+    for key in _required(cfg):
+        if not any(key == one or key.startswith(f"{one}.") for one in typed):
+            raise ValueError(f"{key} must be given: {key}=...")
+
+
+def _parse(text: str) -> Override:
+    try:
+        return OverridesParser.create().parse_override(text)
+    except OverrideParseException as error:
+        if "=" in text or text.startswith("~"):
+            raise
+        raise ValueError(f"{text!r} is no key=value; write {text.lstrip('+')}=...") from error
+
+
+def _required(node: DictConfig, prefix: str = "") -> Iterator[str]:
+    """Dotted keys of values that must be given."""
+    for name in map(str, node):
+        child = node._get_node(name)
+        if isinstance(child, DictConfig) and not (child._is_none() or child._is_interpolation()):
+            yield from _required(child, f"{prefix}{name}.") if prefix or name != "hydra" else ()
+        elif OmegaConf.is_missing(node, name):
+            yield f"{prefix}{name}"
 
 
 @lru_cache(maxsize=8)

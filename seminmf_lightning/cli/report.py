@@ -12,11 +12,12 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from seminmf_lightning import SemiNMFModule
-from seminmf_lightning.cli.build import build_data, choose_device, data_of_run, quieten, say
-from seminmf_lightning.cli.run_directory import folder_of, refuse_unwritable
+from seminmf_lightning.cli.build import choose_data, choose_device, quieten, say
+from seminmf_lightning.cli.run_directory import folder_of, make_room, next_commands, shown_path
 from seminmf_lightning.core.checks import real_number, whole_number
 from seminmf_lightning.core.commands import command
 from seminmf_lightning.data import ActivationDataModule
+from seminmf_lightning.data.build import build_data
 from seminmf_lightning.explain import ReportOptions, make_report, require_libraries
 from seminmf_lightning.io.atomic import whole_file
 
@@ -38,8 +39,8 @@ def main(cfg: DictConfig) -> Path:
     began, run = time.monotonic(), Path(cfg.run)
     path = Path(cfg.output or folder_of(run) / "report.html")
     module = SemiNMFModule.from_run(run).eval()
-    refuse_unwritable(path.parent, "output")
-    data = build_data(cfg.data if cfg.data is not None else data_of_run(run))
+    make_room(path, run, True)
+    data = build_data(choose_data(cfg))
     if not isinstance(data, ActivationDataModule):
         raise ValueError(
             f"a report reads rows again, which live data cannot do: store them with `{command('harvest')}`, "
@@ -53,4 +54,5 @@ def main(cfg: DictConfig) -> Path:
     if data.skipped_rows:
         say(f"skipped {len(data.skipped_rows):,} rows with NaN or Inf")
     say(f"report  {path} ({path.stat().st_size / 2**20:.1f} MB, {time.monotonic() - began:.1f} s)")
+    say(*next_commands(f"evaluate run={shown_path(cfg.run)}"))
     return path

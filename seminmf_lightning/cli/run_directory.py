@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import shutil
 import tempfile
 import traceback
@@ -40,14 +42,32 @@ def refuse_unwritable(folder: Path, key: str) -> None:
         ) from error
 
 
-def refuse_to_overwrite(output: Path, overwrite: bool) -> None:
-    """Raise FileExistsError if the file exists and may not be replaced."""
-    if is_first_process():
-        if output.exists() and not overwrite:
-            raise FileExistsError(
-                f"{output} exists; choose another with output=..., or replace it with overwrite=true"
-            )
-        refuse_unwritable(output.parent, "output")
+def make_room(output: Path, run: str | Path, overwrite: bool) -> None:
+    """Keep a result that is about to be replaced as ``<name>.previous``.
+
+    Results in the folder of ``run`` are its own and can be made again; others are replaced only if asked to.
+
+    Raises:
+        FileExistsError: the file may belong to another run.
+        PermissionError: no file can be made in its folder.
+    """
+    if not is_first_process():
+        return
+    refuse_unwritable(output.parent, "output")
+    if not output.exists():
+        return
+    if not overwrite and output.parent.resolve() != folder_of(run).resolve():
+        raise FileExistsError(
+            f"{output} exists and may belong to another run than {run}; "
+            "choose another name with output=..., or replace it with overwrite=true"
+        )
+    previous = output.with_name(f"{output.name}.previous")
+    partial = output.with_name(f"{output.name}.{os.getpid()}.partial")
+    try:
+        os.link(output, partial)
+    except OSError:  # a disk without hard links
+        shutil.copyfile(output, partial)
+    os.replace(partial, previous)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -137,6 +157,28 @@ def failure_kept(path: Path) -> Iterator[None]:
         raise
 
 
+def holds_nothing(run_dir: Path) -> bool:
+    """Whether there is nothing in a directory but the empty log that Hydra makes."""
+    return all(
+        path.is_file() and path.suffix == ".log" and not path.stat().st_size for path in run_dir.glob("*")
+    )
+
+
+@contextmanager
+def no_trace(run_dir: Path) -> Iterator[None]:
+    """Remove a new run directory, and the folders of date and time above it, if its settings are refused."""
+    new = holds_nothing(run_dir) and not sweeping() and is_first_process()
+    try:
+        yield
+    except Exception:
+        if new:
+            _remove(run_dir)
+            with suppress(OSError, ValueError):  # not empty, or elsewhere
+                for folder in run_dir.absolute().relative_to(Path.cwd()).parents:
+                    folder.rmdir() if folder != Path() else None
+        raise
+
+
 def write_settings(folder: Path, cfg: DictConfig) -> None:
     """Write the config and the overrides, in the files that Hydra would write before a run is checked."""
     hydra = HydraConfig.get()
@@ -162,10 +204,16 @@ def sweeping() -> bool:
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
+def shown_path(path: str | Path) -> str:
+    """A path as it is typed in this folder, quoted for the shell where it must be."""
+    path = Path(path).absolute()
+    return shlex.quote(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))
+
+
 def next_commands(*lines: str) -> list[str]:
     """Last lines of a command: what to type next.  Each line is ``<command> <arguments>``.
 
-    >>> print(*next_commands("train data=shards", "report run=r"), sep="\\n")
+    >>> print(*next_commands("train data=shards", "report run=r"), sep="\n")
     next  seminmf train data=shards
           seminmf report run=r
     """

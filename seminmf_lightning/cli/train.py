@@ -15,33 +15,28 @@ from lightning import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig
 
-from seminmf_lightning import SemiNMFModule
-from seminmf_lightning.cli.build import (
-    build_data,
-    build_each,
-    build_module,
-    build_trainer,
-    plain,
-    say,
-    show_metrics,
-)
+from seminmf_lightning import ActivationDataModule, SemiNMFModule
+from seminmf_lightning.cli.build import build_each, build_module, build_trainer, plain, say, show_metrics
 from seminmf_lightning.cli.launch import is_first_process, set_run_id
 from seminmf_lightning.cli.run_directory import (
     failure_kept,
     finished_run_kept,
     next_commands,
+    no_trace,
     refuse_other_run,
     refuse_unless_file,
     same_directory,
+    shown_path,
+    sweeping,
     write_json,
     write_settings,
 )
 from seminmf_lightning.core.checks import one_of
-from seminmf_lightning.data.build import named
+from seminmf_lightning.data.build import DataModule, build_data, named
 from seminmf_lightning.data.secrets import refuse_secrets
 from seminmf_lightning.dictionary_file import FILE_NAME
 from seminmf_lightning.explain.runs import ERROR_FILE, METRICS_FILE
-from seminmf_lightning.metrics import MEANINGS, described
+from seminmf_lightning.metrics import MEANINGS, RUN_VALUES, Value, described
 from seminmf_lightning.training.callbacks.save_dictionary import SaveDictionary
 from seminmf_lightning.training.checkpoints import newest_whole
 from seminmf_lightning.training.preemption import Preempted
@@ -52,6 +47,8 @@ EXAMPLES = (
     "-m solver=pgd,hals l1_penalty=0,0.05,0.1",
     "trainer=ddp trainer.devices=2 trainer.accelerator=cpu",
 )
+
+TUNED = Value("l1_penalty", "penalty tuned to target_l0")
 
 set_run_id()  # before Hydra names the directory
 
@@ -68,13 +65,16 @@ def main(cfg: DictConfig) -> float | list[float]:
     if is_first_process():  # the others arrive when it may have begun to write
         refuse_other_run(run_dir, cfg.ckpt_path)
         refuse_secrets(plain(cfg.data))
-    with finished_run_kept(run_dir), failure_kept(run_dir / ERROR_FILE):
-        if is_first_process():
-            write_settings(run_dir / ".hydra", cfg)
-        if cfg.ckpt_path is not None:
-            refuse_unless_file(cfg.ckpt_path)
+    with finished_run_kept(run_dir):
+        with failure_kept(run_dir / ERROR_FILE) if sweeping() else no_trace(run_dir):
+            if is_first_process():
+                write_settings(run_dir / ".hydra", cfg)
+            if cfg.ckpt_path is not None:
+                refuse_unless_file(cfg.ckpt_path)
+            prepared = prepare(cfg)
         try:
-            return train(cfg)
+            with failure_kept(run_dir / ERROR_FILE):
+                return fit(cfg, *prepared)
         except Preempted:
             if is_first_process():
                 print(f"to resume, type the same command with {same_directory()} ckpt_path=auto", flush=True)
@@ -83,20 +83,26 @@ def main(cfg: DictConfig) -> float | list[float]:
 
 def train(cfg: DictConfig) -> float | list[float]:
     """Train, write the run directory, and return ``optimized_metric`` for sweepers."""
-    began = time.monotonic()
-    run_dir, to_optimize = Path(cfg.run_dir), plain(cfg.optimized_metric)
+    return fit(cfg, *prepare(cfg))
+
+
+def prepare(cfg: DictConfig) -> tuple[SemiNMFModule, DataModule, Trainer]:
+    """Build everything, and so check every setting, before any data is read."""
+    to_optimize = plain(cfg.optimized_metric)
     for name in to_optimize if isinstance(to_optimize, list) else [to_optimize]:
         one_of("optimized_metric", name, tuple(MEANINGS))
-    module, data = build_module(cfg), build_data(cfg.data)
-    saver = SaveDictionary(str(run_dir / FILE_NAME), config=plain(cfg))
-    trainer = build_trainer(cfg, [*build_each(cfg.callbacks), saver], build_each(cfg.logger) or False)
+    module, data = build_module(cfg), build_data(plain(cfg.data))
+    saver = SaveDictionary(str(Path(cfg.run_dir) / FILE_NAME), config=plain(cfg))
+    return (
+        module,
+        data,
+        build_trainer(cfg, [*build_each(cfg.callbacks), saver], build_each(cfg.logger) or False),
+    )
 
-    if trainer.limit_val_batches == 0:
-        raise ValueError(
-            "trainer.limit_val_batches=0: the metrics of a run are measured in validation; give a share "
-            "such as 0.1, "
-            "or validate rarely with trainer.check_val_every_n_epoch"
-        )
+
+def fit(cfg: DictConfig, module: SemiNMFModule, data: DataModule, trainer: Trainer) -> float | list[float]:
+    """Train, write the run directory, and return ``optimized_metric`` for sweepers."""
+    began, run_dir = time.monotonic(), Path(cfg.run_dir)
     trainer.fit(module, data, ckpt_path=cfg.ckpt_path, weights_only=True)
     trainer.validate(module, data, verbose=False, weights_only=True)
 
@@ -107,14 +113,14 @@ def train(cfg: DictConfig) -> float | list[float]:
     }
     if module.recipe.target_l0 is not None:
         metrics["l1_penalty"] = module.learner.penalty
-    skipped = getattr(data, "skipped_rows", None)
+    skipped = data.skipped_rows if isinstance(data, ActivationDataModule) else None
     if trainer.is_global_zero:
         if skipped is not None:
             metrics["rows_skipped"] = len(skipped)
         write_results(run_dir, metrics, module, data, trainer)
         if skipped is not None and len(skipped):
             say(skipped.summary())
-        say(*next_steps(run_dir, trainer))
+        say(*next_steps(cfg, module, data, trainer))
     return optimized(metrics, cfg)
 
 
@@ -125,7 +131,7 @@ def optimized(metrics: dict[str, Any], cfg: DictConfig) -> float | list[float]:
 
 
 def write_results(
-    run_dir: Path, metrics: dict[str, Any], module: SemiNMFModule, data: Any, trainer: Trainer
+    run_dir: Path, metrics: dict[str, Any], module: SemiNMFModule, data: DataModule, trainer: Trainer
 ) -> None:
     """Write ``metrics.json`` and the hyperparameters tab, and print the table."""
     write_json(run_dir / METRICS_FILE, metrics)
@@ -135,13 +141,23 @@ def write_results(
             logger.log_hyperparams(module.plain_recipe(), numbers)
         logger.finalize("success")
     concepts, features = module.dictionary.shape
-    rows = "training rows" if getattr(data, "val_fraction", None) == 0 else "held-out rows"
-    show_metrics(described(metrics), f"{concepts} concepts x {features} features, measured on {rows}")
+    rows = "training rows" if data.val_fraction == 0 else "held-out rows"
+    rows_of_table = described(metrics, (*RUN_VALUES, TUNED))
+    show_metrics(rows_of_table, f"{concepts} concepts x {features} features, measured on {rows}")
 
 
-def next_steps(run_dir: Path, trainer: Trainer) -> list[str]:
-    """The last lines on the screen."""
-    lines = [f"run   {run_dir}"]
+def next_steps(cfg: DictConfig, module: SemiNMFModule, data: DataModule, trainer: Trainer) -> list[str]:
+    """The last lines on the screen: where the run is, and what to type next."""
+    run = shown_path(cfg.run_dir)
+    lines = [f"run   {run}"]
     if any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers):
-        lines.append(f"logs  tensorboard --logdir {run_dir}")
-    return lines + next_commands(f"report run={run_dir}", f"encode run={run_dir} data=npy data.path=NEW.npy")
+        lines.append(f"logs  tensorboard --logdir {run}")
+    if sweeping():
+        return lines
+    if not (module.recipe.penalised or module.recipe.encoder.sparse):
+        lines.append(
+            "note  codes are dense, which leaves concepts undetermined; l1_penalty=0.1 makes them readable"
+        )
+    if not isinstance(data, ActivationDataModule):  # rows that are not kept cannot be read again
+        return lines + next_commands(f"compare {run}")
+    return lines + next_commands(f"report run={run}")

@@ -131,7 +131,12 @@ def test_wrong_types_and_names_are_refused(text: str, words: str) -> None:
         ["data=object_store", "data.path=s3://b/x.npy", "+data.storage.key_file=x"],
         ["hparams_search=optuna", "l1_penalty=interval(0.02,0.2)", "hydra.sweeper.n_trials=3"],
         ["launcher=submitit_slurm", "hydra.launcher.partition=gpus", "l1_penalty=0,0.1"],
-        ["data=harvest", "harvest/model@data.model=minilm", "data.layers=[encoder.layer.2]"],
+        [
+            "data=harvest",
+            "harvest/model@data.model=minilm",
+            "data.inputs.path=x",
+            "data.layers=[encoder.layer.2]",
+        ],
         ["experiment=minilm_pydoc_live", "data.limit=6", "ckpt_path=auto", "hydra.run.dir=x"],
         ["data.path=${oc.env:HOME}/x.npy", "data=npy", "nb_concepts=${seed}"],
     ],

@@ -69,7 +69,7 @@ def test_a_run_directory_holds_what_it_should(script, npy: Path, tmp_path: Path,
     assert (D >= 0).all()
     assert penalty == 0 or (D.norm(dim=1) <= 1).all()
 
-    script("encode", f"run={run}", "data=npy", f"data.path={npy}")
+    script("encode", f"run={run}")
     tensors = load_file(run / "dictionary.safetensors")
     codes = np.load(run / "codes.npy") if penalty == 0 else scipy.sparse.load_npz(run / "codes.npz").toarray()
     A = np.load(npy)
@@ -213,15 +213,24 @@ def test_planted_atoms_are_found(script, tmp_path: Path) -> None:
     ],
 )
 def test_mistakes_are_explained(
-    script, npy: Path, tmp_path: Path, options: tuple[str, ...], words: str
+    command,
+    capsys: pytest.CaptureFixture[str],
+    npy: Path,
+    tmp_path: Path,
+    options: tuple[str, ...],
+    words: str,
 ) -> None:
     data = () if "data.path" in options[0] else (f"data.path={npy}",)
-    done = script("train", "data=npy", *data, *options, f"hydra.run.dir={tmp_path}/run", check=False)
-    assert done.returncode != 0
-    assert words in done.stderr
-    if (tmp_path / "run").exists():  # composed: then it is a failed run, with its settings
+    with pytest.raises(SystemExit) as ended:
+        command("train", "data=npy", *data, *options, f"hydra.run.dir={tmp_path}/run")
+    assert ended.value.code == 1
+    error = capsys.readouterr().err
+    assert words in error
+    assert "Traceback" not in error
+    if (tmp_path / "run").exists():  # rows were read: then it is a failed run, with its settings
         found = read_run(tmp_path / "run")
         assert found.status == "failed" and "data" in found.overridden
+        assert "700 is more than" in words or "matches no file" in words
 
 
 @pytest.mark.slow
