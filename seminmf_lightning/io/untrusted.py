@@ -90,8 +90,8 @@ def npy_header(path: object, size: int, head: bytes, kinds: str = "fiub") -> Npy
             shape, fortran_order, dtype = NPY_HEADERS[version](stream)
         if dtype.kind not in kinds or dtype.hasobject:
             raise Refused(f"{path}: expected float or integer numbers, found dtype {dtype}")
-        if any(length < 1 for length in shape):
-            raise Refused(f"{path}: the array is empty, its shape is {shape}")
+        if any(type(length) is not int or length < 1 for length in shape):
+            raise Refused(f"{path}: the array is empty: its shape is {shape}")
         expected = stream.tell() + math.prod(shape) * dtype.itemsize
         if expected != size:
             raise Refused(
@@ -111,7 +111,8 @@ def open_npy(path: Path, kinds: str = "fiub") -> np.ndarray:
     with open(path, "rb") as stream:
         header = npy_header(path, size, stream.read(NPY_HEADER_BYTES), kinds)
     order: Literal["F", "C"] = "F" if header.fortran_order else "C"
-    return np.memmap(path, header.dtype, "c", header.offset, header.shape, order)
+    with refusing(path, "an array that can be mapped"):
+        return np.memmap(path, header.dtype, "c", header.offset, header.shape, order)
 
 
 def open_safetensors(path: Path) -> safe_open:
