@@ -192,7 +192,7 @@
     }
     section.hidden = false;
     byId("concept").parentElement.classList.add("open");
-    document.title = `Concept ${concept}${nameOf(row)} – ${baseTitle}`;
+    document.title = `Concept ${concept}${nameOf(row)} - ${baseTitle}`;
     list();
     section.scrollTop = 0;
     section.focus({ preventScroll: true });
