@@ -47,7 +47,8 @@ def crafted(tmp_path: Path) -> Path:
     }
     page = _render(
         title="5 concepts of run", run="run", rows=10, concepts=5, features=6, settings={}, notes=[],
-        held_out=0, of_rows=[], of_run=[], data=embed({"table": table, "details": details, "images": [], "charts": []}),
+        held_out=0, of_rows=[], of_run=[],
+        data=embed({"table": table, "details": details, "images": [], "charts": []}),
     )  # fmt: skip
     (tmp_path / "page.html").write_text(page, encoding="utf-8")
     return tmp_path / "page.html"
