@@ -124,3 +124,31 @@ def test_unreadable_examples_are_skipped_listed_and_limited(tmp_path: Path) -> N
     assert manifest["skipped"] == 1
     assert "03.png" in manifest["skipped_examples"][0]["skipped"]
     assert 3 not in HarvestedRows(str(tmp_path / "store")).open_groups()
+
+
+def test_a_store_that_version_0_1_began_is_resumed_with_a_word_about_its_inputs(tmp_path: Path) -> None:
+    folder = tiny.pictures(tmp_path / "images", 6)
+    assert job(image_recipe(folder), tmp_path / "store").run() is not None
+    file = tmp_path / "store" / "manifest.json"
+    manifest = json.loads(file.read_text())
+    del manifest["settings"]["inputs"]["content"]
+    manifest["settings"]["inputs"]["digest"] = "0123456789abcdef"
+    file.write_text(json.dumps(manifest | {"complete": False}))
+    again = job(image_recipe(folder), tmp_path / "store")
+    told: list[str] = []
+    again.tell = told.append
+    assert again.run() is not None
+    assert (
+        "begun by version 0.1" in told[0] and "content" in json.loads(file.read_text())["settings"]["inputs"]
+    )
+    assert job(image_recipe(folder, layers="first"), tmp_path / "other").run() is not None
+
+
+def test_an_edit_of_equal_length_is_noticed(tmp_path: Path) -> None:
+    folder = tiny.pictures(tmp_path / "images", 6)
+    assert job(image_recipe(folder), tmp_path / "store").run() is not None
+    content = bytearray((folder / "02.png").read_bytes())
+    content[-20] ^= 1
+    (folder / "02.png").write_bytes(content)
+    with pytest.raises(ValueError, match=r"holds another harvest.*inputs\.content"):
+        job(image_recipe(folder), tmp_path / "store").run()

@@ -47,7 +47,8 @@ def test_layers_by_name_and_glob() -> None:
 def test_layers_that_give_no_rows_are_named(tmp_path: Path) -> None:
     folder = tiny.pictures(tmp_path / "pictures", 2)
     for layer, words in (
-        ("names", "layer names returns list, not activations"), ("relu@5", r"relu@5 was not reached.*2 times"),
+        ("names", "layer names returns list, not activations"),
+        ("relu@5", r"relu@5 was not reached.*2 times"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=words):
             all_rows(image_recipe(folder, layers=layer).harvester(CPU))

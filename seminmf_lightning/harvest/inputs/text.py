@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import codecs
 import json
+import math
+import os
+import re
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from typing import Any
+from typing import Any, BinaryIO
 
 from seminmf_lightning.core.checks import one_of
 from seminmf_lightning.harvest.inputs.base import Inputs, Unreadable
@@ -17,13 +20,22 @@ from seminmf_lightning.harvest.inputs.files import digest_of_files, files_of
 
 BYTE_ORDER_MARK = "\ufeff"
 SUFFIXES = (".txt", ".md", ".jsonl")
+PART = 2**20
+"""Bytes from which a file is read in parts of about that size, one example each: memory stays bounded."""
+BORDER = 2**16
+"""Bytes behind the end of a part in which a border between words is looked for."""
+DIVISIBLE = ("utf-8", "ascii", "iso8859", "cp125")
+"""Encodings in which a space is always a space, whatever stands before it."""
 MARK_EVERY = 256
 """Lines between two remembered offsets: memory stays small however many lines there are."""
 
 
 @dataclass
 class TextFiles(Inputs):
-    """One text per file or per line; for a line of ``.jsonl`` the value of ``field``."""
+    """One text per file or per line; for a line of ``.jsonl`` the value of ``field``.
+
+    A file of more than a megabyte gives one text per part, cut between words.
+    """
 
     path: str | Sequence[str]
     """A file, a folder (any depth) of ``.txt``, ``.md`` and ``.jsonl``, a glob, or a list of them."""
@@ -70,7 +82,9 @@ class TextFiles(Inputs):
                             lines += 1
                 except OSError:  # a dangling link, say: one example, which cannot be read
                     lines, offsets = 1, [0]
-            starts.append(starts[-1] + (lines if self._by_line(file) else 1))
+            else:
+                lines = self._parts(file)
+            starts.append(starts[-1] + lines)
             marks.append(offsets)
         if starts[-1] == 0:
             raise ValueError(f"inputs.path={self.path!r}: the files hold no line")
@@ -84,8 +98,12 @@ class TextFiles(Inputs):
         file = self.files[index]
         try:
             with open(file, "rb") as stream:
-                if line is None:
-                    return stream.read().decode(self.encoding).removeprefix(BYTE_ORDER_MARK)
+                if not self._by_line(file):
+                    start, stop = _border(stream, line), _border(stream, line + 1)
+                    stream.seek(start)
+                    last = line + 1 == self._parts(file)
+                    content = stream.read(-1 if last else stop - start)
+                    return content.decode(self.encoding).removeprefix(BYTE_ORDER_MARK)
                 stream.seek(self._marks[1][index][line // MARK_EVERY])
                 raw = next(islice(stream, line % MARK_EVERY, None), b"").decode(self.encoding).rstrip("\r\n")
                 raw = raw.removeprefix(BYTE_ORDER_MARK)
@@ -107,11 +125,17 @@ class TextFiles(Inputs):
             )
         return record[self.field]
 
-    def _locate(self, example: int) -> tuple[int, int | None]:
-        """Return the index of the file, and the line if the file is read by line."""
+    def _locate(self, example: int) -> tuple[int, int]:
+        """Return the index of the file, and the line or part of it."""
         starts = self._marks[0]
         index = bisect_right(starts, example) - 1
-        return index, example - starts[index] if self._by_line(self.files[index]) else None
+        return index, example - starts[index]
+
+    def _parts(self, file: str) -> int:
+        """Return in how many parts a file is read that is not read by line."""
+        if not codecs.lookup(self.encoding).name.startswith(DIVISIBLE) or not os.path.isfile(file):
+            return 1
+        return max(1, math.ceil(os.path.getsize(file) / PART))
 
     def digest(self) -> str:
         return digest_of_files(self.files)
@@ -119,4 +143,19 @@ class TextFiles(Inputs):
     def identify(self, example: int) -> str:
         index, line = self._locate(example)
         file = self.files[index]
-        return file if line is None else f"{file}, line {line + 1}"
+        if self._by_line(file):
+            return f"{file}, line {line + 1}"
+        count = self._marks[0][index + 1] - self._marks[0][index]
+        return file if count == 1 else f"{file}, part {line + 1} of {count}"
+
+
+def _border(stream: BinaryIO, part: int) -> int:
+    """Return the byte at which a part starts: the first border between words behind its share of the file."""
+    if part == 0:
+        return 0
+    stream.seek(part * PART)
+    block = stream.read(BORDER)
+    if found := re.search(rb"\n|(?= [^ ])", block):
+        return part * PART + found.end()
+    first = next((at for at, byte in enumerate(block) if byte & 0xC0 != 0x80), 0)  # not inside a character
+    return part * PART + first
