@@ -1,8 +1,7 @@
-"""Which rows, in which order: sets of row numbers that take no memory a row.
+"""Sets and orders of row numbers whose size does not grow with the number of rows.
 
-A held-out set is a few ranges; a shuffled pass is a keyed bijection worked out for the batch at hand.
-Neither grows with the number of rows, and both can be entered anywhere, so that a resumed pass seeks instead
-of replaying.
+A held-out set is a few ranges; a shuffled epoch is a keyed bijection, computed for the batch at hand.  Both
+can be entered anywhere, so that a resumed epoch seeks instead of replaying.
 """
 
 from __future__ import annotations
@@ -16,8 +15,12 @@ FEISTEL_ROUNDS = 6
 
 
 class RowSet:
-    """Sorted, disjoint, half-open ranges of rows.  Position p = 0..len-1 stands for the p-th row of the
-    set."""
+    """Sorted, disjoint, half-open ranges of rows.  Position p = 0..len-1 stands for the p-th row of the set.
+
+    >>> rows = RowSet(np.array([2, 10]), np.array([4, 13]))
+    >>> len(rows), rows.rows(np.array([0, 2])).tolist(), rows.ranges(1, 4)
+    (5, [2, 10], [(3, 4), (10, 12)])
+    """
 
     def __init__(self, starts: np.ndarray, stops: np.ndarray) -> None:
         kept = stops > starts
@@ -31,7 +34,7 @@ class RowSet:
 
     @classmethod
     def where(cls, mask: np.ndarray) -> RowSet:
-        """The rows at which ``mask`` (n,) is true."""
+        """The rows where ``mask`` (n,) is true."""
         edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]])))
         return cls(edges[::2], edges[1::2])
 
@@ -47,34 +50,39 @@ class RowSet:
         return self.starts[inside] + positions - self._offsets[inside]
 
     def ranges(self, start: int, stop: int) -> list[tuple[int, int]]:
-        """The ranges of rows that positions ``start..stop-1`` are made of."""
-        found = []
+        """The ranges of rows at positions ``start..stop-1``."""
+        ranges = []
         index = int(np.searchsorted(self._offsets, start, side="right")) - 1
         while start < stop:
             end = min(stop, int(self._offsets[index + 1]))
             first = int(self.starts[index]) + start - int(self._offsets[index])
-            found.append((first, first + end - start))
+            ranges.append((first, first + end - start))
             start, index = end, index + 1
-        return found
+        return ranges
 
 
 def hold_out(n: int, fraction: float, seed: int, groups: np.ndarray | None = None) -> tuple[RowSet, RowSet]:
     """Training and held-out rows; with fraction 0 both are all rows.
 
-    Without groups the held-out rows are up to 32 contiguous blocks, one at a random place in each stretch of
-    the data. With groups (n,) they are whole groups in random order, until there are enough.
+    Without groups the held-out rows are up to 32 contiguous blocks, one at a random position in each equal
+    part of the data.  With ``groups`` (n,) they are whole groups, drawn at random until they hold enough
+    rows.
 
     Raises:
-        ValueError: nothing would be left on one of the two sides.
+        ValueError: no row would be left to train on.
+
+    >>> train, held_out = hold_out(100, 0.1, seed=0)
+    >>> len(train), len(held_out)
+    (90, 10)
     """
     if fraction == 0:
         return RowSet.all(n), RowSet.all(n)
     if groups is None:
-        wanted = max(1, round(n * fraction))
+        size = max(1, round(n * fraction))
         generator = np.random.default_rng(seed)
-        blocks = min(HELD_OUT_BLOCKS, wanted)
+        blocks = min(HELD_OUT_BLOCKS, size)
         edges = np.linspace(0, n, blocks + 1).astype(np.int64)
-        sizes = np.diff(np.linspace(0, wanted, blocks + 1).astype(np.int64))
+        sizes = np.diff(np.linspace(0, size, blocks + 1).astype(np.int64))
         room = np.maximum(np.diff(edges) - sizes, 0)
         starts = edges[:-1] + (generator.random(blocks) * (room + 1)).astype(np.int64)
         held = RowSet(starts, np.minimum(starts + sizes, edges[1:]))
@@ -90,22 +98,25 @@ def hold_out(n: int, fraction: float, seed: int, groups: np.ndarray | None = Non
 
 
 def held_out_groups(counts: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """Which groups are held out (g,), given the rows of each (g,): in random order, until there are rows
-    enough."""
-    wanted = max(1, round(int(counts.sum()) * fraction))
+    """Which groups are held out (g,), given the rows of each (g,): drawn at random until they hold enough
+    rows."""
+    size = max(1, round(int(counts.sum()) * fraction))
     order = np.random.default_rng(seed).permutation(len(counts))
-    enough = int(np.searchsorted(np.cumsum(counts[order]), wanted)) + 1
+    enough = int(np.searchsorted(np.cumsum(counts[order]), size)) + 1
     chosen = np.zeros(len(counts), dtype=bool)
     chosen[order[:enough]] = True
     return chosen
 
 
 def shuffled(positions: np.ndarray, n: int, *key: int) -> np.ndarray:
-    """Where each of ``positions`` goes in a pseudo-random permutation of ``0..n-1`` chosen by the key: (seed,
-    epoch), say.
+    """Images of ``positions`` under a pseudo-random permutation of ``0..n-1`` that ``key`` selects, such as
+    (seed, epoch).
 
-    A Feistel network on the next even number of bits, walked along its cycle until it is back below n
-    (Black & Rogaway, "Ciphers with arbitrary finite domains", 2002).
+    A Feistel network on the next even number of bits, iterated until the value is below n (Black & Rogaway,
+    "Ciphers with arbitrary finite domains", 2002).
+
+    >>> sorted(shuffled(np.arange(10), 10, 7).tolist()) == list(range(10))
+    True
     """
     half = np.uint64(max(1, ((max(n, 2) - 1).bit_length() + 1) // 2))
     mask = np.uint64((1 << int(half)) - 1)
@@ -124,18 +135,18 @@ def shuffled(positions: np.ndarray, n: int, *key: int) -> np.ndarray:
 
 
 def scattered_stretches(n: int, count: int, most: int, longest: int, *key: int) -> list[tuple[int, int]]:
-    """About ``count`` of the positions ``0..n-1``, in up to ``most`` stretches [start, stop) of one length at
-    random places, in order; all of them, in stretches of ``longest``, if there are no more."""
+    """About ``count`` of the positions ``0..n-1``, in at most ``most`` stretches [start, stop) of equal
+    length at random positions, in order; if n <= count all positions, in stretches of at most ``longest``."""
     if count >= n:
         return [(start, min(start + longest, n)) for start in range(0, n, longest)]
     length = -(-count // min(most, count))
     number = min(-(-count // length), n // length)
-    places = np.sort(shuffled(np.arange(number), n // length, *key)) * length
-    return [(int(place), int(place) + length) for place in places]
+    starts = np.sort(shuffled(np.arange(number), n // length, *key)) * length
+    return [(int(start), int(start) + length) for start in starts]
 
 
 def numbered_apart(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Groups that are numbered within their shard, numbered anew so that shards share none."""
+    """Groups that are numbered within each shard, renumbered so that no two shards share a number."""
     numbered, before = [], 0
     for groups in parts:
         names, number = np.unique(groups, return_inverse=True)

@@ -210,6 +210,7 @@ def test_planted_atoms_are_found(script, tmp_path: Path) -> None:
         (("l1_penalty=0.1", "solver=mu"), "solver=hals or solver=pgd"),
         (("data.path=/nowhere/*.npy",), "matches no file"),
         (("ckpt_path=/nowhere/last.ckpt",), "is not a file"),
+        (("trainer.limit_val_batches=0",), "trainer.limit_val_batches=0: the metrics of a run"),
     ],
 )
 def test_mistakes_are_explained(

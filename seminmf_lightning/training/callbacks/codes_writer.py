@@ -1,8 +1,7 @@
-"""Codes to disk as they are made, whatever their number: a dense ``.npy`` or a sparse ``.npz`` (scipy CSR).
+"""Write codes to disk while they are computed: a dense ``.npy`` or a sparse ``.npz`` (scipy CSR).
 
-Dense codes go straight to their rows of one memory-mapped array.  Sparse codes are appended, by each process,
-to files beside the target, and put together at the end piece by piece; no more than one batch is ever in
-memory.
+Dense codes go to their rows of one memory-mapped array.  Sparse codes are appended, by each process, to files
+beside the target, and joined at the end in pieces; never more than one batch is in memory.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ LARGEST_INT32 = 2**31 - 1
 
 
 class CodesWriter(BasePredictionWriter):
-    """Writes what ``predict_step`` returns, for batches of (rows, row numbers) that come in order.
+    """Writes what ``predict_step`` returns, for batches whose rows come in order.
 
     Args:
         output: ``.npy`` for dense codes (n, k) float32, ``.npz`` for a CSR matrix that
@@ -32,7 +31,7 @@ class CodesWriter(BasePredictionWriter):
         concepts: k.
 
     Raises:
-        ValueError: another ending.
+        ValueError: ``output`` has another suffix.
     """
 
     def __init__(self, output: Path, rows: int, concepts: int) -> None:
@@ -87,7 +86,7 @@ class CodesWriter(BasePredictionWriter):
         return self.output.with_name(f"{self.output.name}.{name}.{rank}.partial")
 
     def _assemble(self, world: int) -> None:
-        """Join the pieces in the order of rows: batch by batch, and within a batch process by process."""
+        """Join the pieces in the order of rows: by batch, and within a batch by process."""
         pieces = [
             np.fromfile(self._part("pieces", rank), dtype=np.int64).reshape(-1, 2) for rank in range(world)
         ]
@@ -108,26 +107,26 @@ class CodesWriter(BasePredictionWriter):
                 self._part(name, rank).unlink()
 
     def _join(
-        self, archive: zipfile.ZipFile, name: str, stored: type, wanted: type, pieces: list[np.ndarray],
+        self, archive: zipfile.ZipFile, name: str, stored: type, written: type, pieces: list[np.ndarray],
         shape: tuple[int, ...], *, column: int,
     ) -> None:  # fmt: skip
         files = [open(self._part(name, rank), "rb") for rank in range(len(pieces))]
         entry = "indptr" if name == "counts" else name
         with archive.open(f"{entry}.npy", "w", force_zip64=True) as target:
-            descr = np.lib.format.dtype_to_descr(np.dtype(wanted))
+            descr = np.lib.format.dtype_to_descr(np.dtype(written))
             header = {"descr": descr, "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(target, header)
             running = 0
             if name == "counts":
-                target.write(np.zeros(1, dtype=wanted).tobytes())
+                target.write(np.zeros(1, dtype=written).tobytes())
             for batch in range(len(pieces[0])):
                 for rank, file in enumerate(files):
                     size = int(pieces[rank][batch, column])
                     values: np.ndarray = np.frombuffer(
                         file.read(size * np.dtype(stored).itemsize), dtype=stored
-                    ).astype(wanted)
+                    ).astype(written)
                     if name == "counts":  # indptr is the running sum of the counts
-                        values = (running + np.cumsum(values, dtype=np.int64)).astype(wanted)
+                        values = (running + np.cumsum(values, dtype=np.int64)).astype(written)
                         running = int(values[-1]) if len(values) else running
                     target.write(values.tobytes())
         for file in files:
