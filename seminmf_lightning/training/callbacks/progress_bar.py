@@ -29,7 +29,7 @@ class ProgressBar(LightningProgressBar):
     >>> bar = ProgressBar()
     >>> bar.show("epoch 1/1", 3, 4)
     >>> bar.line(40, {"loss": 0.25}, seconds=65)
-    'epoch 1/1 ━━━━━━━━━━━━╺━━━ 3/4 1:05 loss 0.25'
+    'epoch 1/1 ━━━━━━━━╺━━ 3/4 1:05 loss 0.25'
     """
 
     def __init__(self) -> None:
@@ -96,7 +96,7 @@ class ProgressBar(LightningProgressBar):
         self.show("validation", batch_idx + 1, sum(trainer.num_val_batches))
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        if not trainer.fit_loop.epoch_loop.val_loop.restarting and trainer.state.fn != "fit":
+        if trainer.state.fn != "fit":
             self._stop()
 
     def on_predict_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
