@@ -83,6 +83,6 @@ def _largest_eigenvalue(S: Tensor, inverse_root: Tensor) -> Tensor:
     vector = torch.linspace(1, 2, S.shape[0], dtype=S.dtype, device=S.device)
     for _ in range(POWER_ITERATIONS):
         vector = inverse_root * (S @ (inverse_root * vector))
-        norm = vector.norm()
+        norm: Tensor = vector.norm()
         vector = vector / norm.clamp(min=torch.finfo(S.dtype).tiny)
     return norm.clamp(min=1.0)  # a unit diagonal: the largest eigenvalue is at least 1

@@ -61,9 +61,15 @@ def wrong(path: Path, content: bytes) -> bool:
 
 @pytest.mark.parametrize(
     ("reader", "words"),
-    [(crash, "ended the process"), (hang, "more than"), (fail, "SafetensorError"), (unnamed, "somewhere"), (greedy, "MB"),
-     (wrong, "fewer rows")],
-)  # fmt: skip
+    [
+        (crash, "ended the process"),
+        (hang, "more than"),
+        (fail, "SafetensorError"),
+        (unnamed, "somewhere"),
+        (greedy, "MB"),
+        (wrong, "fewer rows"),
+    ],
+)
 def test_the_search_sees_what_it_looks_for(
     reader: Any, words: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
