@@ -69,7 +69,9 @@ def requirements() -> Iterator[tuple[str, str]]:
     listing = False
     for line in (ROOT / "pyproject.toml").read_text(encoding="utf-8").partition("[tool.")[0].splitlines():
         code, _, remark = line.partition("  #")
-        if re.match(r"[\w-]+ = \[", code) and not code.startswith(("keywords", "license")):
+        if re.match(r"[\w-]+ = \[", code) and not code.startswith(
+            ("authors", "classifiers", "keywords", "license", "maintainers")
+        ):
             listing = True
         for requirement in re.findall(r'"([^"]+)"', code.partition(" = ")[2] or code) if listing else ():
             if not requirement.startswith("seminmf-lightning["):
