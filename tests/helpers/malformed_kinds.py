@@ -17,7 +17,13 @@ import numpy as np
 import torch
 from independent_readers import NUMPY_TYPES, plain_safetensors, same, same_tensor
 from malformed_changes import (
-    change, change_checkpoint, change_json, change_lines, change_npy, change_safetensors, containers,
+    change,
+    change_checkpoint,
+    change_json,
+    change_lines,
+    change_npy,
+    change_safetensors,
+    containers,
 )  # fmt: skip
 from safetensors.torch import save
 
@@ -32,9 +38,8 @@ from seminmf_lightning.harvest.provenance import Tracer
 
 
 class Kind(NamedTuple):
-    """A kind of file: how often it is tried, where it lies, whole ones, and a reader that returns True where
-    all of it was read, False where all that is wrong was named; it raises AssertionError where the two
-    readers differ."""
+    """A kind of file: how often it is tried, where it lies, whole ones, and a reader that returns True if it
+    read the file, False if it named what is wrong; it raises AssertionError where two readers differ."""
 
     share: float
     name: str
@@ -48,9 +53,8 @@ def read_npy(path: Path, content: bytes) -> bool:
     plain = np.load(io.BytesIO(content), allow_pickle=False)
     rows = shard.slice(0, len(shard.rows)).numpy()
     assert rows.shape == plain.shape and np.array_equal(rows, plain, equal_nan=True)
-    assert len(content) >= plain.nbytes and content.endswith(
-        plain.tobytes("A" if plain.flags.c_contiguous else "F")
-    )
+    order = "A" if plain.flags.c_contiguous else "F"
+    assert len(content) >= plain.nbytes and content.endswith(plain.tobytes(order))
     return True
 
 
