@@ -40,13 +40,13 @@ def find_matrices(
     """
     objects: list[RemoteObject] = []
     for url in urls:
-        found = remote.find(url)
-        named = len(found) == 1 and found[0].path.endswith(PurePosixPath(url).name)
+        matches = remote.find(url)
+        named = len(matches) == 1 and matches[0].path.endswith(PurePosixPath(url).name)
         if not named:  # by a glob or a folder
             refuse_missing(
-                (one.path for one in found if one.path.lower().endswith(SUFFIXES)), remote.fs.exists
+                (one.path for one in matches if one.path.lower().endswith(SUFFIXES)), remote.fs.exists
             )
-        objects += found
+        objects += matches
     manifests = [one for one in objects if PurePosixPath(one.path).name == MANIFEST]
     if manifests:
         return [matrix for one in manifests for matrix in _harvest(remote, one, layer)]
@@ -60,8 +60,8 @@ def find_matrices(
 
 def read_npy(remote: Remote, url: str) -> np.ndarray:
     """Read all of a small ``.npy`` object of numbers."""
-    (found,) = remote.find(url)
-    return read_array(remote, found, npy_layout(found.url, found.size, partial(remote.read, found)))
+    (source,) = remote.find(url)
+    return read_array(remote, source, npy_layout(source.url, source.size, partial(remote.read, source)))
 
 
 def read_array(remote: Remote, source: RemoteObject, layout: Layout) -> np.ndarray:
@@ -98,8 +98,8 @@ def _harvest(remote: Remote, source: RemoteObject, layer: str | Sequence[str] | 
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts:
             raise StoreError(f"{source.url}: {name!r} leaves the store's folder; it was not opened")
-        (found,) = remote.find(f"{folder}{path}")
-        return found
+        (located,) = remote.find(f"{folder}{path}")
+        return located
 
     def matrix(record: dict[str, Any]) -> Matrix:
         shard, index = locate(record["file"]), locate(record["index"])

@@ -112,15 +112,15 @@ class Remote:
             return [entry["name"] for entry in entries if entry["type"] == "file"]
 
         # Each object is asked for its own state, because listings give versions in another form.
-        found = in_parallel(
+        objects = in_parallel(
             lambda name: self._retry(url, url, lambda: self._state(name)), self._retry(url, url, names)
         )
-        if not found:
+        if not objects:
             advice = "; in a glob, [[] stands for a bracket" if "[" in path else ""
             raise FileNotFoundError(f"data.path={url!r} matches no object{advice}")
         if not self._serves_ranges:
-            self._retry(url, url, lambda: self._try_range(found[0]))
-        return sorted(found)
+            self._retry(url, url, lambda: self._try_range(objects[0]))
+        return sorted(objects)
 
     def read(self, source: RemoteObject, start: int, stop: int) -> bytes:
         """Read bytes ``start..stop-1`` of an object.
@@ -213,7 +213,7 @@ def in_parallel(work: Callable[[T], U], items: Iterable[T]) -> list[U]:
 
 
 def _explained(what: str, error: Exception) -> Exception:
-    """An error that will not pass, in words that name the object."""
+    """A permanent error, in words that name the object."""
     message = without_queries(error)
     if isinstance(error, FileNotFoundError):
         return FileNotFoundError(f"{what}: no such object ({message})")

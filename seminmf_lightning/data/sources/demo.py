@@ -49,8 +49,10 @@ class DemoRows(Source):
         settings = recipe.settings(harvester.layers)
         try:
             HarvestJob(harvester, Store(partial), settings, tell=lambda text: None).run()
-            if not (folder / MANIFEST).exists():
-                partial.rename(folder)
+            partial.rename(folder)
+        except OSError:
+            if not (folder / MANIFEST).exists():  # else another process was faster
+                raise
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 

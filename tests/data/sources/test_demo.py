@@ -50,3 +50,15 @@ def test_a_failed_harvest_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(OSError, match="disk full"):
         DemoRows(str(tmp_path)).prepare()
     assert not list(tmp_path.iterdir())
+
+
+def test_another_process_may_be_faster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def late(self: object) -> None:
+        store = Path(self.store.folder)  # type: ignore[attr-defined]
+        for folder in (store, tmp_path / "efficientnet_lite0_head"):
+            folder.mkdir()
+            (folder / "manifest.json").touch()
+
+    monkeypatch.setattr(demo.HarvestJob, "run", late)
+    DemoRows(str(tmp_path)).prepare()
+    assert [file.name for file in tmp_path.iterdir()] == ["efficientnet_lite0_head"]
