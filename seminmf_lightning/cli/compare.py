@@ -22,7 +22,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from seminmf_lightning.cli.run_directory import write_json
+from seminmf_lightning.cli.run_directory import next_commands, shown_path, write_json
 from seminmf_lightning.core.commands import command
 from seminmf_lightning.explain.runs import METRICS, Run, find_runs, read_run
 from seminmf_lightning.explain.sweeps import best, frontier, stability, varying
@@ -86,6 +86,7 @@ def main(arguments: Sequence[str]) -> None:
         best_line(runs, chosen, options.max_l0),
         f"wrote {output / 'compare.csv'}, {output / 'compare.json'}",
         plot(output / "compare.html", records),
+        *(next_commands(f"report run={shown_path(chosen.path)}") if chosen else ()),
     ):
         console.print(line, soft_wrap=True, markup=False, highlight=False)
 

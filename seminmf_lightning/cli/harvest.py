@@ -7,12 +7,14 @@ torchrun and srun each process writes its part.
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import time
 from dataclasses import fields
 from typing import Any
 
 import torch
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import (
@@ -27,7 +29,7 @@ from rich.table import Table
 
 from seminmf_lightning.cli.build import choose_device, console, plain, quieten, say
 from seminmf_lightning.cli.launch import rank_and_world
-from seminmf_lightning.cli.run_directory import next_commands
+from seminmf_lightning.cli.run_directory import next_commands, shown_path
 from seminmf_lightning.harvest import HarvestJob, HarvestRecipe, Store
 from seminmf_lightning.harvest.job import Progress as JobProgress
 
@@ -55,7 +57,8 @@ def harvest(cfg: DictConfig) -> dict[str, Any] | None:
     rank, world = rank_and_world()
     device = choose_device(cfg.device)
     if world > 1 and device.type == "cpu":
-        on_this_machine = int(os.environ.get("LOCAL_WORLD_SIZE", world))
+        per_node = os.environ.get("SLURM_NTASKS_PER_NODE", world)
+        on_this_machine = int(os.environ.get("LOCAL_WORLD_SIZE", per_node))
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // on_this_machine))
     recipe = make_recipe(cfg)
     harvester = recipe.harvester(device)
@@ -63,7 +66,7 @@ def harvest(cfg: DictConfig) -> dict[str, Any] | None:
     began = time.monotonic()
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(20),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rows]}"),
     )
@@ -108,6 +111,11 @@ def list_layers(cfg: DictConfig) -> None:
     Console(width=None if console.is_terminal else 160).print(table)
     if failure is not None:
         say(f"the forward pass ended here ({failure}); the layers above can be harvested all the same")
+    if candidates and HydraConfig.initialized():
+        typed = [
+            word for word in HydraConfig.get().overrides.task if not word.startswith(("list=", "layers="))
+        ]
+        say(*next_commands(f"harvest {shlex.join([*typed, f'layers=[{candidates[-1].name}]'])}"))
 
 
 def report(output: str, manifest: dict[str, Any], seconds: float) -> None:
@@ -121,11 +129,11 @@ def report(output: str, manifest: dict[str, Any], seconds: float) -> None:
     if manifest["skipped"]:
         say(f"{manifest['skipped']} examples could not be read; manifest.json lists them")
     say(f"store {output} ({seconds:.1f} s)")
-    first = next(iter(manifest["layers"]))
-    several = len(manifest["layers"]) > 1
-    say(
-        *next_commands(
-            f"train data=shards data.path={output}" + f" data.layer={first}" * several + " l1_penalty=0.1",
-            f"show-rows store={output}" + f" layer={first}" * several + " 'rows=[0,1,2]'",
-        )
-    )
+    store, (first, *others) = shown_path(output), manifest["layers"]
+    layer = f"layer={shlex.quote(first)}" if others else ""
+    n_rows = manifest["layers"][first]["rows"]
+    fewer = "" if n_rows > 100 else f" nb_concepts={max(1, n_rows // 4)}"  # than the default
+    rows = ",".join(str(row) for row in range(min(3, n_rows)))
+    show = f"show-rows store={store} {layer}".rstrip() + f" 'rows=[{rows}]'"
+    train = f"train data=shards data.path={store}" + f" data.{layer}" * bool(layer) + fewer
+    say(*next_commands(show, f"{train} l1_penalty=0.1"))

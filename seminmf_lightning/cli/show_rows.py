@@ -7,11 +7,13 @@ with the patch framed.
 from __future__ import annotations
 
 import random
+import shlex
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from seminmf_lightning.cli.build import plain
+from seminmf_lightning.cli.run_directory import next_commands, shown_path
 from seminmf_lightning.harvest.provenance import PatchOrigin, Tracer
 from seminmf_lightning.harvest.store import Store
 
@@ -37,6 +39,9 @@ def main(cfg: DictConfig) -> list[str]:
         print(lines[-1], flush=True)
         if cfg.pictures and isinstance(origin, PatchOrigin):
             save_framed(tracer, origin, Path(cfg.pictures) / f"{row:09d}.png")
+    layer = f" data.layer={shlex.quote(cfg.layer)}" if cfg.layer else ""
+    hint = f"train data=shards data.path={shown_path(cfg.store)}{layer} l1_penalty=0.1"
+    print(*next_commands(hint), sep="\n")
     return lines
 
 
