@@ -53,8 +53,9 @@ class SemiNMFTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
     def __init__(
         self, nb_concepts: int = 64, *, solver: str | Mapping[str, Any] = "hals", l1_penalty: float = 0.0,
         target_l0: float | None = None, init: str | Mapping[str, Any] = "data",
-        encoder: str | Mapping[str, Any] = "auto", normalize: str = "scale", tol: float = 1e-4,
-        max_iter: int = 500, seed: int = 0, device: str | torch.device = "cpu", verbose: bool = False,
+        encoder: str | Mapping[str, Any] = "auto", statistics: str = "auto", normalize: str = "scale",
+        tol: float = 1e-4, max_iter: int = 500, seed: int = 0, device: str | torch.device = "cpu",
+        verbose: bool = False,
     ) -> None:  # fmt: skip
         self.nb_concepts = nb_concepts
         self.solver = solver
@@ -62,6 +63,7 @@ class SemiNMFTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         self.target_l0 = target_l0
         self.init = init
         self.encoder = encoder
+        self.statistics = statistics
         self.normalize = normalize
         self.tol = tol
         self.max_iter = max_iter
