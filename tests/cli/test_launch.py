@@ -265,3 +265,25 @@ def test_a_sweep_of_local_jobs_has_one_directory(script, npy: Path, tmp_path: Pa
         *SMALL, f"hydra.sweep.dir={tmp_path}/sweep",
     )  # fmt: skip
     assert len(list((tmp_path / "sweep").glob("*/metrics.json"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("variables", "part"),
+    [
+        ({}, (0, 1)),
+        ({"RANK": "3", "WORLD_SIZE": "4", "SLURM_PROCID": "0"}, (3, 4)),
+        ({"SLURM_STEP_ID": "0", "SLURM_PROCID": "1", "SLURM_NTASKS": "2"}, (1, 2)),
+        ({"SLURM_PROCID": "1", "SLURM_NTASKS": "2"}, (0, 1)),  # a batch script that does not use srun
+        (
+            {"SLURM_STEP_ID": "0", "SLURM_JOB_NAME": "interactive", "SLURM_PROCID": "0", "SLURM_NTASKS": "2"},
+            (0, 1),
+        ),
+    ],
+)
+def test_each_task_of_srun_has_its_part_of_a_harvest(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], part: tuple[int, int]
+) -> None:
+    from seminmf_lightning.cli import launch
+
+    monkeypatch.setattr(os, "environ", environment(**variables))
+    assert launch.rank_and_world() == part

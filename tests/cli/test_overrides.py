@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hydra.errors import MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 
 from seminmf_lightning.cli import main, overrides
@@ -151,3 +152,22 @@ def test_configs_of_the_user_are_choices_too(tmp_path: Path) -> None:
     overrides.check(CONFIGS, "train", ["experiment=mine", "nb_concepts=3"], str(tmp_path))
     with pytest.raises(ValueError, match="did you mean 'mine'"):
         overrides.check(CONFIGS, "train", ["experiment=mien"], str(tmp_path))
+
+
+def test_a_plugin_that_is_missing_names_its_extra(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def without_plugin(package: str, name: str, chosen: tuple[str, ...]) -> DictConfig:
+        if any("launcher" in text for text in chosen):
+            raise MissingConfigException("Could not find 'hydra/launcher/submitit_local'", "x")
+        return compose(package, name, chosen)
+
+    compose = overrides._compose
+    monkeypatch.setattr(overrides, "_compose", without_plugin)
+    monkeypatch.setattr("sys.argv", ["seminmf", "train", "-m", "launcher=submitit_local"])
+    with pytest.raises(SystemExit):
+        main.main()
+    assert "it needs: pip install 'seminmf-lightning[slurm]'" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
