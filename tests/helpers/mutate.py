@@ -73,7 +73,7 @@ def _changes(node: ast.AST):
 
 
 def tests_of(file: Path) -> list[Path]:
-    """Return the test file that mirrors ``file``, else those of its room, and the contract suite of the room."""
+    """Return the test file that mirrors ``file``, else those of its room, and the room's contract suite."""
     room = file.parent.name
     own = ROOT / "tests" / room / f"test_{file.stem}.py"
     contract = ROOT / "tests" / "contracts" / f"test_{room}.py"

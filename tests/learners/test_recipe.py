@@ -12,6 +12,7 @@ import yaml
 from commands import ROOT
 
 from seminmf_lightning.core.discovery import name_of
+from seminmf_lightning.core.sums import AFFORDABLE_FEATURES
 from seminmf_lightning.learners import Recipe
 
 
@@ -111,3 +112,20 @@ def test_numpy_numbers_are_taken_as_plain_ones() -> None:
     )
     assert json.dumps(recipe.plain())
     assert recipe == Recipe(nb_concepts=8, l1_penalty=0.5, solver={"name": "hals", "sweeps": 2})
+
+
+@pytest.mark.parametrize(
+    ("settings", "features", "statistics"),
+    [
+        ({}, 24, "second_moment"),
+        ({}, AFFORDABLE_FEATURES, "second_moment"),
+        ({}, AFFORDABLE_FEATURES + 1, "codes"),
+        ({"statistics": "second_moment"}, AFFORDABLE_FEATURES + 1, "second_moment"),
+        ({"statistics": "codes"}, 24, "codes"),
+        ({"l1_penalty": 0.1}, 24, "codes"),
+        ({"target_l0": 2}, 24, "codes"),
+        ({"encoder": {"name": "omp", "nonzeros": 2}}, 24, "codes"),
+    ],
+)
+def test_statistics_follow_from_the_problem(settings: dict[str, Any], features: int, statistics: str) -> None:
+    assert Recipe(nb_concepts=4, **settings).statistics_for(features) == statistics
