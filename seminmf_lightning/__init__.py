@@ -1,7 +1,7 @@
 """Nonnegative dictionaries of concepts from neural activations: ``A ~ Z D`` with D >= 0 and Z free in sign.
 
-Importing the package loads nothing: each public name is imported when it is first used, so that ``SemiNMF`` needs
-torch, numpy and scipy, and only the Lightning classes need Lightning.
+Importing the package loads nothing: each public name is imported when it is first used, so that ``SemiNMF``
+needs torch, numpy and scipy, and only the Lightning classes need Lightning.
 """
 
 from __future__ import annotations
