@@ -136,3 +136,12 @@ def test_a_report_of_plain_rows_and_of_what_cannot_be_reported(script, npy: Path
     assert "rows of 25 features, but" in done.stderr
     (run / "dictionary.safetensors").unlink()
     assert "no dictionary here" in script("report", f"run={run}", check=False).stderr
+
+
+@pytest.mark.slow
+def test_a_report_of_the_demo_shows_photographs(script, tmp_path: Path) -> None:
+    script("train", "data=demo", "nb_concepts=8", "trainer.max_epochs=1", f"hydra.run.dir={tmp_path}/run")
+    script("report", f"run={tmp_path}/run")
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "data:image/jpeg;base64," in page and "Rows are shown by number" not in page
+    assert "train data=demo nb_concepts=8 l1_penalty=0.1</code>" in page
