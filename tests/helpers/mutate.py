@@ -3,7 +3,7 @@
     python tests/helpers/mutate.py core learners --sample 40 --seed 0 --timeout 60
 
 Each mutant is a copy of the package with one change in one file, on which the tests that mirror the file run
-(``tests/<room>/test_<file>.py``, else all of ``tests/<room>``, and the contract suite of the room).
+(``tests/<room>/test_<file>.py``, else all of ``tests/<room>``, and what tests the whole room).
 Prints the mutants that survive; exit status 1 if there are any.  The working tree is never changed.
 """
 
@@ -73,14 +73,14 @@ def _changes(node: ast.AST):
 
 
 def tests_of(file: Path) -> list[Path]:
-    """Return the test file that mirrors ``file``, else those of its room, and the room's contract suite."""
+    """Return the test file that mirrors ``file``, else those of its room, and what tests the whole room."""
     room = file.parent.name
     own = ROOT / "tests" / room / f"test_{file.stem}.py"
-    contract = ROOT / "tests" / "contracts" / f"test_{room}.py"
+    whole = [ROOT / "tests" / folder / f"test_{room}.py" for folder in (room, "contracts")]
     chosen = [own] if own.exists() else [ROOT / "tests" / room]
     if room == "core" and not own.exists():  # its users are its test
         chosen += [ROOT / "tests" / "learners", ROOT / "tests" / "contracts" / "test_metrics.py"]
-    return [path for path in (*chosen, contract) if path.exists()]
+    return [path for path in (*chosen, *whole) if path.exists()]
 
 
 def killed(mutant: Mutant, copy_of_tree: Path, timeout: float) -> bool:
