@@ -6,10 +6,11 @@ Hydra refuses unknown keys too, but proposes ``+key=value``, which makes a typo 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
+from pydoc import locate
 from typing import Any
 
 from hydra import initialize_config_module
@@ -20,7 +21,6 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override, QuotedString
 from hydra.errors import MissingConfigException, OverrideParseException
 from hydra.types import RunMode
-from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from seminmf_lightning.core.checks import unknown_name
@@ -146,7 +146,7 @@ def _check_key(override: Override, cfg: DictConfig, groups: list[str], typed: li
             continue
         known = [str(name) for name in node if name not in HIDDEN] + (groups if depth == 0 else [])
         if depth and "_target_" in node:
-            parameters = inspect.signature(get_object(node["_target_"])).parameters
+            parameters = _parameters(node["_target_"])
             if part in parameters:
                 return  # Hydra asks for a + if it is missing
             known += [name for name in parameters if name not in known]
@@ -157,6 +157,12 @@ def _check_key(override: Override, cfg: DictConfig, groups: list[str], typed: li
         where = f" of {parent}" if parent else ""
         raise ValueError(f"{override.input_line}: {unknown_name(f'key{where}:', part, known)}")
     _check_type(override, node, target, part)
+
+
+def _parameters(target: str) -> Mapping[str, inspect.Parameter]:
+    """Parameters of what a ``_target_`` names; none if there is nothing of that name."""
+    made = locate(target)
+    return inspect.signature(made).parameters if callable(made) else {}
 
 
 def _is_open(
@@ -177,7 +183,7 @@ def _check_type(override: Override, node: Any, target: str | None, part: str) ->
     if kind not in WORDS or override.is_delete():
         return
     if target is not None:
-        parameter = inspect.signature(get_object(target)).parameters.get(part)
+        parameter = _parameters(target).get(part)
         if parameter is None or "str" in str(parameter.annotation):
             return
     accepted = {bool: (bool,), int: (int,), float: (int, float)}[kind]
