@@ -109,6 +109,15 @@ def build_trainer(cfg: DictConfig, callbacks: list[Callback], loggers: list[Any]
     return trainer
 
 
+def refuse_without_validation(trainer: Trainer) -> None:
+    """Raise ValueError where metrics could not be measured at the end."""
+    if trainer.limit_val_batches == 0:
+        raise ValueError(
+            "trainer.limit_val_batches=0: the metrics of a run are measured in validation; give a share such as "
+            "0.1, or validate rarely with trainer.check_val_every_n_epoch"
+        )
+
+
 def build_each(node: DictConfig | None) -> list[Any]:
     """Build every object of a group of named ones."""
     return [instantiate(current(item), _convert_="all") for item in (node or {}).values()]

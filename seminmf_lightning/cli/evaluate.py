@@ -22,6 +22,7 @@ from seminmf_lightning.cli.build import (
     build_trainer,
     choose_data,
     load_module,
+    refuse_without_validation,
     say,
     show_metrics,
 )
@@ -54,6 +55,7 @@ def main(cfg: DictConfig) -> dict[str, Any]:
         check_split(settings, load_dictionary(cfg.run).config.get("data") or {})
     else:
         data.val_fraction = 0.0  # all rows are validated
+    refuse_without_validation(trainer)
     trainer.validate(module, data, verbose=False)
 
     metrics = {

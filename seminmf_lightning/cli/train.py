@@ -16,7 +16,15 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig
 
 from seminmf_lightning import ActivationDataModule, SemiNMFModule
-from seminmf_lightning.cli.build import build_each, build_module, build_trainer, plain, say, show_metrics
+from seminmf_lightning.cli.build import (
+    build_each,
+    build_module,
+    build_trainer,
+    plain,
+    refuse_without_validation,
+    say,
+    show_metrics,
+)
 from seminmf_lightning.cli.launch import is_first_process, set_run_id
 from seminmf_lightning.cli.run_directory import (
     failure_kept,
@@ -103,6 +111,7 @@ def prepare(cfg: DictConfig) -> tuple[SemiNMFModule, DataModule, Trainer]:
 def fit(cfg: DictConfig, module: SemiNMFModule, data: DataModule, trainer: Trainer) -> float | list[float]:
     """Train, write the run directory, and return ``optimized_metric`` for sweepers."""
     began, run_dir = time.monotonic(), Path(cfg.run_dir)
+    refuse_without_validation(trainer)
     trainer.fit(module, data, ckpt_path=cfg.ckpt_path, weights_only=True)
     trainer.validate(module, data, verbose=False, weights_only=True)
 

@@ -111,10 +111,8 @@ class ActivationDataModule(lightning.LightningDataModule):
             self.train_rows, self.val_rows = hold_out(n, self.val_fraction, self.split_seed, self._groups(n))
             self.source.verify_share(*self._rank_and_world())
         if stage == "fit" and self.skipped_rows is not None and self.trainer is not None:
-            resumed = self.trainer.ckpt_path is not None
-            self.skipped_rows.keep_in(
-                Path(self.trainer.default_root_dir), *self._rank_and_world(), resumed=resumed
-            )
+            folder, resumed = Path(self.trainer.default_root_dir), self.trainer.ckpt_path is not None
+            self.skipped_rows.keep_in(folder, *self._rank_and_world(), resumed=resumed)
 
     def teardown(self, stage: str) -> None:
         self.source.prefetch(NO_FETCH)

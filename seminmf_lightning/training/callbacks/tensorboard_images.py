@@ -58,7 +58,7 @@ class Gallery(lightning.Callback):
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         assert isinstance(pl_module, SemiNMFModule)
-        data, step = getattr(trainer, "datamodule", None), pl_module.global_step
+        data, step = trainer.datamodule, pl_module.global_step  # type: ignore[attr-defined]
         due = self._last_step is None or step - self._last_step >= self.every_n_steps
         writers = list(tensorboard_writers(trainer))
         if not (due and writers and trainer.state.fn == "fit") or trainer.sanity_checking:
