@@ -178,7 +178,7 @@ class ExactLearner(Learner):
             self._warned = True
             cure = "" if self.normalizer.mean is not None else "; normalize=center keeps more digits"
             warnings.warn(
-                f"no optimality gap can be certified: the variation of the rows is {self._spread_share:.1e} of "
+                f"no optimality gap can be certified: the rows vary by {self._spread_share:.1e} of "
                 f"their squares, and the least possible loss is lost in the rounding of sums{cure}",
                 stacklevel=2,
             )

@@ -17,7 +17,7 @@ def quadratic(D: Tensor, S: Tensor, P: Tensor) -> Tensor:
 
 
 def kkt_residual(D: Tensor, S: Tensor, P: Tensor, *, bounded: bool) -> float:
-    """Return ``||D - proj(D - (S D - P) / L)|| / ||D||`` with ``L = ||S||_F``: zero exactly at a stationary D."""
+    """Return ``||D - proj(D - (S D - P) / L)|| / ||D||``, L = ||S||_F: zero exactly at a stationary D."""
     lipschitz = S.norm().clamp(min=torch.finfo(S.dtype).tiny)
     moved = project_atoms(D - (S @ D - P) / lipschitz, bounded)
     return float((D - moved).norm() / D.norm().clamp(min=torch.finfo(D.dtype).tiny))
