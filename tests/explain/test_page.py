@@ -144,4 +144,4 @@ def test_a_report_of_the_demo_shows_photographs(script, tmp_path: Path) -> None:
     script("report", f"run={tmp_path}/run")
     page = (tmp_path / "run" / "report.html").read_text()
     assert "data:image/jpeg;base64," in page and "Rows are shown by number" not in page
-    assert "train data=demo nb_concepts=8 l1_penalty=0.1</code>" in page
+    assert "scripts/train.py data=demo nb_concepts=8 l1_penalty=0.1</code>" in page
