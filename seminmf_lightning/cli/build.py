@@ -113,8 +113,8 @@ def refuse_without_validation(trainer: Trainer) -> None:
     """Raise ValueError where metrics could not be measured at the end."""
     if trainer.limit_val_batches == 0:
         raise ValueError(
-            "trainer.limit_val_batches=0: the metrics of a run are measured in validation; give a share such as "
-            "0.1, or validate rarely with trainer.check_val_every_n_epoch"
+            "trainer.limit_val_batches=0: the metrics of a run are measured in validation; give a share "
+            "such as 0.1, or validate rarely with trainer.check_val_every_n_epoch"
         )
 
 
