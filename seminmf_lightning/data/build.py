@@ -1,5 +1,4 @@
-"""Build the data of a run from plain settings: ``{"name": "npy", "path": "rows.npy", "val_fraction":
-0.1}``."""
+"""Build the data of a run from plain settings, such as ``{"name": "npy", "path": "rows.npy"}``."""
 
 from __future__ import annotations
 
@@ -18,14 +17,14 @@ from seminmf_lightning.harvest.recipe import HarvestRecipe
 
 DataModule = ActivationDataModule | HarvestDataModule
 
-WITHOUT_SOURCE = {str(module.name): module for module in (HarvestDataModule,)}
+WITHOUT_SOURCE = {HarvestDataModule.name: HarvestDataModule}
 """Data modules that make their own rows, by the name that ``data=`` takes."""
 
 NAMES_OF_0_1_0 = {
     "DemoRows": "demo", "HarvestDataModule": "harvest", "HarvestedRows": "shards", "NpyRows": "npy",
     "ObjectStoreRows": "object_store", "PlantedRows": "synthetic", "SafetensorsRows": "safetensors",
 }  # fmt: skip
-"""Class of each ``_target_`` that runs and YAML files of 0.1.0 have, and the name that replaces it."""
+"""Class names in the ``_target_`` of runs and YAML files of 0.1.0, and the ``name`` that replaces each."""
 
 
 def build_data(spec: Mapping[str, Any]) -> DataModule:
@@ -58,7 +57,7 @@ def build_data(spec: Mapping[str, Any]) -> DataModule:
 
 
 def named(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with a ``name``, where those of version 0.1.0 have a ``_target_``.
+    """Return settings with a ``name``; a ``_target_`` of version 0.1.0 is translated.
 
     Raises:
         ValueError: neither, or a ``_target_`` that is not a class of ours.
@@ -85,7 +84,7 @@ def named(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def settings_from_file(file: object, spec: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What a run's file says of its data: the name of a source and plain settings, never code.
+    """Return the data settings in a run's file: the name of a source and plain values, never code.
 
     Raises:
         ValueError: anything else; the message names the file and the setting.
@@ -106,8 +105,8 @@ def settings_from_file(file: object, spec: Mapping[str, Any] | None) -> dict[str
         parts = list(value.values()) if isinstance(value, Mapping) and key in nested else value
         if not all(map(_is_plain, parts if isinstance(parts, list) else [parts])):
             raise ValueError(
-                f"{file} has {str(value)[:80]!r} for data.{key}, which is not read; text, numbers and lists "
-                f"of them are: {advice}"
+                f"{file} has {str(value)[:80]!r} for data.{key}, which is not read; accepted are text, "
+                f"numbers and lists of them: {advice}"
             )
     return spec
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 class FileState(NamedTuple):
-    """Size, time of the last change (ns) and inode, which tell a file from another, or from its old self."""
+    """Size, time of the last change (ns) and inode: a changed or replaced file differs in one of them."""
 
     size: int
     changed_ns: int
@@ -20,7 +20,7 @@ class FileState(NamedTuple):
 
 
 def file_state(file: str | os.PathLike[str]) -> FileState:
-    """The present state of a file.
+    """Return the present state of a file.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -50,37 +50,32 @@ class Shard(NamedTuple):
         return self.swapped or self.rows.dtype
 
     def gather(self, at: Tensor) -> Tensor:
-        """Rows by number (m,), once :meth:`check_unchanged` has passed."""
-        return self._decoded(gather(self.unchanged(), at))
+        """Return rows by number (m,); raise ValueError if the file has changed since it was opened."""
+        return self._decoded(gather(self._unchanged(), at))
 
     def slice(self, start: int, stop: int) -> Tensor:
-        """Rows ``start..stop-1``, a view if they are in this machine's byte order."""
-        return self._decoded(self.unchanged()[start:stop])
+        """Return rows ``start..stop-1``, a view if they are in this machine's byte order."""
+        return self._decoded(self._unchanged()[start:stop])
 
     def _decoded(self, rows: Tensor) -> Tensor:
         return rows if self.swapped is None else torch.from_numpy(rows.numpy().byteswap()).view(self.swapped)
 
-    def unchanged(self) -> Tensor:
-        """The rows, once :meth:`check_unchanged` has passed."""
-        self.check_unchanged()
-        return self.rows
-
-    def check_unchanged(self) -> None:
-        """Raise ValueError if the file has changed since it was opened.
+    def _unchanged(self) -> Tensor:
+        """Return all rows; raise ValueError if the file has changed since it was opened.
 
         Reading a page that a truncation removed kills the process (SIGBUS), and nothing can catch that:
         hence a check before each read. Rows of a replaced file could still be read, but a resumed run or a
-        report would read others.
+        report would read different ones.
         """
         if self.opened is None:
-            return
+            return self.rows
         try:
             now = file_state(self.name)
         except FileNotFoundError:
             what = "deleted"
         else:
             if now == self.opened:
-                return
+                return self.rows
             what = "truncated" if now.size < self.opened.size else "changed"
             if now.inode != self.opened.inode:
                 what = "replaced"
@@ -91,7 +86,7 @@ class Shard(NamedTuple):
 
 
 def array_shard(name: str, array: np.ndarray, opened: FileState | None = None) -> Shard:
-    """A shard over an array or memory map, copied only if torch cannot refer to it (reversed, long double).
+    """Make a shard of an array or memory map, copied only where torch needs it (reversed, long double).
 
     Raises:
         ValueError: masked entries, or numbers that are neither float, integer nor boolean.
@@ -111,16 +106,15 @@ def array_shard(name: str, array: np.ndarray, opened: FileState | None = None) -
         array = np.ascontiguousarray(array)
     swapped = None
     if not array.dtype.isnative:
-        # The bits as whole numbers of the same size: rows are swapped when they are read, never all at once.
+        # Map the bits as whole numbers of the same size: rows are swapped when read, never all at once.
         swapped = torch.from_numpy(np.empty(0, array.dtype.newbyteorder("="))).dtype
         array = array.view(f"i{array.dtype.itemsize}")
-    with warnings.catch_warnings():  # that the array is read-only; a source never writes
+    with warnings.catch_warnings():  # about read-only memory; a source never writes
         warnings.filterwarnings("ignore", ".*not writable.*", UserWarning)
         return Shard(name, torch.from_numpy(array), opened, swapped)
 
 
 def gather(rows: Tensor, at: Tensor) -> Tensor:
-    """Rows by number (m,)."""
-    # index_select is four times faster than indexing, but torch lacks it for unsigned types of two bytes and
-    # more.
+    """Return rows by number (m,)."""
+    # index_select is four times faster than indexing, but torch lacks it for unsigned types above one byte.
     return rows.index_select(0, at) if rows.is_floating_point() else rows[at]

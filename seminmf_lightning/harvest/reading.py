@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from seminmf_lightning.harvest.adapters import Feed, Item
 from seminmf_lightning.harvest.inputs import Inputs, Unreadable
@@ -24,16 +24,15 @@ class Read(NamedTuple):
     record: dict[str, Any]
     skipped: str | None
     part: int = 0
-    """Number of this part, where the items of one example are run in several."""
+    """Number of this part, where the items of one example are run in several parts."""
 
 
 def read_examples(inputs: Inputs, feed: Feed, examples: Iterable[int], workers: int) -> Iterator[Read]:
     """Yield the examples in the order given, each ready for the network or with the reason why it is not."""
-    loader = DataLoader(
-        _Examples(inputs, feed), sampler=_InOrder(examples), batch_size=None, num_workers=workers,
+    return iter(DataLoader(
+        _Examples(inputs, feed), sampler=examples, batch_size=None, num_workers=workers,
         collate_fn=_unchanged, prefetch_factor=PREFETCHED if workers else None,
-    )  # fmt: skip
-    return iter(loader)
+    ))  # fmt: skip
 
 
 def pools_of(reads: Iterable[Read], items_per_pool: int) -> Iterator[list[Read]]:
@@ -79,14 +78,6 @@ class _Examples(Dataset[Read]):
             reason = f"{type(error).__name__}: {error}"
         reason = reason if name in reason else f"{name}: {reason}"
         return Read(example, name, [], {}, reason.encode("utf-8", "backslashreplace").decode())
-
-
-class _InOrder(Sampler[int]):
-    def __init__(self, examples: Iterable[int]) -> None:
-        self.examples = examples
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.examples)
 
 
 def _unchanged(read: Any) -> Any:

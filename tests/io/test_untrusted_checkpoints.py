@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from seminmf_lightning import SemiNMFModule
-from seminmf_lightning.harvest.models.base import load_weights
+from seminmf_lightning.harvest.models.weights import load_weights
 from seminmf_lightning.training.checkpoints import read_checkpoint
 
 

@@ -12,12 +12,12 @@ import numpy as np
 from seminmf_lightning.io.untrusted import Refused, npy_header, refusing
 
 FIRST_BYTES = 2**16  # of one request, which holds all of a usual header
-LONGEST_HEADER = 10**8  # bytes of a .safetensors header, as its own library has it
+LONGEST_HEADER = 10**8  # bytes of a .safetensors header, the limit of the safetensors library
 TYPES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2",
     "I8": "|i1", "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "|u1", "BOOL": "|b1",
 }  # fmt: skip
-"""Types of .safetensors that rows may have; numpy has no bfloat16, whose bits are carried as they are."""
+"""Types of .safetensors that rows may have; numpy has no bfloat16, so its bits are kept as whole numbers."""
 
 Read = Callable[[int, int], bytes]
 """Gives bytes ``start..stop-1`` of a file."""
@@ -40,14 +40,14 @@ class Layout(NamedTuple):
         return math.prod(self.shape[1:]) * self.dtype.itemsize
 
 
-def npy_layout(name: str, size: int, read: Read, kinds: str = "fiub") -> Layout:
+def npy_layout(name: str, size: int, read: Read) -> Layout:
     """Read the layout of a ``.npy`` file of ``size`` bytes.
 
     Raises:
         Refused: another format, a truncated file, or an array that cannot be read row by row.
     """
-    header = npy_header(name, size, read(0, min(size, FIRST_BYTES)), kinds)
-    if header.dtype.itemsize > 8 and header.dtype.kind in "fiub":
+    header = npy_header(name, size, read(0, min(size, FIRST_BYTES)))
+    if header.dtype.itemsize > 8:
         raise Refused(f"{name}: expected numbers of up to 8 bytes, found dtype {header.dtype}")
     if header.fortran_order and sum(length > 1 for length in header.shape) > 1:
         raise Refused(

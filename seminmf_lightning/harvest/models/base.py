@@ -11,18 +11,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from seminmf_lightning.harvest.adapters import Feed
-from seminmf_lightning.harvest.models.weights import NotLoaded, load_weights, mark_missing, weights_digest
-
-__all__ = [
-    "Loaded",
-    "Model",
-    "NotLoaded",
-    "load_weights",
-    "local_path",
-    "mark_missing",
-    "only",
-    "weights_digest",
-]
+from seminmf_lightning.harvest.models.weights import NotLoaded
 
 
 class Loaded(NamedTuple):
@@ -32,7 +21,7 @@ class Loaded(NamedTuple):
     feed: Feed
     description: dict[str, Any]
     not_loaded: NotLoaded = NotLoaded()
-    """Weights that the checkpoint lacks; they are NaN, so that no layer that depends on them is harvested."""
+    """Weights that the checkpoint lacks; they are NaN, so no layer that depends on them is harvested."""
 
 
 class Model(ABC):

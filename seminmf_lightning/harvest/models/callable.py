@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from seminmf_lightning.harvest.adapters import Feed, ImageFeed, TensorFeed, whole_image
-from seminmf_lightning.harvest.models.base import Loaded, Model, NotLoaded, load_weights, only, weights_digest
+from seminmf_lightning.harvest.models.base import Loaded, Model, only
+from seminmf_lightning.harvest.models.weights import NotLoaded, load_weights, weights_digest
 from seminmf_lightning.harvest.text_feed import TextFeed
 
 

@@ -14,7 +14,8 @@ from torch import Tensor
 from seminmf_lightning.core.checks import whole_number
 from seminmf_lightning.harvest.adapters import Feed, ImageFeed, TensorFeed, whole_image
 from seminmf_lightning.harvest.inputs.photographs import INSTALL
-from seminmf_lightning.harvest.models.base import Loaded, Model, only, weights_digest
+from seminmf_lightning.harvest.models.base import Loaded, Model, only
+from seminmf_lightning.harvest.models.weights import weights_digest
 
 
 @dataclass

@@ -8,15 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from seminmf_lightning.harvest.adapters import CentreCrop, Feed, ImageFeed, TensorFeed
-from seminmf_lightning.harvest.models.base import (
-    Loaded,
-    Model,
-    NotLoaded,
-    load_weights,
-    local_path,
-    only,
-    weights_digest,
-)
+from seminmf_lightning.harvest.models.base import Loaded, Model, local_path, only
+from seminmf_lightning.harvest.models.weights import NotLoaded, load_weights, weights_digest
 
 
 @dataclass

@@ -12,8 +12,8 @@ from typing import Any
 from torch import nn
 
 from seminmf_lightning.harvest.adapters import CentreCrop, Feed, ImageFeed, Region, TensorFeed, whole_image
-from seminmf_lightning.harvest.models.base import Loaded, Model, NotLoaded, load_weights, only, weights_digest
-from seminmf_lightning.harvest.models.weights import read_weights
+from seminmf_lightning.harvest.models.base import Loaded, Model, only
+from seminmf_lightning.harvest.models.weights import NotLoaded, load_weights, read_weights, weights_digest
 from seminmf_lightning.io.untrusted import refusing
 
 

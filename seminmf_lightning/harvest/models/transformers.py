@@ -12,14 +12,8 @@ import torch
 
 from seminmf_lightning.core.checks import one_of, whole_number
 from seminmf_lightning.harvest.adapters import CentreCrop, ImageFeed, whole_image
-from seminmf_lightning.harvest.models.base import (
-    Loaded,
-    Model,
-    local_path,
-    mark_missing,
-    only,
-    weights_digest,
-)
+from seminmf_lightning.harvest.models.base import Loaded, Model, local_path, only
+from seminmf_lightning.harvest.models.weights import mark_missing, weights_digest
 from seminmf_lightning.harvest.text_feed import TextFeed
 from seminmf_lightning.harvest.window_limit import window_limit
 

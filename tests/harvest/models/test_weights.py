@@ -16,7 +16,7 @@ from harvests import CPU, all_rows, text_recipe
 from torch import nn
 
 from seminmf_lightning.harvest import HarvestRecipe
-from seminmf_lightning.harvest.models.base import load_weights
+from seminmf_lightning.harvest.models.weights import load_weights
 
 State = dict[str, torch.Tensor]
 
