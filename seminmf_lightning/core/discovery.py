@@ -1,4 +1,4 @@
-"""Find an algorithm by the name of its file, or of another package's entry point; there is no list to edit.
+"""Find an algorithm by the name of its file or entry point; there is no list to edit.
 
 ``build(Solver, {"name": "hals", "sweeps": 2})`` imports every file beside the one that defines ``Solver`` and
 makes the subclass whose file is ``hals.py``.  Other installed packages add theirs under the entry-point group
@@ -31,7 +31,7 @@ _plugin_names: dict[type, str] = {}
 
 
 def available(base: type[T]) -> dict[str, type[T]]:
-    """Return the concrete subclasses of ``base`` by name: those beside it, of plugins, and others imported.
+    """Return the concrete subclasses of ``base`` by name: of its package, of plugins, or imported.
 
     >>> from seminmf_lightning.inits import Init
     >>> list(available(Init))
@@ -53,7 +53,7 @@ def available(base: type[T]) -> dict[str, type[T]]:
 
 
 def _load_plugins(base: type[Any], group: str) -> None:
-    """Import the entry points of a group once; one that fails is left out with a warning that names it."""
+    """Import the entry points of a group once; warn of each one that fails and leave it out."""
     if group in _loaded_groups:
         return
     _loaded_groups.add(group)

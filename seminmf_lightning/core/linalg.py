@@ -60,8 +60,8 @@ def row_space(D: Tensor) -> RowSpace:
 
 
 def idle_atoms(D: Tensor) -> Tensor:
-    """Return a mask (k,) of atoms that add no direction to those before them, as zero and repeated ones; only
-    of zero atoms where k > d.
+    """Return a mask (k,) of atoms that are zero or linearly dependent on the atoms before them; for k > d
+    only of zero atoms.
 
     >>> idle_atoms(torch.tensor([[1.0, 0.0], [2.0, 0.0]])).tolist()
     [False, True]

@@ -1,7 +1,7 @@
 """One scalar for the whole data set, so that a penalty means the same on every layer of every network.
 
 ``normalised = (a - mean) / scale``, with ``scale`` the mean row norm of ``a - mean`` and ``mean`` zero unless
-centring was asked for.  Both are saved with the dictionary; ``decode`` undoes them.
+``normalize=center``.  Both are saved with the dictionary; ``decode`` undoes them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ MODES: tuple[str, ...] = ("none", "scale", "center")
 
 @dataclass(frozen=True)
 class Normalizer:
-    """``scale`` > 0 in data units, and ``mean`` (d,) in data units or None where nothing is centred.
+    """``scale`` > 0 in data units, and ``mean`` (d,) in data units or None without centring.
 
     >>> normalizer = Normalizer.fit(torch.tensor([[3.0, 4.0], [0.0, 1.0]]), "scale")
     >>> normalizer.scale, normalizer.apply(torch.tensor([[3.0, 6.0]])).tolist()

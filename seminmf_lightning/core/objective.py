@@ -50,8 +50,8 @@ def optimality_gap(
 
     Returns:
         The gap.  If the bound is 0, or lost in a rounding that is negligible beside the spread: the error as
-        a share of ``spread``.  Else None: nothing can be certified (a common offset of the rows takes the
-        digits; ``normalize=center`` removes it).
+        a share of ``spread``.  Else None: nothing can be certified (rows with a large common offset lose
+        their digits; ``normalize=center`` removes it).
 
     >>> optimality_gap(error=1.5, bound=1.0, rounding=0.0, spread=10.0)
     0.5

@@ -1,5 +1,4 @@
-"""Arrays and tensors of the user's as plain matrices of numbers, or an error that names what is wrong with
-them."""
+"""Convert the user's arrays and tensors to plain matrices of numbers, or say what is wrong with them."""
 
 from __future__ import annotations
 
@@ -15,8 +14,7 @@ from torch.utils.data import DataLoader
 
 
 def real_matrix(name: str, x: Any, accepted: str = "a tensor or an ndarray") -> Tensor:
-    """Return ``x`` (rows, columns) as a strided tensor of its own type; memory is shared where that is
-    possible.
+    """Return ``x`` (rows, columns) as a strided tensor of the same type; memory is shared if possible.
 
     Any byte order, negative strides, read-only arrays and memory maps are fine.
 
@@ -61,7 +59,7 @@ def _from_numpy(name: str, x: np.ndarray) -> Tensor:
                 f"{name}: row {masked[0]} has masked entries ({len(masked)} such {rows}); drop them, or give "
                 f"the entries numbers with {name}.filled(value)"
             )
-    # torch knows neither other byte orders nor the longest floats, and wants memory that may be written.
+    # torch supports neither other byte orders nor long doubles, and warns of read-only memory.
     dtype = np.dtype(np.float64) if x.dtype.itemsize > 8 else x.dtype.newbyteorder("=")
     x = np.asarray(x, dtype=dtype)
     return torch.from_numpy(x if x.flags.writeable and min(x.strides, default=0) >= 0 else x.copy())

@@ -1,6 +1,6 @@
-"""Dictionaries compared with themselves and with one another, by the cosines of their atoms.
+"""Compare the atoms of one or two dictionaries by their cosines.
 
-A zero atom has cosine 0 with every atom, itself included: it is never left out.
+A zero atom has cosine 0 with every atom, including itself; it is never left out.
 
 Legend:  D (k, d), D1 (k1, d), D2 (k2, d) dictionaries
 """
@@ -22,7 +22,7 @@ BLOCK_ATOMS = 1024
 
 
 class Collinearity(NamedTuple):
-    """Cosines over the pairs of different atoms; NaN where there is one atom."""
+    """Cosines over the pairs of different atoms; NaN for a single atom."""
 
     max: float
     mean: float
@@ -102,7 +102,7 @@ def hungarian_distance(D1: Tensor, D2: Tensor) -> float:
 def matched_share(D1: Tensor, D2: Tensor, cosine: float = 0.9) -> float:
     """Return the share of the smaller dictionary's atoms whose partner has at least this cosine, in [0, 1].
 
-    Between two seeds of one run it says how many concepts do not depend on the seed.
+    For two seeds of one run: the share of concepts that do not depend on the seed.
     """
     real_number("cosine", cosine, 0, exclusive=True)
     return float((match_atoms(D1, D2).cosine >= cosine).mean())

@@ -3,8 +3,8 @@
 Legend:  A (n, d)   Z (n, k)   C = A^T A (d, d)   S = Z^T Z (k, k)   P = Z^T A (k, d)
 
 Sums are float64.  A float32 product of one batch carries 24 bits, so that adding such products in float64 is
-exact or nearly so, whatever their order; float64 products are rounded to a common grid first, for the same
-end.  One process and many, stopped and resumed anywhere, arrive at the same statistics.
+exact or nearly so in any order; float64 products are rounded to a common grid first, for the same reason.
+One process and many, stopped and resumed anywhere, arrive at the same statistics.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 AFFORDABLE_FEATURES = 8192
-"""Largest number of features d for which C (d, d) is kept where there is a choice: 0.5 GB in float64."""
+"""Largest number of features d for which C (d, d) is kept by ``statistics=auto``: 0.5 GB in float64."""
 BLOCK_ROWS = 2048
 """Rows of one float32 product.  Processes get whole blocks: products do not depend on their number."""
 NARROW = 320
-"""Features below which products are float64: they cost little, and libraries split them by thread."""
+"""Below this number of features products are float64: they are cheap, and BLAS splits them by thread."""
 PAIR_WORK = 4000
 """Operations of a large matrix product that take as long as adding one product in place; measured on two CPU
 cores."""
@@ -145,7 +145,7 @@ class CodeStatistics(Sums):
         if not squared_error.isfinite():
             raise FloatingPointError("the reconstruction error is not finite")
         self.squared_error += squared_error
-        # Products in float64, too: a step must not depend on which process had which rows.
+        # Products are float64, too: a solver step must not depend on how rows are split over processes.
         rows = A.double()
         _add_products_(self.gram, self.cross, Z, rows)
         self.squares += rows.square().sum()
@@ -165,7 +165,7 @@ def _add_products_(gram: Tensor, cross: Tensor, Z: Tensor, A: Tensor) -> None:
     row, concept = Z.nonzero(as_tuple=True)
     code, partners = Z[row, concept].double(), counts[row]
     cross += torch.sparse_coo_tensor(torch.stack([concept, row]), code, (k, n), check_invariants=False) @ A
-    # Every pair of codes of one row: each code beside each code of its row, which begin at `first`.
+    # All pairs of codes within each row; the codes of a row start at `first`.
     one = torch.arange(len(code)).repeat_interleave(partners)
     first = (counts.cumsum(0) - counts)[row] - (partners.cumsum(0) - partners)
     other = torch.arange(len(one)) + first[one]

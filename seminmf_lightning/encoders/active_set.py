@@ -19,7 +19,7 @@ LARGEST_SUPPORT = 128
 """Rows with more nonzeros keep their codes: a solve would cost more than the iterations it saves."""
 GRAM_ROWS = 1024
 RIDGE = 1e-10
-"""Share of the diagonal that is added to it, for atoms that are (nearly) equal."""
+"""Share of the diagonal that is added to it, for (nearly) equal atoms."""
 WORK_OF_SQUARE, WORK_OF_CUBE = 4000.0, 16.0
 """Cost of a solve for m nonzeros per m^2 and per m^3, in operations of a large matrix product; measured on
 two CPU cores.  It decides how long to iterate before the solve, never the codes."""

@@ -21,7 +21,7 @@ OVER_RELAXATION = 1.8  # a in the formulas below
 ROUNDS = 3  # exact solves on the support, each without the codes whose sign the previous one changed
 SEARCH_ROWS, SEARCH_STEPS = 256, 200
 CODES_AT_ONCE = 2**25
-"""Bound of the memory: (rows, k) matrices have at most so many numbers."""
+"""Memory bound: the largest number of entries of a (rows, k) matrix."""
 
 
 class ADMM:

@@ -14,7 +14,7 @@ from torch import Tensor
 Encode = Callable[[Tensor], Tensor]
 """``A (n, d) -> Z (n, k)`` for one dictionary; n may be 0."""
 Effort = tuple[float, ...]
-"""Plain numbers that say how much work a row needs in training; their meaning is the encoder's own."""
+"""Work per row in training, as plain numbers whose meaning is the encoder's own."""
 
 
 class Encoder(ABC):
@@ -24,8 +24,7 @@ class Encoder(ABC):
     """
 
     default_for: ClassVar[str | None] = None
-    """The problem that ``encoder=auto`` chooses this encoder for: ``penalised``, ``unpenalised``, or
-    neither."""
+    """The problem for which ``encoder=auto`` chooses this encoder: ``penalised``, ``unpenalised`` or None."""
     sparse: ClassVar[bool]
     """Whether most codes are exactly zero, so that a sparse matrix stores them best."""
 
@@ -33,7 +32,7 @@ class Encoder(ABC):
         """Raise a ValueError if dictionaries of this shape do not suit the encoder."""
 
     def calibrate(self, D: Tensor, sample: Tensor, effort: Effort = ()) -> Effort:
-        """Measure on a sample (m, d) how much work a row needs in training; checkpoints keep the result.
+        """Measure on a sample (m, d) how much work each row needs in training; checkpoints store the result.
 
         ``effort`` is the previous result, from which a search may start.
         """
@@ -41,18 +40,18 @@ class Encoder(ABC):
 
     @abstractmethod
     def training(self, D: Tensor, effort: Effort) -> Encode:
-        """Return the encoding of training steps: the same work for every row, whatever batch it is in, so
-        that any split of a batch over processes gives the same codes."""
+        """Return the encoding for training: the same work for every row, whatever batch it is in, so that
+        any split of a batch over processes gives the same codes."""
 
     @abstractmethod
     def precise(self, D: Tensor, effort: Effort = ()) -> Encode:
-        """Return the encoding of validation and of users: every row to the accuracy asked for.
+        """Return the encoding for validation and users: every row to the requested accuracy.
 
         Without the ``effort`` of training, the first rows encoded calibrate it.
         """
 
     def with_limits(self, max_iter: int | None, tol: float | None) -> Encoder:
-        """Return this encoder with other limits of its iterations, if it has any; None keeps a limit."""
+        """Return this encoder with other iteration limits, if it has any; None keeps a limit."""
         return self
 
 

@@ -2,7 +2,7 @@
 
 ``min_z 1/2 ||a - z D||^2 + l1_penalty ||z||_1``
 
-The solves keep the signs that ADMM found, as in the feature-sign search of Lee et al., 2007.  With numba on
+The solves keep the signs from ADMM, as in the feature-sign search of Lee et al., 2007.  With numba on
 the CPU, a compiled search gives exact codes row by row instead.
 
 Legend:  A (n, d)   Z (n, k)   D (k, d)   Q = A D^T (n, k)   G = D D^T (k, k)   V (n, k) state of the
@@ -29,10 +29,10 @@ USUAL_RHO = 2.0
 RHOS = (1.0, 0.5, 4.0, 0.25, 8.0, 2.0)  # candidates; a mean row norm of 1 and unit atoms fix the scale
 # iterations at which calibration measures the gap
 CHECKPOINTS = (2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
-REFERENCE = 0.25  # share of the requested gap to which calibration knows the least objective
+REFERENCE = 0.25  # share of the requested gap within which calibration computes the minimal objective
 CALIBRATION_ROWS = 256
 FIRST_CHECK = 10  # iterations before the gap of each row is first checked
-CRAWLING = 2  # checks after which the rows still open are searched for exactly
+CRAWLING = 2  # checks after which unfinished rows get an exact search, too
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,15 +47,14 @@ class Lasso(Penalised):
     l1_penalty: float
     """Weight of ``||z||_1``; above 0."""
     gap: float = 1e-3
-    """Training: largest mean distance from the least objective, relative to the mean objective, on a fixed
-    sample."""
+    """Training: maximum mean excess over the minimal objective on a fixed sample, relative to the mean
+    objective."""
     precise_gap: float = 1e-4
-    """Validation and ``encode``: duality gap over objective, for every row."""
+    """Validation and ``encode``: maximum relative duality gap of each row."""
     max_iter: int = 1000
-    """Limit of ADMM iterations; a row that needs more keeps its best codes so far."""
+    """Maximum ADMM iterations; a row that needs more keeps its best codes so far."""
     refit: bool = False
-    """Validation and ``encode``: replace the codes by the least-squares ones on their support, which are
-    unshrunk."""
+    """Validation and ``encode``: replace the codes by least squares on their support, without shrinkage."""
 
     default_for: ClassVar[str | None] = "penalised"
     sparse: ClassVar[bool] = True
@@ -139,7 +138,7 @@ class Lasso(Penalised):
         )
 
     def _certified(self, A: Tensor, admm: ADMM, exact: Encode | None) -> Tensor:
-        """Return codes to the ``precise_gap``, refitted if asked for."""
+        """Return codes to the ``precise_gap``, refitted if ``refit``."""
         if exact is None:
             Z = self._to_gap(A, admm)
         else:

@@ -19,7 +19,7 @@ ROWS_AT_ONCE = 8192
 
 @dataclass(frozen=True, kw_only=True)
 class LeastSquares(Encoder):
-    """``Z = A D^+``, of least norm where several are best (k > d, repeated or zero atoms).
+    """``Z = A D^+``, the minimum-norm solution if there are several (k > d, repeated or zero atoms).
 
     >>> D = torch.tensor([[1.0, 0.0, 0.0], [0.0, 2.0, 0.0]])
     >>> LeastSquares().precise(D)(torch.tensor([[3.0, -4.0, 5.0]]))

@@ -1,4 +1,4 @@
-"""Orthogonal matching pursuit with a fixed number of nonzeros, for a whole batch at once.
+"""Orthogonal matching pursuit with a fixed number of nonzeros, for a whole batch.
 
 Pati, Rezaiifar & Krishnaprasad, 1993; in terms of correlations alone as in Rubinstein, Zibulevsky & Elad,
 "Efficient implementation of the K-SVD algorithm using batch orthogonal matching pursuit", 2008.  Each step
@@ -33,8 +33,7 @@ on those picked when the square of its new part is below this."""
 
 @dataclass(frozen=True, kw_only=True)
 class OMP(Encoder):
-    """``min_z ||a - z D||`` with at most ``nonzeros`` codes, chosen greedily; fewer where fewer fit the row
-    exactly.
+    """``min_z ||a - z D||`` with at most ``nonzeros`` codes, chosen greedily; fewer if they fit exactly.
 
     >>> D = torch.tensor([[1.0, 0.0], [0.6, 0.8]])
     >>> OMP(nonzeros=1).precise(D)(torch.tensor([[-3.0, 0.5]]))

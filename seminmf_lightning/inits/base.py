@@ -24,5 +24,5 @@ class Init(ABC):
         """
 
     def refine(self, C: Tensor, k: int) -> Tensor | None:
-        """Return a start from the exact second moment, once all data has been seen; None if there is none."""
+        """Return an initial dictionary from the second moment of all rows, or None."""
         return None

@@ -1,4 +1,4 @@
-"""Positive and negative parts of data rows: atoms that already look like the data.
+"""Positive and negative parts of data rows: atoms that resemble the data.
 
 Codes are free in sign, so the negative part of a row is as good an atom as the positive part: it is used with
 z < 0.
@@ -17,7 +17,7 @@ from seminmf_lightning.core.linalg import unit_atoms
 from seminmf_lightning.inits.base import Init
 
 FLOOR = 0.01
-"""Share of an atom's mean that is added to it where no entry may be zero."""
+"""Share of an atom's mean that is added to it if no entry may be zero."""
 JITTER = 0.1
 """Length of the noise, relative to the atom, added to rows used twice because there are fewer rows than
 atoms."""

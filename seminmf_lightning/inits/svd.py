@@ -1,4 +1,4 @@
-"""A start from the truncated SVD, optimal if the best rank-k row space holds a positive vector.
+"""Initialisation from the truncated SVD, optimal if the best rank-k row space holds a positive vector.
 
 Gillis & Kumar, "Exact and heuristic algorithms for semi-nonnegative matrix factorization", SIAM J. Matrix
 Anal. Appl. 36(4), 2015, Algorithms 2 and 3 (arXiv 1410.7220).  Their M = U V is our A^T = D^T Z^T transposed:
@@ -27,8 +27,8 @@ LP_SECONDS = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class SVD(Init):
-    """Algorithm 3 (error of the best rank-k matrix) if it applies, else Algorithm 2 (at most that of rank k -
-    1).
+    """Algorithm 3 (error of the best rank-k matrix) if it applies, else Algorithm 2 (at most that of rank
+    k - 1).
 
     >>> A = torch.tensor([[1.0, 2.0], [2.0, 1.0], [3.0, 3.0]])
     >>> SVD().refine(A.T @ A, 1).round(decimals=3)
@@ -38,7 +38,7 @@ class SVD(Init):
     def start(self, A: Tensor, k: int, generator: torch.Generator, *, positive: bool = False) -> Tensor:
         A = A.double()
         D = self.refine(A.T @ A, k)
-        # Where the rank of the data is below k, any further atom will do.
+        # If the rank of the data is below k, any further atom is as good.
         extra = 1 - torch.rand(k - len(D), A.shape[1], generator=generator, dtype=torch.float64)
         return torch.cat([D, unit_atoms(extra).to(A.device)])
 
@@ -54,8 +54,8 @@ class SVD(Init):
 
 
 def positive_basis(V: Tensor) -> Tensor:
-    """Return D >= 0 (r, d) with the row space of V (r, d) if that holds a positive vector, else at least that
-    of V[:r-1]."""
+    """Return D >= 0 (r, d) with the row space of V (r, d) if it holds a positive vector, else one that
+    includes that of V[:r-1]."""
     positive = positive_combination(V)
     if positive is not None:  # Algorithm 3: lift every row by just enough of the positive vector
         lifted = _lift(V, positive)

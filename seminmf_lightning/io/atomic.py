@@ -1,4 +1,4 @@
-"""Files that are either complete or absent, and explained errors when the disk is full."""
+"""Write files atomically, and explain errors of a full disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Check that data read from a file has the keys, types and shapes that its readers count on."""
+"""Check that data read from a file has the expected keys, types and shapes."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Read files from elsewhere: what one says of itself is checked against what it is before any of it is used.
+"""Read untrusted files: check every claim of a header against the file before using it.
 
-Nothing in a file is run, and nothing is allocated because a file says so; whatever is wrong with one becomes
-a ValueError that names it.  Memory-mapped files must not be cut short while they are read: no process can
-defend itself against that.
+No code in a file is run, and no memory is allocated on a header's word alone; every defect becomes a
+ValueError that names the file.  Memory-mapped files must not be truncated while they are read: no process can
+survive that.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ WHOLE_NUMBERS = NUMBERS[4:12]
 
 
 class Refused(ValueError):  # noqa: N818  (says what is wrong with the file)
-    """A file that is not used: the message names it, what was found and what is accepted."""
+    """A file was refused: the message names it, what was found and what is accepted."""
 
 
 @contextmanager
@@ -60,7 +60,7 @@ def file_size(path: Path) -> int:
 
 
 class NpyHeader(NamedTuple):
-    """Where the array of a ``.npy`` file starts, and what it holds."""
+    """Offset, shape and type of the array in a ``.npy`` file."""
 
     offset: int
     shape: tuple[int, ...]
@@ -72,7 +72,7 @@ def npy_header(path: object, size: int, head: bytes, kinds: str = "fiub") -> Npy
     """Read the header of a ``.npy`` file of ``size`` bytes from its first bytes.
 
     ``kinds`` are numpy's letters of the accepted types. The file must end where its array does: a header that
-    gives fewer rows than there are would lose rows in silence.
+    states too few rows would silently lose the others.
 
     Raises:
         Refused: another format, a type that is not accepted, no rows, or another size.

@@ -1,4 +1,4 @@
-"""Learners: which sums over the data are kept, and how the dictionary follows from them."""
+"""Learners: keep sums over the data and compute the dictionary from them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LEARNERS: dict[str, type[Learner]] = {"second_moment": ExactLearner, "codes": On
 
 
 def make_learner(recipe: Recipe, features: int) -> Learner:
-    """Return the learner that the recipe asks for, for rows of ``features`` numbers.
+    """Return the recipe's learner for rows of ``features`` numbers.
 
     Raises:
         ValueError: the encoder cannot work with dictionaries of this shape.

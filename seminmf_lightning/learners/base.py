@@ -33,9 +33,9 @@ class Learner(ABC):
     order_matters: ClassVar[bool]
     """Whether rows should come shuffled."""
     single_epoch: ClassVar[bool]
-    """Whether one epoch is all that is of use."""
+    """Whether further epochs add nothing."""
     update_rows: ClassVar[int | None]
-    """Rows, of all processes together, between two updates of the dictionary unless the caller chooses."""
+    """Rows per update of the dictionary, over all processes, unless the caller chooses."""
     dictionary_dtype: ClassVar[torch.dtype]
 
     pending: Sums
@@ -64,7 +64,7 @@ class Learner(ABC):
 
     @property
     def recent_l0(self) -> float | None:
-        """Mean nonzeros per row of recent batches, where a penalty is tuned to it."""
+        """Mean nonzeros per row of recent batches; None unless the penalty is tuned to a target."""
         return None
 
     @property
@@ -94,13 +94,13 @@ class Learner(ABC):
 
     @abstractmethod
     def prepare(self, D: Tensor) -> Tensor:
-        """Return the starting dictionary in the form that the method needs."""
+        """Return the initial dictionary in the form that the method needs."""
 
     def attach_sample(
         self, sample: Tensor, normalizer: Normalizer | None = None, *, held_out: Tensor | None = None,
         rows: int | None = None,
     ) -> None:  # fmt: skip
-        """Keep what is needed of raw rows ``sample`` (m, d); after a resume with the checkpoint's normaliser.
+        """Compute what is needed from raw rows ``sample`` (m, d); on resume, use the checkpoint's normaliser.
 
         Args:
             sample: rows that represent the data.
@@ -147,23 +147,23 @@ class Learner(ABC):
 
     @abstractmethod
     def end_epoch(self, D: Tensor) -> Tensor:
-        """Return the dictionary after whatever the method does once all rows have been seen again."""
+        """Return the dictionary after the method's work at the end of an epoch."""
 
     @abstractmethod
     def mean_squared_error(self, D: Tensor) -> float:
-        """Training reconstruction loss: mean squared error per element, in data units."""
+        """Return the training reconstruction loss: mean squared error per element, in squared data units."""
 
     @abstractmethod
     def unexplained(self, D: Tensor) -> float:
-        """Training objective over that of the zero dictionary, ``||A||_F^2 / 2``; 0 where that is 0."""
+        """Return the training objective over that of a zero dictionary, ``||A||_F^2 / 2``; 0 if that is 0."""
 
     @abstractmethod
     def optimality_gap(self, D: Tensor) -> float | None:
-        """``loss / bound - 1`` on the rows seen; None where no bound is known."""
+        """Return ``loss / bound - 1`` on the rows seen; None if no bound is known."""
 
     @abstractmethod
     def converged(self) -> bool:
-        """Whether the objective, when last checked, was lower by less than ``tol``, relatively."""
+        """Whether the relative decrease of the objective at the last check was at most ``tol``."""
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:

@@ -45,11 +45,11 @@ class Reduced(NamedTuple):
 
 
 class ExactLearner(Learner):
-    """Exact semi-NMF on C.  While few rows have been seen, the sample's C stands in for that of all rows.
+    """Exact semi-NMF on C.  Until more rows have been seen than the sample has, the sample's C is used.
 
     Atoms have length 1, because lengths mean nothing without a penalty.  Their entries are float32 numbers
-    held in float64: the objective is that of the dictionary as it is saved and used, even where nearly
-    collinear atoms magnify rounding.
+    held in float64: the objective is that of the saved dictionary, even if nearly collinear
+    atoms magnify rounding.
     """
 
     order_matters: ClassVar[bool] = False
@@ -99,7 +99,7 @@ class ExactLearner(Learner):
         self._reset_cache()
 
     def _grid_for(self, rows: int | None) -> float:
-        """Grid for products summed over ``rows`` rows like the sample's; 0 (none) if ``rows`` is unknown."""
+        """Return the grid for a sum over ``rows`` rows like the sample's; 0 (none) if ``rows`` is unknown."""
         squares = float(self.preview.gram.trace())
         if rows is None or not 0 < squares < math.inf:
             return 0.0
@@ -132,7 +132,7 @@ class ExactLearner(Learner):
 
     @property
     def moment(self) -> SecondMoment:
-        """The estimate of C from more rows: that of the data seen, or that of the sample."""
+        """C of the rows seen or of the sample, whichever has more rows."""
         return self.total if self.total.rows >= self.preview.rows else self.preview
 
     def improve(self, D: Tensor) -> Tensor:
@@ -185,7 +185,7 @@ class ExactLearner(Learner):
         return gap
 
     def _rounding(self) -> float:
-        """Largest rounding of a squared error computed from C: of float64, of products, of the grid."""
+        """Return the largest rounding of a squared error from C: of float64, of products, of the grid."""
         squares, rows = float(self.moment.gram.trace()), float(self.moment.rows)
         if self.moment is self.preview:
             return ROUNDING * squares
@@ -214,7 +214,7 @@ class ExactLearner(Learner):
         self._converged = state["converged"]
 
     def _reset_cache(self) -> None:
-        """Drop what was computed for another C; convergence, too, is a statement about one C."""
+        """Drop what was computed from another C, including the state of convergence."""
         self._reduced, self._bound = None, None
         self._steps, self._checked_error, self._converged = 0, None, False
 
@@ -239,7 +239,7 @@ class ExactLearner(Learner):
 
 
 def replace_idle_atoms(D: Tensor, C: Tensor) -> Tensor:
-    """Give atoms that add nothing a direction that the dictionary misses; the objective can only fall.
+    """Give idle atoms a direction outside the dictionary's row space; the objective can only fall.
 
     The columns of the residual's second moment ``(I - Q Q^T) C (I - Q Q^T)`` with the largest diagonal,
     positive part.

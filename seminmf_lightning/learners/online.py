@@ -28,15 +28,15 @@ FORGETTING = 5.0
 Of 2, 5, 10 and 30, on the residual stream of MiniLM, 5 and 10 had the lowest held-out objectives after an
 epoch; 8 was better than 5 with updates every 512 rows, by 0.3 %, and worse every 256, by 0.5 %."""
 SAMPLE_ROWS = 2048
-"""Rows of the sample among which dead atoms find a new direction."""
+"""Rows of the sample from which dead atoms get a new direction."""
 CALIBRATION_ROWS = 128
-"""Rows of the sample on which the encoder calibrates how much work a row needs in training."""
+"""Rows of the sample on which the encoder calibrates its work per row."""
 CALIBRATE_EVERY = 64
-"""Updates of D between two calibrations, beside two early ones."""
+"""Updates of D between calibrations, apart from two early ones."""
 DEAD_ROWS = 10_000
-"""An atom is dead when so many rows in succession leave its code at exactly zero."""
+"""An atom is dead after this many consecutive rows with a code of exactly zero."""
 ROUGH_ITERATIONS = 30
-"""Iterations of the encoder where nonzeros are counted with the starting dictionary, which soon changes."""
+"""Encoder iterations when nonzeros are counted with the initial dictionary, which soon changes."""
 
 
 class OnlineLearner(Learner):
@@ -81,7 +81,8 @@ class OnlineLearner(Learner):
         return encoder.with_penalty(self.penalty)
 
     def prepare(self, D: Tensor) -> Tensor:
-        """
+        """Project the atoms and tune the penalty.
+
         Raises:
             ValueError: the penalty is so large that every code will be zero.
         """
@@ -193,7 +194,7 @@ class OnlineLearner(Learner):
         self._encode = None
 
     def _training_encode(self, D: Tensor) -> Encode:
-        """Return the encoder of this dictionary, calibrated anew where that is due."""
+        """Return the encoding for this dictionary, calibrated again if due."""
         encoder = self.encoder
         due = not self.effort or self._updates in (8, 32) or self._updates % CALIBRATE_EVERY == 0
         if due and self._calibrated_at != self._updates:
@@ -205,7 +206,7 @@ class OnlineLearner(Learner):
         """Point dead atoms at the residuals of badly reconstructed rows of the sample.
 
         Rows are drawn by squared error from the seed, so that every process makes the same choice.  Sums and
-        counters of a replaced atom start again.
+        counters of a replaced atom are reset.
         """
         if not len(dead):
             return D

@@ -2,8 +2,8 @@
 
 During an epoch the penalty follows the nonzeros of the batches, ``log penalty += GAIN log(nonzeros /
 target)``; these are sums over all processes, so that every process has the same penalty.  At the end of an
-epoch it is searched on held-out rows, with exact codes and the dictionary as it is; how far these differ from
-the training rows corrects the target of the next epoch.
+epoch it is searched on held-out rows, with exact codes and a fixed dictionary; the ratio of held-out to
+training nonzeros corrects the target of the next epoch.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class PenaltyTuner:
     def __init__(self, target: float) -> None:
         self.target = target
         self.penalty = INITIAL_PENALTY
-        self.bias = 1.0  # nonzeros of held-out rows over those of training rows, at one penalty
+        self.bias = 1.0  # nonzeros per held-out row over nonzeros per training row, at the same penalty
         self.recent: float | None = None  # running mean over the batches
         self.held_out: float | None = None  # nonzeros when last counted on held-out rows
 

@@ -1,4 +1,4 @@
-"""Every training setting that does not describe the data: declared, documented and checked here alone."""
+"""Training settings, except those of the data: the only place that declares, documents and checks them."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ class Recipe:
     l1_penalty: float = 0.0
     """Weight of ``||z||_1`` in the objective, in normalised units (rows of mean norm 1)."""
     target_l0: float | None = None
-    """Instead of ``l1_penalty``: mean nonzeros per row, to which the penalty is tuned on held-out rows."""
+    """Instead of ``l1_penalty``: mean nonzeros per row; the penalty is tuned to reach it on held-out rows."""
     solver: Any = None
-    """A name, a mapping with a ``name``, a :class:`Solver`, or None: ``mu`` without a penalty, ``hals`` where
+    """A name, a mapping with a ``name``, a :class:`Solver`, or None: ``mu`` without a penalty, ``hals`` if
     atoms must stay bounded (a penalty or a sparse encoder).  The recipe holds the :class:`Solver`."""
     init: Any = "data"
     """A name, a mapping with a ``name``, or an :class:`Init`; the recipe holds the :class:`Init`."""
@@ -59,7 +59,7 @@ class Recipe:
     """Relative decrease of the objective below which training stops: over ten solver steps (exact) or over an
     epoch (online)."""
     seed: int = 0
-    """Seed of the starting dictionary, the order of rows and the replacement of dead atoms."""
+    """Seed of the initial dictionary, the order of rows and the replacement of dead atoms."""
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Recipe:

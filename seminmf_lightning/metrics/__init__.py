@@ -36,7 +36,7 @@ def meanings(values: Iterable[Value] | None = None) -> dict[str, str]:
     """Return the name and the one-line meaning of each single number, by default of ``evaluate``.
 
     >>> meanings()["hoyer"]
-    'sparsity of the codes of a row, 0 to 1'
+    "sparsity of each row's codes, 0 to 1"
     """
     values = evaluation_values() if values is None else values
     return {value.name: value.meaning for value in values if not value.per_concept}
@@ -63,7 +63,7 @@ def dictionary_metrics(fitted: Fitted) -> MetricCollection:
 def described(
     metrics: Mapping[str, Any], values: Iterable[Value] = RUN_VALUES
 ) -> Iterator[tuple[str, str, str]]:
-    """Yield the name, the formatted value and the meaning of each metric, for a table.
+    """Yield name, formatted value and meaning of each metric, for a table.
 
     >>> list(described({"rows_seen": 11350, "optimality_gap": None}))
     [('rows_seen', '11,350', 'training rows, with repeats'), ('optimality_gap', '-', 'training loss / ...')]

@@ -21,7 +21,7 @@ class Value(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """A finished dictionary and how it was fitted: all that a metric is made from."""
+    """A finished dictionary and how it was fitted: the input of every metric."""
 
     D: Tensor  # (k, d)
     normalizer: Normalizer = Normalizer()
@@ -57,7 +57,7 @@ class DictionaryMetric(SummedMetric):
 
     @classmethod
     def applies(cls, fitted: Fitted) -> bool:
-        """Whether the metric has a meaning here; if not, it is not reported."""
+        """Whether the metric is defined for ``fitted``; if not, it is not reported."""
         return True
 
     def update(self, *args: Any, **kwargs: Any) -> None:

@@ -1,4 +1,4 @@
-"""Whether two concepts say the same thing.
+"""How redundant two concepts are.
 
 Legend:  Z (n, k) codes
 """
@@ -24,7 +24,7 @@ class CodeCorrelation(DictionaryMetric):
     ``r_jl = (mean(z_j z_l) - mean(z_j) mean(z_l)) / (std(z_j) std(z_l))`` is Pearson's correlation over the
     rows, zero codes included.  Constant codes (dead concepts above all) are left out; NaN if no pair is left.
 
-    Memory is k^2 numbers.  Above :data:`MOST_CONCEPTS` only as many concepts, evenly spread over the
+    Memory is k^2 numbers.  Above :data:`MOST_CONCEPTS` only that many concepts, evenly spread over the
     dictionary, are compared: the mean is then an estimate and the maximum a lower bound.
     """
 

@@ -16,7 +16,7 @@ class ConceptUse(DictionaryMetric):
     - ``density``: share of rows with ``|z_j| > 0``; signs cannot cancel.
     - ``energy``: ``e_j / sum_l e_l`` with ``e_j = ||D_j||_2^2 sum_i z_ij^2``, the squared Frobenius norm of
       the part ``z_j D_j`` of the reconstruction.  Parts overlap: ``sum_l e_l`` is not ``||Z D||_F^2`` unless
-      atoms are orthogonal.  Independent of the data's unit and of how a norm is split between z and D.
+      atoms are orthogonal.  It depends neither on the data's unit nor on how a norm is split between z and D.
     """
 
     values = (

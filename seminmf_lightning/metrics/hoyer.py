@@ -1,4 +1,4 @@
-"""How few concepts explain a row.
+"""How few concepts explain each row.
 
 Legend:  Z (n, k) codes
 """
@@ -15,7 +15,7 @@ from seminmf_lightning.metrics.base import DictionaryMetric, Fitted, Value
 class Hoyer(DictionaryMetric):
     """``hoyer``: mean over rows of ``(sqrt(k) - ||z||_1 / ||z||_2) / (sqrt(k) - 1)``, no unit.
 
-    1 where a row has a single nonzero code, 0 where all its codes have one size (Hoyer, "Non-negative matrix
+    1 for a single nonzero code per row, 0 if all codes have the same size (Hoyer, "Non-negative matrix
     factorization with sparseness constraints", JMLR 5, 2004, section 3.1).  Rows without a nonzero code are
     left out; NaN if no row is left, or for k = 1.
 
@@ -26,7 +26,7 @@ class Hoyer(DictionaryMetric):
     {'hoyer': 0.5}
     """
 
-    values = (Value("hoyer", "sparsity of the codes of a row, 0 to 1"),)
+    values = (Value("hoyer", "sparsity of each row's codes, 0 to 1"),)
     sparsity: Tensor
     rows: Tensor
 

@@ -1,4 +1,4 @@
-"""How much of one dictionary another one has."""
+"""How many atoms two dictionaries share."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class ReconstructionMetrics(SummedMetric):
         self.add_state("spread", default=none_seen(features), dist_reduce_fx=merged)
 
     def update(self, A: Tensor, A_hat: Tensor, Z: Tensor) -> None:
-        """Add rows, in normalised units if the objective is to be the minimised one."""
+        """Add rows; in normalised units ``objective`` is the quantity that training minimises."""
         self.squared_error += (A - A_hat).double().square().sum()
         self.spread = merged(torch.stack([self.spread, of_rows(A)]))
         self.l1_norm += Z.abs().sum(dtype=torch.float64)

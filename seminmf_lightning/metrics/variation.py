@@ -1,8 +1,8 @@
 """Variation of rows about the mean of each feature, merged over batches and processes.
 
-The sum of squares minus that of the mean would lose the variation of rows that share a large offset, so parts
-are merged by Chan, Golub & LeVeque, "Algorithms for computing the sample variance", Am.
-Stat. 37(3), 1983: ``V = V_1 + V_2 + |m_1 - m_2|^2 n_1 n_2 / (n_1 + n_2)``.
+The sum of squares minus that of the mean would cancel if rows share a large offset, so parts are merged by
+Chan, Golub & LeVeque, "Algorithms for computing the sample variance", Am. Stat. 37(3), 1983:
+``V = V_1 + V_2 + |m_1 - m_2|^2 n_1 n_2 / (n_1 + n_2)``.
 
 A part is one vector (d + 2,) float64: number of rows n, variation V, and the mean m (d,) of each feature.
 """
@@ -43,8 +43,7 @@ def merged(parts: Tensor) -> Tensor:
 
 
 def variation(part: Tensor) -> tuple[float, float]:
-    """Return ``sum_i ||a_i - m||^2`` (0 where it is only rounding) and ``sum_i ||a_i||^2``; may overflow to
-    infinity."""
+    """Return ``sum_i ||a_i - m||^2`` (0 if it is only rounding) and ``sum_i ||a_i||^2``."""
     n, within, mean = float(part[0]), float(part[1]), part[2:]
     of_mean = n * float(mean.square().sum())
     only_rounding = within <= ROUNDING**2 * of_mean < math.inf

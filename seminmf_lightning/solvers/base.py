@@ -22,17 +22,15 @@ class Solver(ABC):
     """
 
     steps_per_batch: int = 1
-    """Solver steps after a batch."""
+    """Solver steps per update."""
     update_every: int | None = None
-    """Batches between updates; the sums of the batches between are kept.  None: an update every 512 rows
-    whatever the batch size, or, where one epoch is exact, 16 per epoch, because the steps that count come
-    after it."""
+    """Batches per update; all of them enter the sums.  None: 512 rows per update, whatever the batch size, or
+    16 updates per epoch if one epoch is exact, because the decisive steps follow the epoch."""
     max_iter: int = 500
-    """l1_penalty = 0: limit of solver steps on the complete second moment, after the epoch."""
+    """l1_penalty = 0: maximum number of solver steps on the complete second moment, after the epoch."""
 
     default_for: ClassVar[str | None] = None
-    """The problem that ``solver=None`` chooses this solver for: ``bounded`` atoms, ``free`` ones, or
-    neither."""
+    """The problem for which ``solver=None`` chooses this solver: ``bounded``, ``free`` (atoms) or None."""
     supports_penalty: ClassVar[bool] = True
     """Whether the method can keep atoms in the unit ball, as l1_penalty > 0 needs."""
     needs_positive_start: ClassVar[bool] = False

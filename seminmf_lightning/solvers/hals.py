@@ -22,7 +22,7 @@ from seminmf_lightning.solvers.base import Solver
 
 BLOCK = 16
 NEARLY_APART = 2.0
-"""Bounded atoms of a block move together where ``sum_i |S_ji| <= NEARLY_APART S_jj`` over the block: the step
+"""Bounded atoms of a block move together if ``sum_i |S_ji| <= NEARLY_APART S_jj`` over the block: their step
 is then at least half as long as the exact one.  All other atoms move one by one."""
 
 
@@ -39,7 +39,7 @@ class HALS(Solver):
     """
 
     sweeps: int = 1
-    """Sweeps over all atoms per step."""
+    """Sweeps over all atoms per solver step."""
 
     default_for: ClassVar[str | None] = "bounded"
 

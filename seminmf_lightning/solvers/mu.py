@@ -29,7 +29,7 @@ class MultiplicativeUpdate(Solver):
     """
 
     inner_steps: int = 10
-    """Updates of D per step, at fixed codes."""
+    """Updates of D per solver step, with fixed codes."""
 
     default_for: ClassVar[str | None] = "free"
     supports_penalty: ClassVar[bool] = False

@@ -1,4 +1,4 @@
-"""Accelerated projected gradient: matrix products alone, which suits GPUs.
+"""Accelerated projected gradient: matrix products only, which suits GPUs.
 
 Lin, "Projected gradient methods for nonnegative matrix factorization", Neural Computation 19, 2007; Nesterov
 momentum with restart as in O'Donoghue & Candes, "Adaptive restart for accelerated gradient schemes", 2015.
@@ -21,10 +21,10 @@ from seminmf_lightning.solvers.base import Solver
 
 POWER_ITERATIONS = 20
 WORTH_IT = 0.02
-"""A step ends when a gradient step gains less than this share of what the step has gained so far."""
+"""A solver step ends when a gradient step gains less than this share of the gain so far."""
 SAFETY = 1.02
-"""Power iteration approaches the largest eigenvalue from below; if this does not suffice, a rise doubles the
-constant."""
+"""Factor on the largest eigenvalue, which power iteration approaches from below; if it is too small, the
+objective rises and the constant is doubled."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class ProjectedGradient(Solver):
     """
 
     inner_steps: int = 10
-    """Limit of gradient steps per step, at fixed codes; momentum starts at zero with each step."""
+    """Maximum gradient steps per solver step, with fixed codes; each solver step resets the momentum."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -52,8 +52,8 @@ class SemiNMFModule(DictionaryModule):
         TypeError, ValueError: a bad argument; on fit, bad data.
 
     >>> module = SemiNMFModule(nb_concepts=4, l1_penalty=0.1, seed=1)
-    >>> module.hparams["nb_concepts"], module.hparams["solver"]["name"]
-    (4, 'hals')
+    >>> module.hparams.nb_concepts, module.recipe.penalised
+    (4, True)
     """
 
     def __init__(self, nb_concepts: int = 64, **settings: Any) -> None:
