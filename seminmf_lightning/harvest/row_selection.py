@@ -97,7 +97,8 @@ class Selector:
             )
         if len(output) != len(items):
             raise ValueError(
-                f"layer {layer!s} returns {shape}: {len(output)} items for a batch of {len(items)}"
+                f"layer {layer!s} returns {shape} for a batch of {len(items)} items: its first axis "
+                f"{_first_axis(shape, items)}. Choose a layer whose first axis is the batch (list=true)"
             )
         if is_text:
             layout, aspect = Layout(), 1.0
@@ -158,6 +159,16 @@ def _aspect(items: Sequence[Item]) -> float:
     return shape[-2] / shape[-1] if len(shape) == 3 else 1.0
 
 
+def _first_axis(shape: tuple[int, ...], items: Sequence[Item]) -> str:
+    """Say what the first axis of an output is that is not as long as the batch."""
+    longest = max(item.tokens for item in items)
+    if shape[:2] == (longest, len(items)):
+        return "is the tokens, and the second one the items, as in XLNet and many LSTMs"
+    if shape[0] == longest * len(items):
+        return "holds the tokens of all items, as in routers and experts"
+    return "is not the batch, as where windows or heads are folded into it"
+
+
 def _positions(
     layer: Layer, shape: tuple[int, ...], t: int, items: Sequence[Item], layout: Layout
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -167,7 +178,8 @@ def _positions(
         longest = max(item.tokens for item in items)
         if t != longest:
             raise ValueError(
-                f"layer {layer!s} returns {shape}: {t} positions for a batch of {longest} tokens"
+                f"layer {layer!s} returns {shape}: {t} positions for a batch of {longest} tokens, so that no "
+                "row has a token: the network pads, pools or adds some. Choose another layer or model"
             )
         for row, item in enumerate(items):
             assert item.special is not None

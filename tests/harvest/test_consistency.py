@@ -101,3 +101,28 @@ def test_ordinary_networks_pass_in_half_precision(tmp_path: Path) -> None:
     model = {"name": "transformers", "path": str(tmp_path / "bert"), "precision": "bfloat16"}
     half = HarvestRecipe(model, settings.inputs, settings.layers, batch_size=3)
     assert all_rows(half.harvester(CPU))
+
+
+class TimeFirst(nn.Module):
+    """Returns (tokens, items, c), as XLNet does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.router = nn.Embedding(100, 5), nn.Identity()
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        self.router(self.inner(input_ids.T).flatten(0, 1))
+        return self.router(input_ids)
+
+
+@pytest.mark.parametrize("words", [4, 6])
+def test_time_first_is_refused_even_where_the_batch_is_square(tmp_path: Path, words: int) -> None:
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text("".join(json.dumps({"text": " ".join(["the"] * words)}) + "\n" for _ in range(6)))
+    recipe = text_recipe(tiny.gpt(tmp_path / "model"), corpus, batch_size=6)
+    recipe.loaded = recipe.loaded._replace(network=TimeFirst())
+    for layer, message in (("inner", "is the tokens, and the second one the items"),
+                           ("router", "holds the tokens of all items")):  # fmt: skip
+        recipe.layers = layer
+        with pytest.raises(ValueError, match=message):
+            all_rows(recipe.harvester(CPU))

@@ -6,7 +6,7 @@ import glob
 import hashlib
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from seminmf_lightning.harvest.inputs.base import digest_of
 
@@ -19,6 +19,8 @@ ENDS = 2**16
 def files_of(path: str | Sequence[str], suffixes: tuple[str, ...], what: str) -> list[str]:
     """List files in the order given; those of a glob or a folder (any depth) are sorted by name.
 
+    A file that is reached twice counts once. Hidden files and folders are left out, unless they are named.
+
     Raises:
         FileNotFoundError: there is none; the message says where and for what it looked.
     """
@@ -26,8 +28,7 @@ def files_of(path: str | Sequence[str], suffixes: tuple[str, ...], what: str) ->
     for one in [path] if isinstance(path, str | os.PathLike) else list(path):
         text = os.path.expanduser(os.fspath(one))
         if os.path.isdir(text):
-            names = (os.path.join(folder, name) for folder, _, files in os.walk(text) for name in files)
-            files += sorted(name for name in names if name.lower().endswith(suffixes))
+            files += sorted(name for name in _walk(text) if name.lower().endswith(suffixes))
         else:
             files += (
                 [text]
@@ -38,7 +39,23 @@ def files_of(path: str | Sequence[str], suffixes: tuple[str, ...], what: str) ->
         raise FileNotFoundError(
             f"inputs.path={path!r} matches no {what} (looked from {os.getcwd()} for {', '.join(suffixes)})"
         )
-    return files
+    # Links of folders to each other reach a file under many names.
+    known: dict[tuple[str, str], str] = {}
+    for file in files:
+        known.setdefault((os.path.realpath(os.path.dirname(file)), os.path.basename(file)), file)
+    return list(known.values())
+
+
+def _walk(top: str) -> Iterator[str]:
+    """Yield the files of a folder, also behind links to folders; each folder once, hidden ones never."""
+    seen = set()
+    for folder, folders, names in os.walk(top, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if (real := os.path.realpath(folder)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        yield from (os.path.join(folder, name) for name in names if not name.startswith("."))
 
 
 def digest_of_files(files: Sequence[str]) -> str:

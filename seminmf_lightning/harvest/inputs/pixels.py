@@ -8,6 +8,8 @@ import numpy as np
 
 BITS_PER_SAMPLE = 258
 """Tag of TIFF."""
+PHOTOMETRIC, WHITE_IS_ZERO = 262, 0
+"""Tag of TIFF, and its value for negatives."""
 SIXTEEN_BITS = ("PNG", "PPM")
 """Formats whose integers Pillow widens to 32 bits although they have 16."""
 
@@ -27,6 +29,8 @@ def as_rgb(image: Any) -> Any:
     if image.mode.startswith("I") or image.mode == "F":
         values = np.asarray(image).astype(np.float64)
         values = values * (255.0 / _white(image, values))
+        if image.mode.startswith("I") and getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO:
+            values = 255.0 - values  # which Pillow does for 8 bits only
         return Image.fromarray(np.rint(values).astype(np.uint8)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         rgba = image.convert("RGBA")

@@ -12,11 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from seminmf_lightning.core.checks import one_of
 from seminmf_lightning.harvest.inputs.base import Inputs, Unreadable
 from seminmf_lightning.harvest.inputs.files import digest_of_files, files_of
+from seminmf_lightning.io.untrusted import Refused, file_size
 
 BYTE_ORDER_MARK = "\ufeff"
 SUFFIXES = (".txt", ".md", ".jsonl")
@@ -74,13 +76,14 @@ class TextFiles(Inputs):
             lines, offset, offsets = 0, 0, []
             if self._by_line(file):
                 try:
+                    file_size(Path(file))
                     with open(file, "rb") as stream:
                         for line in stream:
                             if lines % MARK_EVERY == 0:
                                 offsets.append(offset)
                             offset += len(line)
                             lines += 1
-                except OSError:  # a dangling link, say: one example, which cannot be read
+                except (OSError, Refused):  # a dangling link or a pipe: one example, unreadable
                     lines, offsets = 1, [0]
             else:
                 lines = self._parts(file)
@@ -97,6 +100,7 @@ class TextFiles(Inputs):
         index, line = self._locate(example)
         file = self.files[index]
         try:
+            file_size(Path(file))
             with open(file, "rb") as stream:
                 if not self._by_line(file):
                     start, stop = _border(stream, line), _border(stream, line + 1)
@@ -107,7 +111,7 @@ class TextFiles(Inputs):
                 stream.seek(self._marks[1][index][line // MARK_EVERY])
                 raw = next(islice(stream, line % MARK_EVERY, None), b"").decode(self.encoding).rstrip("\r\n")
                 raw = raw.removeprefix(BYTE_ORDER_MARK)
-        except (OSError, UnicodeError) as error:
+        except (OSError, UnicodeError, Refused) as error:
             raise Unreadable(f"{self.identify(example)}: not text in {self.encoding} ({error})") from error
         return self._field(raw, example) if file.lower().endswith(".jsonl") else raw
 
@@ -119,7 +123,9 @@ class TextFiles(Inputs):
         except (ValueError, RecursionError) as error:
             raise Unreadable(f"{self.identify(example)}: not JSON ({error})") from error
         if not isinstance(record, dict) or not isinstance(record.get(self.field), str):
-            keys = ", ".join(record) if isinstance(record, dict) else type(record).__name__
+            keys = type(record).__name__
+            if isinstance(record, dict):
+                keys = ", ".join(f"{key}: {type(value).__name__}" for key, value in record.items())
             raise Unreadable(
                 f"{self.identify(example)}: no text under {self.field!r} (found {keys}); set inputs.field"
             )

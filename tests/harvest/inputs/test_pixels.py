@@ -29,6 +29,14 @@ def test_sixteen_bits_are_scaled(name: str, tmp_path: Path) -> None:
     assert np.abs(pixels[..., 1] - GRADIENT * 204).max() <= 1
 
 
+def test_a_negative_of_16_bits_is_turned_round(tmp_path: Path) -> None:
+    from PIL import Image
+
+    negative = 65535 - (GRADIENT * 65535).astype(np.uint16)
+    pixels = read(tmp_path, Image.fromarray(negative), "a.tif", tiffinfo={262: 0})
+    assert np.abs(pixels[..., 0] - GRADIENT * 255).max() <= 1
+
+
 def test_floating_point_is_scaled_from_zero_to_one_or_refused(tmp_path: Path) -> None:
     from PIL import Image
 

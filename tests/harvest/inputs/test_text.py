@@ -24,7 +24,7 @@ def test_texts_in_files_and_lines(tmp_path: Path) -> None:
     assert inputs.identify(300).endswith("b.jsonl, line 300")
     with pytest.raises(ValueError, match=r"b\.jsonl, line 601: not JSON"):
         inputs.read(601)
-    with pytest.raises(ValueError, match=r"no text under 'text' \(found body\)"):
+    with pytest.raises(ValueError, match=r"no text under 'text' \(found body: \w+\)"):
         build(Inputs, {"name": "text", "path": str(tmp_path)}).read(1)
     lines = build(Inputs, {"name": "text", "path": str(tmp_path / "a.txt"), "per": "line"})
     assert [lines.read(0), lines.read(1)] == ["one", "two"]
