@@ -95,6 +95,7 @@ class ExactLearner(Learner):
         centred -= centred.mean(dim=0)
         squares = float(self.preview.gram.trace())
         self._spread_share = float(centred.square().sum()) / squares if squares else 1.0
+        self.warn_of_offset(self.normalizer.apply(sample), self._spread_share)
         self._float32_products = self.features >= NARROW and sample.dtype != torch.float64
         self._reset_cache()
 

@@ -103,6 +103,11 @@ class OnlineLearner(Learner):
         super().attach_sample(sample, normalizer)
         tuning = sample[:SAMPLE_ROWS] if held_out is None else held_out
         self.sample = self.normalizer.apply(sample[:SAMPLE_ROWS]).to(self.dictionary_dtype)
+        if len(self.sample):
+            normalised = self.normalizer.apply(sample[:SAMPLE_ROWS]).double()
+            squares = float(normalised.square().sum())
+            variation = float((normalised - normalised.mean(dim=0)).square().sum())
+            self.warn_of_offset(normalised, variation / squares if squares else 1.0)
         self.tuning = self.normalizer.apply(tuning).to(self.dictionary_dtype)  # rows to count nonzeros of
 
     def to_(self, device: torch.device) -> None:

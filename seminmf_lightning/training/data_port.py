@@ -6,14 +6,16 @@ errors then name, and the sizes of updates.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import lightning
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from seminmf_lightning.core.rows import real_matrix
 from seminmf_lightning.data.plan import Batch, StreamPlan
 from seminmf_lightning.training.distributed import gather_rows
 
@@ -71,8 +73,17 @@ class LoaderData:
 
     def __init__(self, trainer: lightning.Trainer) -> None:
         loops = (trainer.fit_loop, trainer.validate_loop, trainer.test_loop, trainer.predict_loop)
-        source = next(loop._data_source for loop in loops if loop._data_source.is_defined())
+        source = next((loop._data_source for loop in loops if loop._data_source.is_defined()), None)
+        if source is None:
+            raise ValueError(
+                "no data: give the trainer a data module or a DataLoader, trainer.fit(module, data)"
+            )
         loader = source.dataloader()
+        if isinstance(loader, list | tuple | Mapping | Tensor | np.ndarray):
+            raise TypeError(
+                f"expected one loader of batches (n, d), got a {type(loader).__name__}: give "
+                "ActivationDataModule(rows), or DataLoader(batches, batch_size=None) for a list of batches"
+            )
         if not can_restart(loader):
             loader = source.instance = loader if isinstance(loader, ReplayLoader) else ReplayLoader(loader)
         self.loader = loader
@@ -90,6 +101,8 @@ class LoaderData:
     def sample(self, at_least: int) -> Tensor:
         parts: list[Tensor] = []
         for A in self._first_rows():
+            if not A.isfinite().all():
+                raise ValueError(self.explain(A, None))
             parts.append(A)
             if sum(map(len, parts)) >= max(SAMPLE_ROWS, at_least):
                 break
@@ -105,11 +118,14 @@ class LoaderData:
 
     def _first_rows(self) -> Iterator[Tensor]:
         batches = self.loader.peek() if isinstance(self.loader, ReplayLoader) else iter(self.loader)
-        batch = None
+        features = None
         for batch in batches:
-            yield as_batch(batch).rows
-        if batch is None:
-            raise ValueError(f"the loader ({type(self.loader).__name__}) gives no batch")
+            rows = as_batch(batch, features).rows
+            features = rows.shape[1]
+            yield rows
+        if features is None:
+            loader = self.loader.loader if isinstance(self.loader, ReplayLoader) else self.loader
+            raise ValueError(f"the loader ({type(loader).__name__}) gives no batch")
 
 
 class ReplayLoader:
@@ -176,32 +192,37 @@ def can_restart(loader: Any) -> bool:
     return isinstance(loader, Sequence | Resumable)
 
 
-def as_batch(batch: Any) -> Batch:
+def as_batch(batch: Any, features: int | None = None) -> Batch:
     """A batch as our data modules give it, from what any loader gives.
 
     Raises:
-        TypeError, ValueError: it does not begin with a tensor (n, d) of real numbers.
+        TypeError, ValueError: it does not begin with a tensor (n, d) of real numbers, or d is not
+            ``features``.
 
     >>> as_batch([torch.ones(3, 2, dtype=torch.int32), torch.zeros(3)]).rows.dtype
     torch.float32
     """
-    if isinstance(batch, Batch):
-        return batch._replace(rows=real_rows(batch.rows))
-    if isinstance(batch, list | tuple) and batch:
-        batch = batch[0]
-    if not isinstance(batch, Tensor):
-        raise TypeError(
-            f"a batch must be a tensor (n, d) or a tuple that begins with one, got {type(batch).__name__}"
-        )
-    return Batch(real_rows(batch))
+    if not isinstance(batch, Batch):
+        if isinstance(batch, list | tuple) and batch:
+            batch = batch[0]
+        if not isinstance(batch, Tensor):
+            raise TypeError(
+                f"a batch must be a tensor (n, d) or a tuple that begins with one, got {type(batch).__name__}"
+            )
+        batch = Batch(batch)
+    rows = real_rows(batch.rows)
+    if features not in (None, rows.shape[1]):
+        raise ValueError(f"a batch has rows of {rows.shape[1]} features, expected {features} as before")
+    return batch._replace(rows=rows)
 
 
 def real_rows(A: Tensor) -> Tensor:
     """Rows as float32 or float64.
 
     Raises:
-        ValueError: A is not (n, d).
+        TypeError, ValueError: A is not (n, d), or holds no plain real numbers.
     """
     if A.ndim != 2:
         raise ValueError(f"expected rows (n, d), found a {A.ndim}-D tensor {tuple(A.shape)}")
+    A = real_matrix("a batch", A)
     return A if A.dtype in (torch.float32, torch.float64) else A.float()

@@ -200,13 +200,17 @@ class DictionaryModule(lightning.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         assert self._reconstruction is not None
+        if not self.rows_seen and not self.dictionary.any():
+            raise RuntimeError(
+                "the module has no dictionary yet: call trainer.fit, or load one with from_run(...)"
+            )
         self._reconstruction.reset()
         self._reconstruction.l1_penalty = self.learner.penalty
         self._encode = self.learner.encoder.precise(self.dictionary.detach(), self.effort)
 
     def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         assert self._reconstruction is not None and self._encode is not None
-        A, row_ids, _ = as_batch(batch)
+        A, row_ids, _ = as_batch(batch, self.learner.features)
         with self._full_precision():
             if not A.isfinite().all():
                 raise ValueError(self._attached.explain(A, row_ids))

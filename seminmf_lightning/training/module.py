@@ -22,7 +22,7 @@ from seminmf_lightning.training.dictionary_module import DictionaryModule
 from seminmf_lightning.training.distributed import SolverOptimizer, largest, rank
 from seminmf_lightning.training.divergence import DivergenceError, Guard, newest_checkpoint
 from seminmf_lightning.training.progress import PROGRESS_BAR, TrainingMetrics
-from seminmf_lightning.training.schedule import Schedule, SolverStepsHook
+from seminmf_lightning.training.schedule import Schedule, SolverStepsHook, refuse_without_epochs
 
 STEPS_BETWEEN_CHECKS = 10
 """Solver steps between two checks for convergence, a signal or a due checkpoint, once all data has been
@@ -78,6 +78,8 @@ class SemiNMFModule(DictionaryModule):
     def setup(self, stage: str) -> None:
         super().setup(stage)
         data = self._attached
+        if stage == "fit" and self.trainer.ckpt_path is None:
+            refuse_without_epochs(self.trainer)
         if stage == "fit" and self._used:
             if self.trainer.ckpt_path is None:
                 rank_zero_info("the module was trained before: training starts again; ckpt_path=... resumes")
@@ -104,9 +106,10 @@ class SemiNMFModule(DictionaryModule):
         learner.to_(device)
         sample = data.sample(self.recipe.nb_concepts).to(device)
         rows, tuned = data.n_train_rows, self.recipe.target_l0 is not None
-        if rows is not None and self.recipe.nb_concepts > rows:
+        n_rows = len(sample) if rows is None else rows
+        if self.recipe.nb_concepts > n_rows:
             raise ValueError(
-                f"nb_concepts={self.recipe.nb_concepts} is more than the {rows} training rows; lower it"
+                f"nb_concepts={self.recipe.nb_concepts} is more than the {n_rows} training rows; lower it"
             )
         held_out = data.held_out_sample(TUNING_ROWS) if tuned else None
         held_out = None if held_out is None else held_out.to(sample)
@@ -146,7 +149,7 @@ class SemiNMFModule(DictionaryModule):
     def training_step(self, batch: Any, batch_idx: int) -> None:
         with self._full_precision():
             if self._solver_steps is None:  # else resumed after this batch, whose rows are in the sums
-                self._learn(as_batch(batch))
+                self._learn(as_batch(batch, self.learner.features))
             if self._solver_steps is not None:
                 self._solve()
         self.effort = self.learner.effort

@@ -60,6 +60,18 @@ class Schedule(NamedTuple):
         return Moment(update, end_of_data, log=update and self.log_updates)
 
 
+def refuse_without_epochs(trainer: lightning.Trainer) -> None:
+    """Raise ValueError where ``trainer.fit`` would end before its first batch, with D as initialised."""
+    limits = {
+        "max_epochs": (trainer.max_epochs, trainer.current_epoch),
+        "max_steps": (trainer.max_steps, trainer.global_step),
+    }
+    for name, (limit, done) in limits.items():
+        if limit is not None and 0 <= limit <= done:
+            cure = "give a larger one" if not done else f"this trainer has done {done}; make a new Trainer"
+            raise ValueError(f"trainer.{name}={limit} leaves nothing to train on: {cure}")
+
+
 @runtime_checkable
 class SolverStepsHook(Protocol):
     """A callback that is also called between solver steps, when all data has been seen."""

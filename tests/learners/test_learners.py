@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
+
 import lightning
 import pytest
 import torch
 from learning import learn
 
-from seminmf_lightning import SemiNMFModule
+from seminmf_lightning import SemiNMF, SemiNMFModule
 from seminmf_lightning.learners import Recipe, make_learner
 
 
@@ -109,3 +111,23 @@ def test_a_learner_that_starts_again_equals_a_fresh_one(
     for name, tensor in used.total.tensors().items():
         assert torch.equal(tensor, fresh.total.tensors()[name]), name
     assert used.penalty == fresh.penalty
+
+
+@pytest.mark.parametrize("init", ["random", "svd"])
+@pytest.mark.parametrize(("offset", "penalty"), [(3e6, 0.0), (5e7, 0.0), (200.0, 0.1), (3e6, 0.1)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_an_offset_that_hides_the_rows_is_named_with_the_cure(
+    signed: torch.Tensor, init: str, offset: float, penalty: float, dtype: torch.dtype
+) -> None:
+    rows, recipe = (signed.double() + offset).to(dtype), {"init": init, "l1_penalty": penalty}
+    with pytest.warns(
+        UserWarning, match=r"vary by .* of their squares, .*normalize=center removes the offset"
+    ):
+        SemiNMF(4, **recipe).fit(rows, max_iter=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for usual in (signed, signed + 1, signed[:1].expand_as(signed) + offset):
+            SemiNMF(4, **recipe).fit(usual, max_iter=2)
+        centred = SemiNMF(4, normalize="center", **recipe)
+        centred.fit(rows, max_iter=40)
+    assert centred.evaluate(rows)["r2"] > 0.2
