@@ -1,4 +1,4 @@
-"""The trained dictionary as one small portable file.
+"""Save and load a trained dictionary as one small portable file.
 
 ``dictionary.safetensors``: tensors ``D`` (k, d) float32, ``scale`` () and ``mean`` (d,) float64, with
 ``a ~ scale * (z D) + mean``; metadata ``config``, ``versions`` and ``effort`` as JSON.
@@ -46,9 +46,9 @@ class SavedDictionary(NamedTuple):
     D: Tensor
     normalizer: Normalizer
     config: dict[str, Any]
-    """Every setting of the training."""
+    """Every setting of training."""
     settings: dict[str, Any]
-    """Those that make a :class:`~seminmf_lightning.learners.Recipe` which encodes as training did."""
+    """Settings of a :class:`~seminmf_lightning.learners.Recipe` that encodes as training did."""
     effort: Effort
 
 
@@ -105,9 +105,7 @@ def load_dictionary(path: str | os.PathLike[str]) -> SavedDictionary:
             f"{float(wrong[0]):g}"
         )
     if not mean.isfinite().all() or not 0 < float(scale) < math.inf:
-        raise Refused(
-            f"{path}: scale must be above 0 and finite, and so must mean be; found scale {float(scale):g}"
-        )
+        raise Refused(f"{path}: scale must be above 0 and finite, mean finite; found scale {float(scale):g}")
     if "config" not in metadata:
         raise Refused(f"{path}: no 'config' in its metadata, so the encoder is unknown")
     config = parse_json(path, metadata["config"], "a dictionary: its 'config' is not JSON")

@@ -47,13 +47,13 @@ class SemiNMF:
         tol: relative decrease of the objective below which :meth:`fit` stops.
         l1_penalty: weight of ``||z||_1``.
         verbose: print the loss during :meth:`fit`.
-        seed: of the starting dictionary and the order of rows.
+        seed: seed of the initial dictionary and the order of rows.
         settings: the other settings of :class:`~seminmf_lightning.learners.Recipe`: ``init``, ``encoder``,
             ``normalize``, ``target_l0``, ``statistics``.
 
     Attributes:
-        iterations: solver steps (or epochs) of the last :meth:`fit`, of its ``max_iter``; 0 if the start was
-            optimal.
+        iterations: solver steps (or epochs) of the last :meth:`fit`, at most ``max_iter``; 0 if the initial
+            dictionary was optimal.
 
     Raises:
         TypeError: an unknown argument, or one of a wrong type.
@@ -132,7 +132,7 @@ class SemiNMF:
         Args:
             A: rows (n, d) as in :meth:`fit`.
             max_iter: limit of iterations of an encoder that iterates.
-            tol: of the lasso: relative duality gap per row; the encoder's own if None.
+            tol: relative duality gap per row of the lasso; the encoder's own if None.
         """
         return self._codes(self._rows(A), max_iter, tol)
 
@@ -174,7 +174,7 @@ class SemiNMF:
         return torch.randn(rows.shape[0], self.recipe.nb_concepts, generator=generator).to(rows)
 
     def init_random_d(self, A: Tensor | np.ndarray, Z: Tensor | np.ndarray) -> Tensor:
-        """Return a random nonnegative dictionary (k, d) from the seed, of the length that suits codes Z best.
+        """Return a random nonnegative dictionary (k, d) from the seed, of the length that fits codes Z best.
 
         All atoms have the norm ``max(0, <A, Z U> / ||Z U||^2)``, with U unit atoms uniform in (0, 1].
         """
@@ -188,7 +188,7 @@ class SemiNMF:
     def sanitize_np_input(self, x: Tensor | np.ndarray) -> Tensor:
         """Return rows as a float32 or float64 tensor on the device, checked to be 2-D, not empty and finite.
 
-        Memory is shared with ``x`` where its type and place are those already.
+        Memory is shared with ``x`` if it has that type and device already.
         """
         rows = self._floats("A", x)
         if 0 in rows.shape:

@@ -1,4 +1,4 @@
-"""Build objects from a composed config.  Config objects end here: what is built gets plain types."""
+"""Build objects from a composed config.  Config objects end here; the rest gets plain types."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ console = Console()
 
 
 def say(*lines: str) -> None:
-    """Print lines as they are: not folded, no markup."""
+    """Print lines unchanged: not wrapped, no markup."""
     for line in lines:
         console.print(line, soft_wrap=True, markup=False, highlight=False)
 
@@ -49,22 +49,22 @@ def show_metrics(rows: Iterable[tuple[str, str, str]], title: str) -> None:
 
 
 def plain(node: Any) -> Any:
-    """Containers, strings and numbers instead of config objects."""
+    """Return containers, strings and numbers instead of config objects."""
     return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
 
 
 def build_module(cfg: DictConfig) -> SemiNMFModule:
-    """The module whose recipe is the root keys of the same names."""
+    """Build the module; the root keys of the same names are its recipe."""
     return SemiNMFModule(**{field.name: plain(cfg[field.name]) for field in fields(Recipe)})
 
 
 def load_module(cfg: DictConfig) -> SemiNMFModule:
-    """The dictionary of ``cfg.run``, with its own encoder unless ``cfg.encoder`` names another."""
+    """Load the dictionary of ``cfg.run``, with its own encoder unless ``cfg.encoder`` names another."""
     return SemiNMFModule.from_run(cfg.run, encoder=plain(cfg.encoder) if cfg.encoder else None)
 
 
 def choose_data(cfg: DictConfig) -> dict[str, Any]:
-    """Settings of ``cfg.data``, or else those of ``cfg.run``, which are then named on the screen."""
+    """Return the settings of ``cfg.data``, or else those of ``cfg.run``, and print the latter."""
     if cfg.data is not None:
         return plain(cfg.data)
     settings = data_of_run(cfg.run)
@@ -110,7 +110,7 @@ def build_trainer(cfg: DictConfig, callbacks: list[Callback], loggers: list[Any]
 
 
 def refuse_without_validation(trainer: Trainer) -> None:
-    """Raise ValueError where metrics could not be measured at the end."""
+    """Raise ValueError if metrics could not be measured at the end."""
     if trainer.limit_val_batches == 0:
         raise ValueError(
             "trainer.limit_val_batches=0: the metrics of a run are measured in validation; give a share "
@@ -150,7 +150,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def quieten() -> None:
-    """Hide warnings about things that this project decides on purpose."""
+    """Hide warnings about deliberate choices of this project."""
     for message in (
         ".*isinstance.treespec, LeafSpec.*",
         ".*smaller than the logging interval.*",

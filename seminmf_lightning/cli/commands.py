@@ -18,7 +18,7 @@ CONFIGS = Path(configs.__path__[0])
 
 @dataclass(frozen=True)
 class Command:
-    """One command: its docstring, and three or so command lines that work."""
+    """One command: its docstring, and about three example command lines."""
 
     name: str
     docstring: str

@@ -34,7 +34,7 @@ EXAMPLES = (
 )
 STYLES = {"failed": "red", "unfinished": "yellow"}
 HIDDEN_FIRST = ("seconds", "dead", "gap", "loss", "stability")
-"""Columns that a narrow terminal does without, and that are left out where no run has a value."""
+"""Columns hidden first on a narrow terminal, and always if no run has a value."""
 SHORT = {"reconstruction_loss": "loss", "dead_fraction": "dead", "optimality_gap": "gap"}
 COSINE = 0.9
 POWERS = [2**power for power in range(16)]
@@ -58,12 +58,8 @@ def main(arguments: Sequence[str]) -> None:
         epilog="examples:\n" + "\n".join(f"  {command('compare')} {example}" for example in EXAMPLES),
     )  # fmt: skip
     parser.add_argument("paths", nargs="+", help="sweep directories, run directories, or globs of them")
-    parser.add_argument(
-        "--max-l0",
-        type=float,
-        default=math.inf,
-        help="name the best run with at most so many nonzeros per row",
-    )
+    help_l0 = "name the best run with at most this many nonzeros per row"
+    parser.add_argument("--max-l0", type=float, default=math.inf, help=help_l0)
     parser.add_argument(
         "--output", type=Path, help="folder for the three files; default: the folder that holds the runs"
     )
@@ -92,7 +88,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def describe(runs: list[Run], shared: Path) -> list[dict[str, Any]]:
-    """Everything that is shown of each run, as plain values."""
+    """Return what is shown of each run, as plain values."""
     keys, on_frontier, stable = varying(runs), {run.path for run in frontier(runs)}, stability(runs, COSINE)
     return [
         {
@@ -111,7 +107,7 @@ def describe(runs: list[Run], shared: Path) -> list[dict[str, Any]]:
 
 
 def table_of(records: list[dict[str, Any]], keys: list[str], console: Console) -> tuple[Table, list[str]]:
-    """A line per run, and the columns hidden because the terminal is too narrow for them."""
+    """Return the table, one line per run, and the columns hidden on a narrow terminal."""
     columns = {"run": [record["run"] + " *" * record["frontier"] for record in records]}
     columns |= {key: [shown(record["settings"][key]) for record in records] for key in keys}
     columns |= {SHORT.get(name, name): [shown(record[name]) for record in records] for name in METRICS}
@@ -139,7 +135,7 @@ def table_of(records: list[dict[str, Any]], keys: list[str], console: Console) -
 
 
 def remarks(records: list[dict[str, Any]], hidden: list[str]) -> list[str]:
-    """Lines below the table: why runs are not finished, what marks mean, which columns are hidden."""
+    """Return the lines below the table: reasons of failures, meaning of marks, hidden columns."""
     lines = [
         f"{record['run']}: {record['status']}: {record['reason']}" for record in records if record["reason"]
     ]
@@ -155,7 +151,7 @@ def remarks(records: list[dict[str, Any]], hidden: list[str]) -> list[str]:
 
 
 def shown(value: Any) -> str:
-    """A value as people read it."""
+    """Format a value for people."""
     return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
@@ -169,7 +165,7 @@ def write_csv(path: Path, records: list[dict[str, Any]], keys: list[str]) -> Non
 
 
 def best_line(runs: list[Run], chosen: Run | None, max_l0: float) -> str:
-    """Name the best run, or the sparsest if none has so few nonzeros."""
+    """Name the best run, or the sparsest one if none is within ``max_l0``."""
     limit = "" if max_l0 == math.inf else f" with l0 <= {max_l0:g}"
     if chosen is not None:
         return f"best r2{limit}: {chosen.r2:.4g} at l0 {chosen.l0:.4g}  run={chosen.path}"
@@ -209,11 +205,8 @@ def plot(path: Path, records: list[dict[str, Any]]) -> str:
         xaxis={"title": "l0, mean nonzeros per row"} | log_axis(finished),
         yaxis={"title": "r2"},
         template="plotly_white",
-        legend={
-            "orientation": "h",
-            "y": 1.02,
-            "yanchor": "bottom",
-        },  # above: a phone has the width for the plot
+        # The legend is above the plot, which gets the whole width of a phone.
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"},
     )
     content = PAGE.format(plot=figure.to_html(full_html=False, include_plotlyjs=True))
     path.write_text(content, encoding="utf-8")
@@ -221,7 +214,7 @@ def plot(path: Path, records: list[dict[str, Any]]) -> str:
 
 
 def log_axis(finished: list[dict[str, Any]]) -> dict[str, Any]:
-    """A logarithmic axis of nonzeros, with ticks at powers of two if at least two are in range."""
+    """Return a logarithmic axis of nonzeros, with ticks at powers of two if at least two are in range."""
     low, high = finished[0]["l0"], finished[-1]["l0"]
     if low <= 0:
         return {}
@@ -230,6 +223,6 @@ def log_axis(finished: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def hover_text(record: dict[str, Any]) -> str:
-    """Name and settings of a run, escaped."""
+    """Return the name and settings of a run, escaped for HTML."""
     settings = [html.escape(f"{key}={shown(value)}") for key, value in record["settings"].items()]
     return "<br>".join([f"<b>{html.escape(record['run'])}</b>", *settings])

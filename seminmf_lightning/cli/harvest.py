@@ -93,7 +93,7 @@ def harvest(cfg: DictConfig) -> dict[str, Any] | None:
 
 
 def make_recipe(cfg: DictConfig) -> HarvestRecipe:
-    """The recipe whose settings are the root keys of the same names."""
+    """Build the recipe from the root keys of the same names."""
     return HarvestRecipe(**{field.name: plain(cfg[field.name]) for field in fields(HarvestRecipe)})
 
 

@@ -1,4 +1,4 @@
-"""Text of ``--help``: groups with their choices, keys with their comments, examples."""
+"""Write ``--help``: groups with their choices, keys with their comments, examples."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HIDDEN = ("defaults", "hydra", "run_dir", "_target_", "name")
 WIDTH = 80
 OPTIONS = """Options
   -m, --multirun        run every combination of the comma-separated values
-  --config-dir FOLDER   look for configs in a folder of yours, too
+  --config-dir FOLDER   also search for configs in this folder
   --cfg job             print the composed config, run nothing
   --debug               show the traceback of an error
   -sc install=bash      shell completion: eval "$(seminmf -sc install=bash)"
@@ -27,7 +27,7 @@ OPTIONS = """Options
 
 
 def overview(commands: dict[str, Command]) -> str:
-    """One line per command."""
+    """Return one line per command."""
     width = max(map(len, commands))
     lines = [f"  {name:{width}}  {command.summary}" for name, command in commands.items()]
     return "\n".join(
@@ -44,7 +44,7 @@ def overview(commands: dict[str, Command]) -> str:
 
 
 def help_of(command: Command, arguments: Sequence[str] = (), config_dir: str | None = None) -> str:
-    """Everything a command accepts; the keys of the groups that ``arguments`` choose are listed, too."""
+    """Return all that a command accepts, with the keys of the groups that ``arguments`` choose."""
     typed = typed_command(command.name)
     parts = [command.docstring.strip(), "", f"Usage: {typed} [key=value ...]", ""]
     if command.config is not None:
@@ -67,7 +67,7 @@ def help_of(command: Command, arguments: Sequence[str] = (), config_dir: str | N
 
 
 def choices_of(config: Path, folders: Iterable[Path]) -> dict[str, list[str]]:
-    """Names of the files of each group in the defaults list of ``config``, the default first."""
+    """Return the choices of each group in the defaults list of ``config``, the default first."""
     groups = {}
     for entry in yaml.safe_load(config.read_text(encoding="utf-8"))["defaults"]:
         for group, default in entry.items() if isinstance(entry, dict) else ():
@@ -80,7 +80,7 @@ def choices_of(config: Path, folders: Iterable[Path]) -> dict[str, list[str]]:
 
 
 def extra_of(config: Path, arguments: Sequence[str]) -> str | None:
-    """The pip command in the file of the first choice among ``arguments`` that needs an extra."""
+    """Return the pip command in the file of the first choice among ``arguments`` that needs an extra."""
     for argument in arguments:
         group, _, choice = argument.lstrip("+").partition("=")
         file = config.parent / group.partition("@")[0] / f"{choice}.yaml"
@@ -109,6 +109,6 @@ def _keys(config: Path, prefix: str) -> list[str]:
 
 
 def _hanging(label: str, text: str) -> str:
-    """``label`` and ``text``, folded to the width of a terminal under its own start."""
+    """Return ``label`` and ``text``, with ``text`` wrapped and indented below its start."""
     folded = textwrap.wrap(text, WIDTH - len(label)) if len(label) < WIDTH - 20 else [text]
     return (label + f"\n{' ' * len(label)}".join(folded or [""])).rstrip()

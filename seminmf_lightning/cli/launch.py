@@ -1,4 +1,4 @@
-"""What the processes of a run agree on before Hydra starts: its name, and which process is the first.
+"""Choose the run's name and its first process before Hydra starts, equally in all processes.
 
 Launchers describe their processes in environment variables: Lightning's own, torchrun's, SLURM's.
 """
@@ -13,7 +13,7 @@ def set_run_id() -> None:
     """Set ``$SEMINMF_RUN_ID``, which names directories, to one value in all processes on all machines.
 
     A value that is set already stays: child processes inherit it.  Tasks of ``srun`` use the number of their
-    job, which a requeue keeps; workers of torchrun what the first of them proposes, which a restart keeps.
+    job, which a requeue keeps; workers of torchrun use the first proposal among them, which a restart keeps.
     """
     if "SEMINMF_RUN_ID" in os.environ:
         return
@@ -40,7 +40,7 @@ def is_first_process() -> bool:
 
 
 def rank_and_world() -> tuple[int, int]:
-    """Number of this process and how many there are, under torchrun or srun; (0, 1) without either."""
+    """Return the rank and the number of processes, under torchrun or srun; (0, 1) without either."""
     if "RANK" in os.environ:
         return int(os.environ["RANK"]), int(os.environ.get("WORLD_SIZE", 1))
     if in_srun():
@@ -49,5 +49,5 @@ def rank_and_world() -> tuple[int, int]:
 
 
 def local_rank() -> int:
-    """Number of this process among those of this machine."""
+    """Return the rank of this process on this machine."""
     return int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", 0)))

@@ -1,4 +1,4 @@
-"""The console command ``seminmf``: finds the subcommand, starts Hydra, and reports errors in plain words.
+"""Console command ``seminmf``: find the subcommand, start Hydra, and report errors without a traceback.
 
 Before the first line is on the screen only the standard library and a YAML reader are imported.
 """
@@ -29,17 +29,9 @@ from seminmf_lightning.core.commands import command as typed_command
 BUGS = (AssertionError, AttributeError, LookupError, NameError, RecursionError, ArithmeticError)
 """Exceptions that no input should cause: their traceback is shown."""
 TAKE_A_VALUE = (
-    "--config-dir",
-    "-cd",
-    "--config-name",
-    "-cn",
-    "--config-path",
-    "-cp",
-    "--cfg",
-    "-c",
-    "--package",
-    "-p",
-)
+    "--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--cfg", "-c", "--package", "-p",
+)  # fmt: skip
+"""Hydra's options that are followed by a value."""
 ONLY_PRINT = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion", "-sc")
 """Hydra's options that start no job."""
 
@@ -97,14 +89,14 @@ def run(name: str, arguments: Sequence[str] | None = None) -> None:
 
 
 def unwrapped(error: Exception) -> Exception:
-    """The error inside those that Hydra raises while it makes an object."""
+    """Return the cause of Hydra's instantiation errors."""
     while type(error).__name__ == "InstantiationException" and isinstance(error.__cause__, Exception):
         error = error.__cause__
     return error
 
 
 def message_of(error: Exception) -> str:
-    """What an exception says; Hydra's errors leave the reason to their cause."""
+    """Return an exception's message; for Hydra's errors, with that of their cause."""
     text = str(error).strip() or type(error).__name__
     if type(error).__module__.startswith("hydra.") and error.__cause__ is not None:
         text = f"{text}\n{error.__cause__}"
@@ -125,7 +117,7 @@ def _fail(message: str, status: int = 1) -> None:
 
 
 def _option(arguments: Sequence[str], *names: str) -> str | None:
-    """Value of an option, as ``--name value`` or ``--name=value``."""
+    """Return the value of an option, given as ``--name value`` or ``--name=value``."""
     for argument, following in zip(arguments, [*arguments[1:], None], strict=False):
         name, equals, value = argument.partition("=")
         if name in names:
@@ -134,7 +126,7 @@ def _option(arguments: Sequence[str], *names: str) -> str | None:
 
 
 def _split(config: Path, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Hydra's options, and overrides; ``--key`` becomes ``key=true`` where that is false by default."""
+    """Split Hydra's options from overrides; ``--key`` becomes ``key=true`` if that is false by default."""
     root = yaml.safe_load(config.read_text(encoding="utf-8"))
     flags = {f"--{key.replace('_', '-')}": f"{key}=true" for key, value in root.items() if value is False}
     options: list[str] = []
@@ -198,7 +190,7 @@ def _run_hydra(command: Command, task: Callable[[Any], Any], arguments: Sequence
 
 @contextmanager
 def _command_line(arguments: list[str], full_error: str | None) -> Iterator[None]:
-    """Set ``sys.argv`` and $HYDRA_FULL_ERROR for a while."""
+    """Set ``sys.argv`` and $HYDRA_FULL_ERROR within the context."""
     before = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
 
     def put(arguments: list[str], full_error: str | None) -> None:
@@ -215,7 +207,7 @@ def _command_line(arguments: list[str], full_error: str | None) -> Iterator[None
 
 
 def _complete(commands: dict[str, Command], arguments: list[str]) -> None:
-    """Answer the shell: names of subcommands, then what Hydra proposes for the one that is typed."""
+    """Complete for the shell: names of subcommands, then Hydra's proposals for the subcommand."""
     words = os.environ.get("COMP_LINE", "").split(" ")
     query = any(argument.startswith("query=") for argument in arguments)
     if query and len(words) < 3:

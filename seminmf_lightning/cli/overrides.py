@@ -77,7 +77,7 @@ def _parse(text: str) -> Override:
 
 
 def _required(node: DictConfig, prefix: str = "") -> Iterator[str]:
-    """Dotted keys of values that must be given."""
+    """Yield the dotted keys of values that must be given."""
     for name in map(str, node):
         child = node._get_node(name)
         if isinstance(child, DictConfig) and not (child._is_none() or child._is_interpolation()):
@@ -103,7 +103,7 @@ def _is_group(override: Override, choices: Any) -> bool:
 
 
 def _values(override: Override) -> Iterator[Any]:
-    """The values that are given: one, or each of a comma-separated sweep; none of a range or interval."""
+    """Yield the given value, or each of a comma-separated sweep; nothing for a range or interval."""
     value = override.value() if not override.is_sweep_override() else override._value
     if isinstance(value, ChoiceSweep):
         for item in value.list:
@@ -113,14 +113,14 @@ def _values(override: Override) -> Iterator[Any]:
 
 
 def _first(override: Override) -> list[str]:
-    """The override with the first of its values, if there is one that can be listed."""
+    """Return the override with the first of its values, if these can be listed."""
     if override.is_delete():
         return [str(override.input_line)]
     return [f"{override.get_key_element()}={'null' if v is None else v}" for v in _values(override)][:1]
 
 
 def _check_choice(override: Override, choices: list[str], groups: set[str]) -> None:
-    """Refuse groups that this config does not have (but those it nests) and choices without a file."""
+    """Refuse unknown groups, except nested ones, and choices without a file."""
     group = override.key_or_group
     if not choices or (group not in groups and not group.startswith(("harvest/", "hydra/"))):
         raise ValueError(f"{override.input_line}: {unknown_name('group', group, sorted(groups))}")
@@ -133,7 +133,7 @@ def _check_choice(override: Override, choices: list[str], groups: set[str]) -> N
 
 
 def _check_key(override: Override, cfg: DictConfig, groups: list[str], typed: list[str]) -> None:
-    """Walk down the dotted key; see the module for what is refused."""
+    """Follow the dotted key down the config and refuse an unknown part."""
     key, node, path = override.key_or_group, cfg, ""
     for depth, part in enumerate(key.split(".")):
         parent, path = path, f"{path}.{part}" if path else part
@@ -160,7 +160,7 @@ def _check_key(override: Override, cfg: DictConfig, groups: list[str], typed: li
 
 
 def _parameters(target: str) -> Mapping[str, inspect.Parameter]:
-    """Parameters of what a ``_target_`` names; none if there is nothing of that name."""
+    """Return the parameters of what a ``_target_`` names; none if it does not exist."""
     made = locate(target)
     return inspect.signature(made).parameters if callable(made) else {}
 
@@ -168,7 +168,7 @@ def _parameters(target: str) -> Mapping[str, inspect.Parameter]:
 def _is_open(
     override: Override, node: DictConfig, parent: str, path: str, known: list[str], typed: list[str]
 ) -> bool:
-    """Whether a new key may be appended: an object with its ``_target_``, or an option of a plain mapping."""
+    """Whether a new key may be appended: an object with a ``_target_``, or an option of a plain mapping."""
     if not (override.is_add() or override.is_force_add()) or "name" in node:
         return False
     objects = [child for child in node.values() if OmegaConf.is_dict(child) and "_target_" in child]
@@ -178,7 +178,7 @@ def _is_open(
 
 
 def _check_type(override: Override, node: Any, target: str | None, part: str) -> None:
-    """Refuse a word in place of a number, and a number in place of true or false."""
+    """Refuse a word instead of a number, and a number instead of true or false."""
     kind = type(node._value()) if not isinstance(node, DictConfig | ListConfig) else None
     if kind not in WORDS or override.is_delete():
         return

@@ -1,9 +1,8 @@
-"""Files that commands write: the directory of a run, its settings, metrics and failures, single results."""
+"""Write the files of commands: run directories with settings, metrics and errors, and single results."""
 
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import shutil
 import tempfile
@@ -21,11 +20,11 @@ from seminmf_lightning.cli.launch import is_first_process
 from seminmf_lightning.core.commands import command
 from seminmf_lightning.dictionary_file import FILE_NAME
 from seminmf_lightning.explain.runs import METRICS_FILE
-from seminmf_lightning.io.atomic import full_disk_explained, whole_file
+from seminmf_lightning.io.atomic import full_disk_explained, keep_previous, whole_file
 
 
 def folder_of(run: str | Path) -> Path:
-    """The run directory; of a dictionary file given in place of one, its folder."""
+    """Return the run directory, or the folder of a dictionary file."""
     return Path(run) if Path(run).is_dir() else Path(run).parent
 
 
@@ -61,17 +60,11 @@ def make_room(output: Path, run: str | Path, overwrite: bool) -> None:
             f"{output} exists and may belong to another run than {run}; "
             "choose another name with output=..., or replace it with overwrite=true"
         )
-    previous = output.with_name(f"{output.name}.previous")
-    partial = output.with_name(f"{output.name}.{os.getpid()}.partial")
-    try:
-        os.link(output, partial)
-    except OSError:  # a disk without hard links
-        shutil.copyfile(output, partial)
-    os.replace(partial, previous)
+    keep_previous(output, output.with_name(f"{output.name}.previous"))
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON, whole or not at all."""
+    """Write JSON atomically."""
     with whole_file(path, "make room and run the same command again") as partial:
         partial.write_text(json.dumps(content, indent=2) + "\n")
 
@@ -144,7 +137,7 @@ def _remove(path: Path) -> None:
 
 @contextmanager
 def failure_kept(path: Path) -> Iterator[None]:
-    """Write to ``path`` why a run failed, for the command ``compare``; a resumed run removes it first."""
+    """Write the reason of a failure to ``path``, which ``compare`` shows; a resumed run removes it first."""
     path.unlink(missing_ok=True)
     try:
         with full_disk_explained(path.parent, "make room and resume the run from its last checkpoint"):
@@ -158,7 +151,7 @@ def failure_kept(path: Path) -> Iterator[None]:
 
 
 def holds_nothing(run_dir: Path) -> bool:
-    """Whether there is nothing in a directory but the empty log that Hydra makes."""
+    """Whether a directory is empty, except for Hydra's empty log."""
     return all(
         path.is_file() and path.suffix == ".log" and not path.stat().st_size for path in run_dir.glob("*")
     )
@@ -192,7 +185,7 @@ def write_settings(folder: Path, cfg: DictConfig) -> None:
 
 
 def same_directory() -> str:
-    """The override that sends the same command to the same directory again."""
+    """Return the override that selects this run directory again."""
     hydra = HydraConfig.get()
     if hydra.mode == RunMode.MULTIRUN:
         return f"hydra.sweep.dir={hydra.sweep.dir}"
@@ -205,13 +198,13 @@ def sweeping() -> bool:
 
 
 def shown_path(path: str | Path) -> str:
-    """A path as it is typed in this folder, quoted for the shell where it must be."""
+    """Return a path relative to the current folder, quoted for the shell."""
     path = Path(path).absolute()
     return shlex.quote(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))
 
 
 def next_commands(*lines: str) -> list[str]:
-    """Last lines of a command: what to type next.  Each line is ``<command> <arguments>``.
+    """Return the lines that suggest what to type next.  Each of ``lines`` is ``<command> <arguments>``.
 
     >>> print(*next_commands("train data=shards", "report run=r"), sep="\n")
     next  seminmf train data=shards

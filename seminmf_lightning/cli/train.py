@@ -95,17 +95,14 @@ def train(cfg: DictConfig) -> float | list[float]:
 
 
 def prepare(cfg: DictConfig) -> tuple[SemiNMFModule, DataModule, Trainer]:
-    """Build everything, and so check every setting, before any data is read."""
+    """Build everything, which checks every setting, before any data is read."""
     to_optimize = plain(cfg.optimized_metric)
     for name in to_optimize if isinstance(to_optimize, list) else [to_optimize]:
         one_of("optimized_metric", name, tuple(MEANINGS))
     module, data = build_module(cfg), build_data(plain(cfg.data))
     saver = SaveDictionary(str(Path(cfg.run_dir) / FILE_NAME), config=plain(cfg))
-    return (
-        module,
-        data,
-        build_trainer(cfg, [*build_each(cfg.callbacks), saver], build_each(cfg.logger) or False),
-    )
+    trainer = build_trainer(cfg, [*build_each(cfg.callbacks), saver], build_each(cfg.logger) or False)
+    return module, data, trainer
 
 
 def fit(cfg: DictConfig, module: SemiNMFModule, data: DataModule, trainer: Trainer) -> float | list[float]:
@@ -134,7 +131,7 @@ def fit(cfg: DictConfig, module: SemiNMFModule, data: DataModule, trainer: Train
 
 
 def optimized(metrics: dict[str, Any], cfg: DictConfig) -> float | list[float]:
-    """The values that a sweeper optimises."""
+    """Return the values that a sweeper optimises."""
     names = plain(cfg.optimized_metric)
     return [metrics[name] for name in names] if isinstance(names, list) else metrics[names]
 
@@ -156,7 +153,7 @@ def write_results(
 
 
 def next_steps(cfg: DictConfig, module: SemiNMFModule, data: DataModule, trainer: Trainer) -> list[str]:
-    """The last lines on the screen: where the run is, and what to type next."""
+    """Return the last lines on the screen: where the run is, and what to type next."""
     run = shown_path(cfg.run_dir)
     lines = [f"run   {run}"]
     if any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers):

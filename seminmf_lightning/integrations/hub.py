@@ -1,4 +1,4 @@
-"""Dictionaries on the Hugging Face Hub: ``save_pretrained``, ``from_pretrained``, ``push_to_hub``.
+"""Share dictionaries on the Hugging Face Hub: ``save_pretrained``, ``from_pretrained``, ``push_to_hub``.
 
 A class of its own, because the mixin is a base class and :class:`~seminmf_lightning.SemiNMF` must not need
 huggingface_hub.
@@ -44,12 +44,12 @@ class HubSemiNMF(
 
     ``save_pretrained`` writes ``dictionary.safetensors`` (the only file that loading needs), ``config.json``
     (the :class:`~seminmf_lightning.learners.Recipe`, for people; it is never read), ``metrics.json`` where
-    metrics are known, and the card ``README.md``, which is kept where somebody has edited it.  No path of the
+    metrics are known, and the card ``README.md``, which is kept if somebody has edited it.  No path of the
     training data is written.
 
     Attributes:
-        metrics: what the card states: those of the run given to :meth:`load`, or your own, such as
-            ``model.metrics = model.evaluate(A_held_out)``; None where nothing was measured.
+        metrics: metrics for the card: those of the run given to :meth:`load`, or your own, such as
+            ``model.metrics = model.evaluate(A_held_out)``; None if nothing was measured.
     """
 
     metrics: dict[str, Any] | None = None

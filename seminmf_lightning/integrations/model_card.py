@@ -31,7 +31,7 @@ def model_card(
     Args:
         data: library and tags, for the Hub.
         model: its dictionary, normaliser and settings are described.
-        metrics: as in ``metrics.json``; None where nothing was measured.
+        metrics: as in ``metrics.json``; None if nothing was measured.
         rows: what the activations are, in words.
     """
     D, settings = model.get_dictionary(), model.settings

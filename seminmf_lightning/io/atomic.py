@@ -19,12 +19,11 @@ class DiskFullError(OSError):
 
 
 @contextmanager
-def whole_file(path: str | os.PathLike[str], if_full: str, *, keep_previous: bool = False) -> Iterator[Path]:
+def whole_file(path: str | os.PathLike[str], if_full: str) -> Iterator[Path]:
     """Yield a temporary path to write to; on success flush it to the disk and move it over ``path``.
 
     A kill at any moment leaves the old file or the new one; an error leaves the old one.  The file gets the
-    mode that the umask gives, whatever the library that writes it asks for.  ``keep_previous`` keeps the file
-    that is replaced as ``<name>.previous``.
+    mode that the umask gives, whatever the library that writes it asks for.
 
     Raises:
         DiskFullError: see :func:`full_disk_explained`.
@@ -40,32 +39,37 @@ def whole_file(path: str | os.PathLike[str], if_full: str, *, keep_previous: boo
             yield partial
             with suppress(OSError):  # a file system without modes
                 os.chmod(partial, mode)
-            move_into_place(partial, path, keep_previous=keep_previous)
+            _move_into_place(partial, path)
         finally:
             partial.unlink(missing_ok=True)
 
 
-def move_into_place(partial: Path, path: Path, *, keep_previous: bool = False) -> None:
-    """Flush a complete file to the disk and move it over ``path``, whose old content may be kept.
-
-    At every moment ``path`` is the old file or the new one.
-    """
+def _move_into_place(partial: Path, path: Path) -> None:
+    """Flush a complete file to the disk and move it over ``path``."""
     with open(partial, "rb+") as file:
         os.fsync(file.fileno())
-    if keep_previous and path.exists():
-        previous = path.with_name(f"{path.name}.previous")
-        spare = path.with_name(f"{path.name}.{os.getpid()}.previous.partial")
-        spare.unlink(missing_ok=True)
-        try:
-            try:
-                os.link(path, spare)
-            except OSError:  # a file system without hard links
-                shutil.copy2(path, spare)
-            os.replace(spare, previous)
-        finally:
-            spare.unlink(missing_ok=True)
     os.replace(partial, path)
     _sync_folder(path.parent)
+
+
+def keep_previous(path: Path, previous: Path, *, may_copy: bool = True) -> None:
+    """Keep a file that is about to be replaced under another name: a hard link, or a copy without links.
+
+    Raises:
+        OSError: neither works, or there are no links and ``may_copy`` is False.
+    """
+    spare = path.with_name(f"{path.name}.{os.getpid()}.previous.partial")
+    spare.unlink(missing_ok=True)
+    try:
+        try:
+            os.link(path, spare)
+        except OSError:  # a file system without hard links
+            if not may_copy:
+                raise
+            shutil.copy2(path, spare)
+        os.replace(spare, previous)
+    finally:
+        spare.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:

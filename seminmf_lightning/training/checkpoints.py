@@ -1,4 +1,4 @@
-"""Training checkpoints: written whole or not at all, read without running or believing what is in them.
+"""Write training checkpoints atomically, and read them without running code or trusting their contents.
 
 A checkpoint is written beside its target, flushed to disk, then moved over it: a kill at any moment leaves
 the old file or the new one.  The replaced one stays as ``<name>.previous.ckpt``, in case the disk damages its
@@ -7,7 +7,6 @@ successor.
 
 from __future__ import annotations
 
-import os
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -22,7 +21,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from seminmf_lightning.core.commands import command
-from seminmf_lightning.io.atomic import whole_file
+from seminmf_lightning.io.atomic import keep_previous, whole_file
 from seminmf_lightning.io.schema import conform, same_form
 from seminmf_lightning.io.untrusted import Refused, file_size, refusing
 from seminmf_lightning.learners import Learner
@@ -63,7 +62,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         with whole_file(target, advice) as partial, open(partial, "wb") as file:
             torch.save(checkpoint, file)
             file.flush()
-            _keep_previous(target)
+            with suppress(OSError):  # no checkpoint yet, or a file system without hard links
+                previous = target.with_name(f"{target.stem}.previous{target.suffix}")
+                keep_previous(target, previous, may_copy=False)
 
     def load_checkpoint(
         self, path: Any, map_location: Any = None, weights_only: bool | None = None
@@ -72,16 +73,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return read_checkpoint(Path(path))
 
 
-def _keep_previous(target: Path) -> None:
-    """Give the checkpoint about to be replaced a second name, where the file system has hard links."""
-    link = target.with_name(f"{target.name}.{os.getpid()}.previous.partial")
-    with suppress(OSError):
-        os.link(target, link)
-        os.replace(link, target.with_name(f"{target.stem}.previous{target.suffix}"))
-
-
 def newest_whole(folder: Path) -> Path | None:
-    """The newest readable checkpoint of ``folder``; damaged ones are named in a warning."""
+    """Return the newest readable checkpoint of ``folder``; a warning names each damaged one."""
     for file in sorted(folder.glob("*.ckpt"), key=lambda file: file.stat().st_mtime_ns, reverse=True):
         try:
             read_checkpoint(file)
@@ -99,8 +92,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     compared with its checksum.  The key ``file`` is added, for later error messages.
 
     Raises:
-        FileNotFoundError, Refused: not a checkpoint, a damaged one, or one with anything in it that would
-            have to be run.
+        FileNotFoundError, Refused: not a checkpoint, a damaged one, or one that contains code.
     """
     size = file_size(path)
     expected = f"a checkpoint that {command('train')} wrote ({size:,} bytes)"
@@ -132,8 +124,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _check_archive(path: Path, size: int) -> list[int]:
-    """Sizes of the tensors in a zip file whose parts are uncompressed, fit into it, and match their
-    checksums."""
+    """Return the tensor sizes in a zip file, once its parts are known to be uncompressed, to fit and to match
+    their checksums."""
     with zipfile.ZipFile(path) as archive:
         parts = archive.infolist()
         if len({part.filename for part in parts}) < len(parts):
@@ -152,7 +144,7 @@ def _check_archive(path: Path, size: int) -> list[int]:
 
 
 def _leaves(value: Any) -> Iterator[Any]:
-    """Everything that is not a container in nested containers, which may contain one another repeatedly."""
+    """Yield all values in nested containers, which may contain each other repeatedly."""
     pending, seen = [value], set[int]()
     while pending:
         item = pending.pop()
@@ -171,7 +163,7 @@ def _leaves(value: Any) -> Iterator[Any]:
 
 
 def state_of_all(learner: Learner) -> dict[str, Any]:
-    """The learner's state with the pending rows of all processes, so that any number of them can resume."""
+    """Return the learner's state with the pending rows of all processes, so that any number can resume."""
     state = learner.state_dict()
     if world_size() > 1:
         pending = type(learner.pending)(**{name: t.clone() for name, t in learner.pending.tensors().items()})
@@ -188,8 +180,7 @@ def reopen_epoch(checkpoint: dict[str, Any]) -> None:
 
 
 def reopen_last_batch(checkpoint: dict[str, Any]) -> None:
-    """Let a resumed run take the last batch of the epoch once more: solver steps after the data belong to
-    it."""
+    """Let a resumed run repeat the last batch of the epoch, to which the solver steps after it belong."""
     reopen_epoch(checkpoint)
     loop = checkpoint["loops"]["fit_loop"]
     progress = loop["epoch_loop.batch_progress"]
@@ -225,11 +216,11 @@ def upgrade(checkpoint: dict[str, Any], max_iter: int) -> None:
 
 
 def features_of(checkpoint: Mapping[str, Any], concepts: int, features: int) -> int:
-    """The width d of the dictionary in a checkpoint.
+    """Return the width d of the dictionary in a checkpoint.
 
     Args:
         concepts: k that it must have.
-        features: d that it must have; 0 where any will do.
+        features: d that it must have; 0 accepts any.
 
     Raises:
         ValueError: it holds no dictionary, or one of another shape.

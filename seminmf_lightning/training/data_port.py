@@ -1,4 +1,4 @@
-"""What the module asks of its data: one interface, for our data modules and for any loader of rows.
+"""The interface between module and data, for our data modules and for any loader of rows.
 
 Batches are rows (n, d), or a tuple or list that begins with them.  Our data modules add row numbers, which
 errors then name, and the sizes of updates.
@@ -20,12 +20,12 @@ from seminmf_lightning.data.plan import Batch, StreamPlan
 from seminmf_lightning.training.distributed import gather_rows
 
 SAMPLE_ROWS = 16_384
-"""Rows of a foreign loader that the normaliser and the initial dictionary are made from."""
+"""Rows of a foreign loader from which the normaliser and the initial dictionary are computed."""
 
 
 @runtime_checkable
 class TrainingData(Protocol):
-    """The data of one trainer.  A data module of your own that has these is used as ours are."""
+    """The data of one trainer.  Your own data module is used directly if it has these members."""
 
     @property
     def features(self) -> int:
@@ -33,14 +33,14 @@ class TrainingData(Protocol):
 
     @property
     def n_train_rows(self) -> int | None:
-        """Training rows per epoch, of all processes together; None where that is not known."""
+        """Training rows per epoch, of all processes together; None if unknown."""
 
     @property
     def batch_rows(self) -> int | None:
-        """Rows of a training batch, all processes together; None where that is not known."""
+        """Rows of a training batch, all processes together; None if unknown."""
 
     def plan_stream(self, plan: StreamPlan) -> None:
-        """Take note of what the module needs, before the first loader is made."""
+        """Receive what the module needs, before the first loader is made."""
 
     def begin_epoch(self, epoch: int) -> None:
         """Move to the start of ``epoch``, unless it is in progress."""
@@ -53,11 +53,11 @@ class TrainingData(Protocol):
         """Rows that are not trained on, the same on every process; None where there are none."""
 
     def explain(self, A: Tensor, row_ids: Tensor | None) -> str:
-        """Why the rows of a batch cannot be used."""
+        """Return why the rows of a batch cannot be used."""
 
 
 def data_of(trainer: lightning.Trainer) -> TrainingData:
-    """The trainer's data module if it has our interface, else an adapter of the trainer's loader."""
+    """Return the trainer's data module if it has our interface, else an adapter of the trainer's loader."""
     module = trainer.datamodule  # type: ignore[attr-defined]
     return module if isinstance(module, TrainingData) else LoaderData(trainer)
 
@@ -65,7 +65,7 @@ def data_of(trainer: lightning.Trainer) -> TrainingData:
 class LoaderData:
     """:class:`TrainingData` on a foreign loader, such as a ``torch.utils.data.DataLoader``.
 
-    A loader that may be walked only once is replaced by a :class:`ReplayLoader`, so that no row is lost.
+    A loader that can be iterated only once is replaced by a :class:`ReplayLoader`, so that no row is lost.
     """
 
     n_train_rows = None
@@ -129,7 +129,7 @@ class LoaderData:
 
 
 class ReplayLoader:
-    """A loader that may be walked only once, read ahead without losing a row.
+    """A loader that can be iterated only once, read ahead without losing a row.
 
     Batches that :meth:`peek` has read come first in the first epoch.
 
@@ -145,7 +145,7 @@ class ReplayLoader:
         self._epochs = 0
 
     def peek(self) -> Iterator[Any]:
-        """The first batches, from the very first one each time."""
+        """Yield the first batches, each time from the very first."""
         yield from list(self._ahead)
         if self._first_epoch is None:
             self._first_epoch = iter(self.loader)
@@ -193,7 +193,7 @@ def can_restart(loader: Any) -> bool:
 
 
 def as_batch(batch: Any, features: int | None = None) -> Batch:
-    """A batch as our data modules give it, from what any loader gives.
+    """Convert what any loader gives to a batch as our data modules give it.
 
     Raises:
         TypeError, ValueError: it does not begin with a tensor (n, d) of real numbers, or d is not
@@ -217,7 +217,7 @@ def as_batch(batch: Any, features: int | None = None) -> Batch:
 
 
 def real_rows(A: Tensor) -> Tensor:
-    """Rows as float32 or float64.
+    """Return rows as float32 or float64.
 
     Raises:
         TypeError, ValueError: A is not (n, d), or holds no plain real numbers.

@@ -34,7 +34,7 @@ PRECISIONS = ("32-true", "bf16-mixed")
 
 
 class DictionaryModule(lightning.LightningModule):
-    """Everything that :class:`~seminmf_lightning.SemiNMFModule` does but training."""
+    """Everything that :class:`~seminmf_lightning.SemiNMFModule` does, except training."""
 
     scale: Tensor
     mean: Tensor
@@ -69,7 +69,7 @@ class DictionaryModule(lightning.LightningModule):
 
     @torch.no_grad()
     def encode(self, A: Tensor) -> Tensor:
-        """Codes Z (n, k) of raw rows A (n, d), in normalised units."""
+        """Return codes Z (n, k) of raw rows A (n, d), in normalised units."""
         if self._encode is None or self.training:
             self._encode = self.learner.encoder.precise(self.dictionary.detach(), self.effort)
         return self._encode(self.normalizer.apply(real_rows(A)))
@@ -79,15 +79,15 @@ class DictionaryModule(lightning.LightningModule):
 
     @torch.no_grad()
     def decode(self, Z: Tensor) -> Tensor:
-        """Rows ``scale * (Z D) + mean`` (n, d) in data units."""
+        """Return rows ``scale * (Z D) + mean`` (n, d) in data units."""
         return self.normalizer.undo(Z @ self.dictionary.to(Z))
 
     def optimality_gap(self) -> float | None:
-        """``loss / bound - 1`` on the training rows seen; None without a certificate (l1_penalty > 0)."""
+        """Return ``loss / bound - 1`` on the training rows; None without a certificate (l1_penalty > 0)."""
         return self.learner.optimality_gap(self.dictionary.detach())
 
     def plain_recipe(self) -> dict[str, Any]:
-        """Every setting, with the penalty as tuned, as plain numbers, strings and mappings."""
+        """Return every setting, with the tuned penalty, as plain numbers, strings and mappings."""
         return self.learner.plain_recipe()
 
     @property
@@ -135,7 +135,7 @@ class DictionaryModule(lightning.LightningModule):
         self._data = None
 
     def _allocate(self, features: int) -> None:
-        """Make room for D (k, features), once the width of the data is known."""
+        """Allocate D (k, features), once the width of the data is known."""
         if self._learner is not None and self._learner.features == features:
             return
         if self._learner is not None:
@@ -157,7 +157,7 @@ class DictionaryModule(lightning.LightningModule):
         return self._data
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """As for any module; one that has seen no data takes its width from the state."""
+        """Load a state; a module that has seen no data takes its width from it."""
         if "dictionary" in state_dict:
             self._allocate(state_dict["dictionary"].shape[1])
         return super().load_state_dict(state_dict, *args, **kwargs)
@@ -188,7 +188,7 @@ class DictionaryModule(lightning.LightningModule):
 
     @contextmanager
     def _full_precision(self) -> Iterator[None]:
-        """Sums in bfloat16 would be worthless: mixed precision stops here."""
+        """Leave mixed precision: sums in bfloat16 would be useless."""
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             yield
 
@@ -230,7 +230,7 @@ class DictionaryModule(lightning.LightningModule):
         self.on_validation_epoch_start()
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Codes of a batch; :attr:`metrics` are those of all batches when prediction ends."""
+        """Return the codes of a batch; when prediction ends, :attr:`metrics` covers all batches."""
         return self.validation_step(batch, batch_idx)["codes"]
 
     def on_predict_epoch_end(self) -> None:

@@ -1,7 +1,7 @@
-"""Communication between processes, all of it.
+"""All communication between processes.
 
-A step needs sums over the data and nothing else: processes exchange sums, never dictionaries, and each of
-them then takes the same step from the same numbers.
+A solver step needs only sums over the data: processes exchange sums, never dictionaries, and each of them
+then takes the same step from the same numbers.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def all_reduce_(sums: Sums) -> None:
 
 
 def largest(number: int, device: torch.device) -> int:
-    """The largest number of all processes, on each of them."""
+    """Return the largest number over all processes, on each of them."""
     if world_size() == 1:
         return number
     maximum = torch.tensor(number, device=device)
@@ -44,7 +44,7 @@ def largest(number: int, device: torch.device) -> int:
 
 
 def gather_rows(A: Tensor) -> Tensor:
-    """Rows of all processes in order of rank, on each of them; their numbers may differ."""
+    """Return the rows of all processes in order of rank, on each of them; their counts may differ."""
     if world_size() == 1:
         return A
     parts: list[Any] = [None] * world_size()

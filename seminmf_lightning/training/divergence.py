@@ -1,7 +1,7 @@
-"""Stop training that diverges, say where and why, and name the checkpoint to go back to.
+"""Stop training that diverges, say where and why, and name the checkpoint to return to.
 
-What is checked is the same on every process, sums over all of them and the dictionary computed from these, so
-that all stop at the same step without communicating.
+The checked values are equal on every process (sums over all of them, and the dictionary computed from these),
+so that all stop at the same step without communicating.
 
 Legend:  D (k, d) dictionary   S = Z^T Z or C = A^T A, the learner's Gram matrix of sums
 """
@@ -29,11 +29,11 @@ NORM_SLACK = 1e-4
 
 
 class DivergenceError(FloatingPointError):
-    """The objective, the sums or the dictionary are such that no working solver could have made them."""
+    """No working solver could have produced this objective, these sums or this dictionary."""
 
 
 class Guard:
-    """Checks one training run; keeps a few numbers, and nothing that a checkpoint must hold."""
+    """Checks one training run; its state is small and need not be in checkpoints."""
 
     def __init__(self) -> None:
         self.best_loss, self.best_step = math.inf, 0
@@ -41,7 +41,7 @@ class Guard:
         self._explained: list[float] = []
 
     def check(self, learner: Learner, D: Tensor, step: int) -> str | None:
-        """What is wrong after ``step`` updates; None where nothing is."""
+        """Return what is wrong after ``step`` updates, or None."""
         if problem := symptom(learner, D):
             return problem
         loss = learner.mean_squared_error(D)
@@ -50,7 +50,7 @@ class Guard:
         return None
 
     def check_progress(self, learner: Learner, D: Tensor, step: int, *, end_of_epoch: bool) -> str | None:
-        """:meth:`check` during training, comparing each epoch with the best one before."""
+        """Do :meth:`check` during training, and compare each epoch with the best one before."""
         if problem := self.check(learner, D, step):
             return problem
         self._explained.append(1 - learner.unexplained(D))
@@ -68,7 +68,7 @@ class Guard:
     def report(
         self, problem: str, learner: Learner, D: Tensor, *, step: int, where: str, checkpoint: Path | None
     ) -> DivergenceError:
-        """The error to raise."""
+        """Return the error to raise."""
         loss = learner.mean_squared_error(D)
         best = "not measured before"
         if not math.isinf(self.best_loss):
@@ -84,7 +84,7 @@ class Guard:
 
 
 def symptom(learner: Learner, D: Tensor) -> str | None:
-    """What no working solver makes of finite rows, in D and in the sums; None if nothing is wrong."""
+    """Return what no working solver makes of finite rows, in D or the sums; None if nothing is wrong."""
     for name, sums in learner.total.tensors().items():
         if not sums.sum().isfinite():
             return f"the sums '{name}' hold NaN or Inf"
@@ -106,7 +106,7 @@ def symptom(learner: Learner, D: Tensor) -> str | None:
 
 
 def describe(learner: Learner, D: Tensor) -> str:
-    """The numbers one asks for first."""
+    """Return the numbers that help most to find the cause."""
     gram = learner.total.tensors()["gram"]
     values = torch.linalg.eigvalsh(gram) if gram.isfinite().all() else gram.new_full((1,), torch.nan)
     condition = float(values[-1] / values[0].clamp(min=0))
@@ -118,7 +118,7 @@ def describe(learner: Learner, D: Tensor) -> str:
 
 
 def newest_checkpoint(trainer: lightning.Trainer) -> Path | None:
-    """The newest file beside those that the trainer's checkpoint callbacks write."""
+    """Return the newest checkpoint in the folders of the trainer's checkpoint callbacks."""
     callbacks = [one for one in trainer.checkpoint_callbacks if isinstance(one, ModelCheckpoint)]
     folders = {Path(callback.dirpath) for callback in callbacks if callback.dirpath}
     files = [file for folder in folders for file in folder.glob("*.ckpt")]

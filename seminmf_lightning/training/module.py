@@ -38,7 +38,7 @@ class SemiNMFModule(DictionaryModule):
     for every atom when l1_penalty > 0; ``a`` is normalised by one scalar first.
 
     Batches are rows (n, d), or a tuple that begins with them; n may differ and may be 0.
-    ``trainer.fit`` starts from nothing, also a module that was trained before; with ``ckpt_path`` it resumes.
+    ``trainer.fit`` starts from scratch, even for a trained module; with ``ckpt_path`` it resumes.
 
     Args:
         nb_concepts: k.
@@ -62,7 +62,7 @@ class SemiNMFModule(DictionaryModule):
         self._clear()
 
     def _clear(self) -> None:
-        """Forget everything that training computed, but for D and the normaliser."""
+        """Forget everything that training computed, except D and the normaliser."""
         self.effort = ()
         self._encode = None
         self._guard = Guard()
@@ -165,7 +165,7 @@ class SemiNMFModule(DictionaryModule):
                     self._solve()
 
     def _learn(self, batch: Batch) -> None:
-        """Take in the rows of a batch, and update the dictionary where that is due."""
+        """Add the rows of a batch to the sums, and update the dictionary if due."""
         moment = self._schedule.at(self._batch, last=self.trainer.is_last_batch)
         self._batch += 1
         for part in batch.updates() if moment.update else ():
@@ -180,7 +180,7 @@ class SemiNMFModule(DictionaryModule):
             self._report(force=moment.log)
 
     def _end_data(self) -> None:
-        """All rows of the epoch have been seen: go on to solver steps, or to the next epoch."""
+        """Finish the data of an epoch: solver steps follow, or the next epoch."""
         learner = self.learner
         self.dictionary.copy_(learner.end_epoch(self.dictionary.detach()))
         if learner.single_epoch:
@@ -195,8 +195,7 @@ class SemiNMFModule(DictionaryModule):
         self._report(force=True, end_of_data=True, end_of_epoch=not learner.single_epoch)
 
     def _solve(self) -> None:
-        """Solver steps on the sums of all rows, until they converge or time, steps or a signal end the
-        run."""
+        """Take solver steps on the sums of all rows, until they converge or the run ends early."""
         assert self._solver_steps is not None
         learner, limit = self.learner, self.recipe.solver.max_iter
         self.trainer.should_stop = True
@@ -240,7 +239,7 @@ class SemiNMFModule(DictionaryModule):
         return True
 
     def _report(self, *, force: bool = False, end_of_data: bool = False, end_of_epoch: bool = False) -> None:
-        """Check the dictionary and log metrics, if that is due."""
+        """Check the dictionary and log metrics, if due."""
         step, D = self.global_step, self.dictionary.detach()
         if not force and step - self._training_metrics.step < self._log_every:
             return
@@ -260,7 +259,7 @@ class SemiNMFModule(DictionaryModule):
         )  # fmt: skip
 
     def _steps_left(self) -> int:
-        """Updates that ``trainer.max_steps`` still allows."""
+        """Return the number of updates that ``trainer.max_steps`` still allows."""
         limit = self.trainer.max_steps
         return 2**62 if limit < 0 else limit - self.global_step
 
@@ -276,12 +275,8 @@ class SemiNMFModule(DictionaryModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if problem := self._guard.check(self.learner, self.dictionary.detach(), self.global_step):
             raise self._diverged(problem)  # before a good checkpoint is replaced
-        state = {
-            "learner": checkpoints.state_of_all(self.learner),
-            "effort": self.effort,
-            "batch": self._batch,
-        }
-        checkpoint |= state
+        state = checkpoints.state_of_all(self.learner)
+        checkpoint |= {"learner": state, "effort": self.effort, "batch": self._batch}
         if self._solver_steps is not None:
             checkpoint["solver_steps"] = self._solver_steps
             checkpoints.reopen_last_batch(checkpoint)

@@ -1,8 +1,8 @@
-"""Checkpoints at intervals of time, and when a signal says that time is up.
+"""Save checkpoints at time intervals, and when a signal asks the run to end.
 
-A signal handler only takes note.  After each batch the processes agree in one message on whether a checkpoint
-is due or a signal noted on any of them, then all save, and all leave, at the same batch: a handler that
-communicates itself can hang.
+A signal handler only records the signal.  After each batch the processes agree in one message on whether a
+checkpoint is due or a signal arrived on any of them, then all save, and all leave, at the same batch: a
+handler that communicates itself can hang.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ DUE = 1
 class Preempted(SystemExit):
     """A signal ended the run after its checkpoint was written.
 
-    The exit status is that of a shell, 128 + the signal's number; 0 for SIGUSR1, which schedulers send ahead
-    of the end, and for processes other than the first, whose launcher would kill the rest.
+    The exit status is that of a shell, 128 + the signal's number; 0 for SIGUSR1, which schedulers send before
+    the time limit, and for processes other than the first, whose launcher would kill the rest.
     """
 
 
@@ -65,8 +65,7 @@ class TimedCheckpoint(lightning.Callback):
         self._save_or_leave(trainer)
 
     def on_solver_steps(self, trainer: lightning.Trainer, done: int, limit: int) -> None:
-        """Between solver steps, when all data has been seen; see
-        :mod:`seminmf_lightning.training.schedule`."""
+        """See :class:`~seminmf_lightning.training.schedule.SolverStepsHook`."""
         self._save_or_leave(trainer)
 
     def on_validation_batch_end(
@@ -104,9 +103,8 @@ class TimedCheckpoint(lightning.Callback):
     def _save_or_leave(self, trainer: lightning.Trainer) -> None:
         due = time.monotonic() - self._saved_at >= self.seconds
         request = largest(self._signal + DUE if self._signal else DUE * due, trainer.strategy.root_device)
-        if not request or (
-            request == DUE and not trainer.training
-        ):  # validation ends soon, and is saved then
+        # Validation ends soon; a checkpoint that is merely due is saved then.
+        if not request or (request == DUE and not trainer.training):
             return
         trainer.save_checkpoint(self.path, weights_only=False)
         self._saved_at = time.monotonic()

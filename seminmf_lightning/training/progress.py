@@ -1,4 +1,4 @@
-"""Metrics of a run while it trains, by TensorBoard tag."""
+"""Training metrics by TensorBoard tag."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ PROGRESS_BAR = {
 
 
 class TrainingMetrics:
-    """Takes metrics now and then; the rate is that since the last time.
+    """Collects metrics on request; the rate refers to the time since the last request.
 
     Attributes:
-        step: when metrics were last taken; -1 before.
+        step: updates at the last request; -1 before the first.
     """
 
     def __init__(self, learner: Learner) -> None:
@@ -31,8 +31,7 @@ class TrainingMetrics:
         self._time, self._rows = time.monotonic(), learner.rows_seen
 
     def take(self, D: Tensor, step: int, *, certify: bool) -> dict[str, float]:
-        """Metrics of D (k, d) after ``step`` updates; ``certify`` adds the gap to the bound, which takes a
-        while."""
+        """Return metrics of D (k, d) after ``step`` updates; ``certify`` adds the gap to the bound (slow)."""
         learner, self.step = self.learner, step
         metrics = {"train/reconstruction_loss": learner.mean_squared_error(D)}
         if certify and (gap := learner.optimality_gap(D)) is not None:
@@ -47,6 +46,5 @@ class TrainingMetrics:
                 metrics["train/l0"] = learner.recent_l0
         if learner.replaced is not None:
             metrics["train/replaced_atoms"] = float(learner.replaced)
-        return {
-            tag: value for tag, value in metrics.items() if not math.isnan(value)
-        }  # no loss before batch 1
+        # There is no loss before the first batch.
+        return {tag: value for tag, value in metrics.items() if not math.isnan(value)}

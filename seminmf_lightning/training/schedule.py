@@ -1,4 +1,4 @@
-"""When training updates the dictionary, logs, and ends an epoch."""
+"""Decide when training updates the dictionary, logs, and ends an epoch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ all-reduce."""
 
 
 class Moment(NamedTuple):
-    """What is to be done at one training batch, beside taking in its rows."""
+    """What to do at one training batch, apart from adding its rows."""
 
     update: bool
     """Update the dictionary with this batch."""
@@ -35,14 +35,14 @@ class Schedule(NamedTuple):
     """
 
     batches: float
-    """Batches per epoch; inf where that is not known."""
+    """Batches per epoch; inf if unknown."""
     update_every: int | None
-    """Batches between updates; None: after 1, 2, 4, 8, ... batches."""
+    """Batches per update; None: update after 1, 2, 4, 8, ... batches."""
     log_updates: bool = False
 
     @classmethod
     def for_learner(cls, learner: Learner, batches: float, batch_rows: int | None) -> Schedule:
-        """The schedule of an epoch of ``batches`` batches of ``batch_rows`` rows."""
+        """Return the schedule for an epoch of ``batches`` batches of ``batch_rows`` rows."""
         chosen = learner.recipe.solver.update_every
         if chosen is not None:
             return cls(batches, chosen)
@@ -52,7 +52,7 @@ class Schedule(NamedTuple):
         return cls(batches, every, log_updates=learner.single_epoch and every != 1)
 
     def at(self, index: int, *, last: bool = False) -> Moment:
-        """What batch ``index`` of the epoch asks for; ``last``: the loader has no further one."""
+        """Return what to do at batch ``index`` of the epoch; ``last``: the loader has no further batch."""
         number = index + 1
         end_of_data = last or number >= self.batches
         due = number & index == 0 if self.update_every is None else number % self.update_every == 0

@@ -79,7 +79,7 @@ def test_help_lists_the_keys_of_a_choice_and_configs_of_the_user(
     typed(monkeypatch, "train", "data=npy", "--config-dir", str(tmp_path), "--help")
     shown = capsys.readouterr().out
     assert "data.path=???" in shown
-    assert "data.val_fraction=0.1" in shown and "held-out share" in shown  # from the file that it extends
+    assert "data.val_fraction=0.1" in shown and "rows held out" in shown  # from the file that it extends
     assert " mine" in shown
 
 

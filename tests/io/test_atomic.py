@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from seminmf_lightning.core.normalize import Normalizer
 from seminmf_lightning.dictionary_file import save_dictionary
-from seminmf_lightning.io.atomic import DiskFullError, whole_file
+from seminmf_lightning.io.atomic import DiskFullError, keep_previous, whole_file
 
 
 @pytest.fixture
@@ -43,32 +43,34 @@ def test_files_get_the_mode_of_the_umask_whoever_writes_them(umask: int, tmp_pat
     assert (tmp_path / "D.safetensors").stat().st_mode & 0o777 == 0o666 & ~umask
 
 
-def test_the_replaced_file_is_kept_where_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_about_to_be_replaced_can_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, previous = tmp_path / "metrics.json", tmp_path / "metrics.json.previous"
-    for text in ("one", "two", "three"):
-        with whole_file(path, "", keep_previous=True) as partial:
+    path.write_text("one")
+    for text in ("two", "three"):
+        keep_previous(path, previous)
+        with whole_file(path, "") as partial:
             partial.write_text(text)
-        assert path.read_text() == text
-    assert previous.read_text() == "two"
+    assert (path.read_text(), previous.read_text()) == ("three", "two")
 
     def no_links(*args: object) -> None:
         raise OSError(errno.EPERM, "no hard links here")
 
     monkeypatch.setattr(os, "link", no_links)
-    with whole_file(path, "", keep_previous=True) as partial:
-        partial.write_text("four")
-    assert (path.read_text(), previous.read_text()) == ("four", "three")
+    with pytest.raises(OSError, match="no hard links"):
+        keep_previous(path, previous, may_copy=False)
+    assert previous.read_text() == "two"
+    keep_previous(path, previous)
+    assert (path.read_text(), previous.read_text()) == ("three", "three")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["metrics.json", "metrics.json.previous"]
 
 
-@pytest.mark.parametrize("keep_previous", [False, True])
-def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path, keep_previous: bool) -> None:
+def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "new folder" / "a.json"
     with whole_file(path, "") as partial:
         partial.write_text("old")
 
     def fail() -> None:
-        with whole_file(path, "", keep_previous=keep_previous) as partial:
+        with whole_file(path, "") as partial:
             partial.write_text("half")
             raise KeyError("stop")
 

@@ -1,7 +1,7 @@
 """Write codes to disk while they are computed: a dense ``.npy`` or a sparse ``.npz`` (scipy CSR).
 
-Dense codes go to their rows of one memory-mapped array.  Sparse codes are appended, by each process, to files
-beside the target, and joined at the end in pieces; never more than one batch is in memory.
+Dense codes go to one memory-mapped array.  Each process appends sparse codes to files beside the target,
+which are joined piece by piece at the end; at most one batch is in memory.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Every metric of a finished dictionary, computed while a trainer validates."""
+"""Compute every metric of a finished dictionary during validation."""
 
 from __future__ import annotations
 
@@ -42,9 +42,7 @@ class Evaluation(lightning.Callback):
     ) -> None:  # fmt: skip
         assert isinstance(pl_module, SemiNMFModule) and self._collection is not None
         Z = outputs["codes"]
-        A_hat = pl_module.decode(
-            Z.double()
-        )  # float64: the error of a large mean is not to be that of its rounding
+        A_hat = pl_module.decode(Z.double())  # float32 would round away the error beside a large mean
         self._collection.update(A=as_batch(batch).rows, A_hat=A_hat, Z=Z)
 
     def on_validation_epoch_end(

@@ -1,4 +1,4 @@
-"""TensorBoard histograms of codes and atoms."""
+"""Log TensorBoard histograms of codes and atoms."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Histograms(lightning.Callback):
 
 
 def tensorboard_writers(trainer: lightning.Trainer) -> Iterator[SummaryWriter]:
-    """The writers of a trainer's TensorBoard loggers, in the first process alone."""
+    """Yield the writers of a trainer's TensorBoard loggers, only in the first process."""
     if trainer.is_global_zero:
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):

@@ -1,4 +1,4 @@
-"""One line on the terminal that says how far a run is, never wider than the terminal."""
+"""Show the progress of a run in one line, never wider than the terminal."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ class ProgressBar(LightningProgressBar):
         self._enabled = False
 
     def show(self, task: str, done: int, total: float) -> None:
-        """What the next painted line says."""
+        """Set what the line says next."""
         self._task, self._done, self._total = task, done, total
 
     def line(self, width: int, metrics: dict[str, float], seconds: float) -> str:
-        """The line for a terminal of ``width`` columns."""
+        """Return the line for a terminal of ``width`` columns."""
         known = math.isfinite(self._total) and self._total > 0
         count = f"{self._done:,}/{int(self._total):,}" if known else f"{self._done:,}"
         parts = [count, f"{int(seconds) // 60}:{int(seconds) % 60:02}"]
@@ -153,12 +153,12 @@ class ProgressBar(LightningProgressBar):
 
 
 def shown(trainer: lightning.Trainer) -> dict[str, float]:
-    """The metrics that a module logs for the bar."""
+    """Return the metrics that a module logs for the bar."""
     return {name: float(value) for name, value in trainer.progress_bar_metrics.items()}
 
 
 def described(metric: tuple[str, float]) -> str:
-    """A metric in as few characters as it needs.
+    """Format a metric briefly.
 
     >>> described(("loss", 0.0123456)), described(("rows/s", 11350.2))
     ('loss 0.01235', '11,350 rows/s')

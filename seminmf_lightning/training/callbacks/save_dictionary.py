@@ -1,4 +1,4 @@
-"""The portable file at the end of a run."""
+"""Write the portable file at the end of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TensorBoard during training: examples of the strongest concepts, r2 against l0, atoms in the projector."""
+"""Log to TensorBoard: examples of the strongest concepts, r2 against l0, atoms in the projector."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from seminmf_lightning.training.module import SemiNMFModule
 TILE = 150
 """Pixels of an image with its margin."""
 MAX_PROJECTOR_NUMBERS = 2**23
-"""Size of a dictionary beyond which it is not written for the projector, which reads text."""
+"""Largest dictionary that is written for the projector, which reads text."""
 CONTEXT = 60
 """Characters shown on each side of a token."""
 QUANTILE_NUMBERS = 2**20
@@ -105,7 +105,7 @@ class Gallery(lightning.Callback):
     def _held_out(
         self, data: ActivationDataModule | HarvestDataModule, module: SemiNMFModule
     ) -> tuple[Tensor, np.ndarray | None]:
-        """Held-out rows, and their ids where the data can be read by row."""
+        """Return held-out rows, and their ids if the data can be read by row."""
         if isinstance(data, HarvestDataModule) or data.val_rows is None:
             return data.held_out_sample(self.rows).to(module.device), None
         row_ids = data.val_rows.rows(np.arange(min(self.rows, len(data.val_rows))))
@@ -135,7 +135,7 @@ class Gallery(lightning.Callback):
         self, shown: list[int], signs: tuple[Top, Top], tracer: Tracer, data: ActivationDataModule,
         module: SemiNMFModule,
     ) -> np.ndarray:  # fmt: skip
-        """Images (h, w, 3): one line per concept, examples with z > 0 on the left, z < 0 on the right."""
+        """Draw an image (h, w, 3): one line per concept, examples with z > 0 left, z < 0 right."""
         from PIL import Image, ImageDraw
 
         sheet = Image.new("RGB", (2 * self.examples * TILE, len(shown) * TILE), "white")
@@ -211,7 +211,7 @@ def escaped(text: str) -> str:
 
 
 def r2_against_l0(A: Tensor, Z: Tensor, D: Tensor, thresholds: int = 64) -> tuple[Tensor, Tensor]:
-    """Mean nonzeros per row and r2 (t,) when only codes with ``|z| ||D_j||`` above a threshold are kept.
+    """Return mean nonzeros per row and r2 (t,) if only codes with ``|z| ||D_j||`` above a threshold are kept.
 
     Thresholds are quantiles of the nonzero codes, ascending; the first keeps all.
 
