@@ -158,12 +158,11 @@ class HarvestJob:
         stored = manifest["settings"]
         if "content" not in stored["inputs"]:  # written by version 0.1
             self.tell(
-                f"{self.store.folder} was begun by version 0.1, which kept no digest of its inputs: "
-                "make sure that their content has not changed since"
+                f"{self.store.folder} was begun by version 0.1, which kept no digest of its inputs "
+                "and of its tokenizer: make sure that they have not changed since"
             )
-            content = {"content": self.settings["inputs"].get("content")}
             inputs = {key: value for key, value in stored["inputs"].items() if key != "digest"}
-            stored = stored | {"inputs": inputs | content}
+            stored = _completed(stored | {"inputs": inputs}, self.settings)
         if differences := list(_differences(stored, self.settings)):
             raise StoreError(
                 f"{self.store.folder} holds another harvest; choose another output, or delete it. "
@@ -206,6 +205,13 @@ class HarvestJob:
         self._check_skipped(manifest["skipped"], plan["examples"], manifest["skipped_examples"])
         self.store.write_manifest(manifest)
         return manifest
+
+
+def _completed(stored: Any, current: Any) -> Any:
+    """Return stored settings with those of today that they lack."""
+    if not (isinstance(stored, Mapping) and isinstance(current, Mapping)):
+        return stored
+    return dict(current) | {key: _completed(value, current.get(key)) for key, value in stored.items()}
 
 
 def _differences(stored: Any, current: Any, key: str = "") -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import nn
 
 from seminmf_lightning.harvest.adapters import Feed, Item
 from seminmf_lightning.harvest.inputs import Unreadable
+from seminmf_lightning.harvest.inputs.base import digest_of
 
 CHUNK = 2**18
 """Characters tokenised at once: a tokenizer takes 170 bytes of memory per character."""
@@ -122,6 +124,13 @@ class TextFeed(Feed):
 
     def record(self, content: str) -> dict[str, Any]:
         return {"text": content}
+
+
+def tokenizer_digest(tokenizer: Any) -> str:
+    """Return a short digest of everything that decides which tokens a text becomes."""
+    content = json.loads(tokenizer.backend_tokenizer.to_str())
+    content.update(truncation=None, padding=None)  # which every call sets
+    return digest_of([json.dumps(content, sort_keys=True)])
 
 
 def _join(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,3 +69,20 @@ def only(kind: str, accepted: tuple[str, ...], model: str) -> None:
     """Raise ValueError unless the model takes examples of this kind."""
     if kind not in accepted:
         raise ValueError(f"model={model} takes {' or '.join(accepted)} inputs, but these inputs are {kind!r}")
+
+
+def plain(value: Any) -> Any:
+    """Return settings as a manifest keeps them: numbers, texts, lists and mappings; others by their name.
+
+    >>> plain({"size": (8, 8), "act_layer": nn.GELU})
+    {'size': [8, 8], 'act_layer': 'GELU'}
+    """
+
+    def convert(other: Any) -> Any:
+        if isinstance(other, Mapping):
+            return dict(other)
+        if isinstance(other, Iterable) and not isinstance(other, type):
+            return list(other)
+        return other.__qualname__ if hasattr(other, "__qualname__") else type(other).__qualname__
+
+    return json.loads(json.dumps(value, default=convert))

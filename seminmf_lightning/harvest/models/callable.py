@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from seminmf_lightning.harvest.adapters import Feed, ImageFeed, TensorFeed, whole_image
-from seminmf_lightning.harvest.models.base import Loaded, Model, only
+from seminmf_lightning.harvest.models.base import Loaded, Model, only, plain
 from seminmf_lightning.harvest.models.weights import NotLoaded, load_weights, weights_digest
-from seminmf_lightning.harvest.text_feed import TextFeed
+from seminmf_lightning.harvest.text_feed import TextFeed, tokenizer_digest
 
 
 @dataclass
@@ -61,6 +61,12 @@ class CallableModel(Model):
             "revision": None, "weights": weights_digest(network), "precision": "float32",
             "preprocessing": getattr(preprocess, "__name__", None),
         }  # fmt: skip
+        if isinstance(feed, TextFeed):
+            description |= {"max_length": self.max_length, "tokenizer": tokenizer_digest(preprocess)}
+        if self.options:
+            description["options"] = plain(self.options)
+        if self.prefix_tokens:
+            description["prefix_tokens"] = self.prefix_tokens
         return Loaded(network.eval(), feed, description, not_loaded)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from seminmf_lightning.harvest.adapters import CentreCrop, Feed, ImageFeed, TensorFeed
-from seminmf_lightning.harvest.models.base import Loaded, Model, local_path, only
+from seminmf_lightning.harvest.models.base import Loaded, Model, local_path, only, plain
 from seminmf_lightning.harvest.models.weights import NotLoaded, load_weights, weights_digest
 
 
@@ -59,6 +59,8 @@ class TimmModel(Model):
                 key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()
             },
         }
+        if self.options:
+            description["options"] = plain(self.options)
         return Loaded(network, feed, description, not_loaded)
 
 

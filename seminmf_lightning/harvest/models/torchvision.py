@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from seminmf_lightning.harvest.adapters import CentreCrop, Feed, ImageFeed, Region, TensorFeed, whole_image
-from seminmf_lightning.harvest.models.base import Loaded, Model, only
+from seminmf_lightning.harvest.models.base import Loaded, Model, only, plain
 from seminmf_lightning.harvest.models.weights import NotLoaded, load_weights, read_weights, weights_digest
 from seminmf_lightning.io.untrusted import refusing
 
@@ -75,6 +75,8 @@ class TorchvisionModel(Model):
             "precision": "float32",
             "preprocessing": repr(transform),
         }
+        if self.options:
+            description["options"] = plain(self.options)
         return Loaded(network, feed, description, not_loaded)
 
     def _network(self) -> tuple[nn.Module, NotLoaded]:

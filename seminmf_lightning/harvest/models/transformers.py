@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,13 +13,18 @@ import torch
 
 from seminmf_lightning.core.checks import one_of, whole_number
 from seminmf_lightning.harvest.adapters import CentreCrop, ImageFeed, whole_image
-from seminmf_lightning.harvest.models.base import Loaded, Model, local_path, only
+from seminmf_lightning.harvest.inputs.base import digest_of
+from seminmf_lightning.harvest.models.base import Loaded, Model, local_path, only, plain
 from seminmf_lightning.harvest.models.weights import mark_missing, weights_digest
-from seminmf_lightning.harvest.text_feed import TextFeed
+from seminmf_lightning.harvest.text_feed import TextFeed, tokenizer_digest
 from seminmf_lightning.harvest.window_limit import window_limit
 
 NO_CROP_FROM = 384
 """Size from which the image processor of ConvNeXT resizes without a crop."""
+IMAGE_SETTINGS = ("do_", "size", "crop_", "resample", "rescale_", "image_mean", "image_std", "pad_")
+"""Starts of the keys of an image processor that decide what the network sees."""
+NO_SETTINGS = ("transformers_version", "architectures", "dtype", "torch_dtype", "id2label", "label2id")
+"""Keys of a configuration that change no activation."""
 DEFAULT_LENGTH = 1024
 """Tokens per window where neither the user nor the model sets a lower limit."""
 
@@ -67,15 +73,22 @@ class TransformersModel(Model):
             feed = self._text(path, network) if kind == "text" else self._image(path, network)
         if hasattr(network.config, "use_cache"):
             network.config.use_cache = False
-        preprocessing = (
-            {"tokenizer": type(feed.tokenizer).__name__, "max_length": feed.max_length}
-            if isinstance(feed, TextFeed)
-            else {"processor": type(feed.transform.processor).__name__}  # type: ignore[attr-defined]
-        )
+        preprocessing: dict[str, Any]
+        if isinstance(feed, TextFeed):
+            preprocessing = {
+                "tokenizer": type(feed.tokenizer).__name__, "max_length": feed.max_length,
+                "digest": tokenizer_digest(feed.tokenizer),
+            }  # fmt: skip
+        else:
+            processor: Any = feed.transform.processor  # type: ignore[attr-defined]
+            settings = plain(processor.to_dict())
+            kept = {key: value for key, value in settings.items() if key.startswith(IMAGE_SETTINGS)}
+            preprocessing = {"processor": type(processor).__name__} | kept
         description = {
             "library": "transformers", "path": self.path, "architecture": type(network).__name__,
             "revision": getattr(network.config, "_commit_hash", None) or self.revision,
             "weights": weights_digest(network), "precision": self.precision, "preprocessing": preprocessing,
+            "config": _config_digest(network.config),
         }  # fmt: skip
         if self.trust_remote_code:
             description["trust_remote_code"] = True
@@ -143,6 +156,13 @@ class Pixels:
 
     def __call__(self, image: Any) -> torch.Tensor:
         return self.processor(images=image, return_tensors="pt")["pixel_values"][0]
+
+
+def _config_digest(config: Any) -> str:
+    """Return a short digest of what a configuration says, except where it lies and who wrote it."""
+    settings = plain(config.to_diff_dict())
+    kept = {key: value for key, value in settings.items() if key not in NO_SETTINGS and key[0] != "_"}
+    return digest_of([json.dumps(kept, sort_keys=True)])
 
 
 @contextmanager
