@@ -148,12 +148,13 @@ def _run_hydra(command: Command, task: Callable[[Any], Any], arguments: Sequence
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from seminmf_lightning.cli.overrides import check
+    from seminmf_lightning.cli.overrides import check, quote_path
 
     assert command.config is not None
     package = ".".join(["seminmf_lightning", "configs", *command.config.parent.relative_to(CONFIGS).parts])
     process, typed = os.getpid(), sys.argv
     options, overrides = _split(command.config, arguments)
+    overrides = [quote_path(text) for text in overrides]
 
     errors: list[Exception] = []
     sweeps: set[str] = set()

@@ -6,7 +6,10 @@ Hydra refuses unknown keys too, but proposes ``+key=value``, which makes a typo 
 from __future__ import annotations
 
 import inspect
+import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
@@ -19,12 +22,13 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override, QuotedString
-from hydra.errors import MissingConfigException, OverrideParseException
+from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from seminmf_lightning.core.checks import unknown_name
 
+PATH_KEYS = ("run", "against", "path", "output", "store", "ckpt_path", "dir")
 WORDS = {bool: "true or false", int: "a whole number", float: "a number"}
 HIDDEN = ("_target_", "run_dir", "hydra")
 NEAR = 0.8
@@ -70,10 +74,32 @@ def check(package: str, name: str, overrides: Sequence[str], config_dir: str | N
 def _parse(text: str) -> Override:
     try:
         return OverridesParser.create().parse_override(text)
-    except OverrideParseException as error:
-        if "=" in text or text.startswith("~"):
-            raise
-        raise ValueError(f"{text!r} is no key=value; write {text.lstrip('+')}=...") from error
+    except HydraException as error:
+        key, equals, _ = text.partition("=")
+        if not equals and not text.startswith("~"):
+            raise ValueError(f"{text!r} is no key=value; write {text.lstrip('+')}=...") from error
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"{text}: {reason}; a value with brackets, commas or quotes needs "
+            f"quotes inside those of the shell: \"{key}='...'\""
+        ) from error
+
+
+def quote_path(text: str) -> str:
+    """Quote a value that names a file or folder, whose brackets or digits Hydra would read in its own way.
+
+    >>> quote_path("l1_penalty=0.1"), quote_path("run=/")
+    ('l1_penalty=0.1', 'run=/')
+    """
+    key, _, value = text.partition("=")
+    if key.rpartition(".")[2] not in PATH_KEYS or not value or not os.path.exists(value):
+        return text
+    with suppress(HydraException):
+        override = OverridesParser.create().parse_override(text)
+        if not override.is_sweep_override() and override.value() == value:
+            return text
+    escaped = re.sub(r"(\\*)'", r"\1\1\'", value)
+    return f"{key}='{escaped}'"
 
 
 def _required(node: DictConfig, prefix: str = "") -> Iterator[str]:
@@ -126,6 +152,8 @@ def _check_choice(override: Override, choices: list[str], groups: set[str]) -> N
         raise ValueError(f"{override.input_line}: {unknown_name('group', group, sorted(groups))}")
     for value in _values(override):
         for choice in value if isinstance(value, list) else [value]:
+            if choice is None and not override.is_delete():
+                raise ValueError(f"{override.input_line}: choose one of {', '.join(choices)}")
             if choice is not None and str(choice) not in choices:
                 raise ValueError(
                     f"{override.input_line}: {unknown_name(f'choice of {group}:', str(choice), choices)}"

@@ -171,3 +171,32 @@ def test_a_plugin_that_is_missing_names_its_extra(
         main.main()
     assert "it needs: pip install 'seminmf-lightning[slurm]'" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "name", ["r u[n] 1", "2031", "a,b", "it's", "null", "7e2", "q\\'q", "a=b", "(x)", "true", "ü"]
+)
+def test_a_path_that_exists_is_taken_as_it_is_typed(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    parser = overrides.OverridesParser.create()
+    before = overrides.quote_path(f"data.path={name}")
+    (tmp_path / name).mkdir()
+    assert before == f"data.path={name}"
+    for key in ("run", "data.path"):
+        override = parser.parse_override(overrides.quote_path(f"{key}={name}"))
+        assert override.value() == name and not override.is_sweep_override()
+    assert overrides.quote_path(f"nb_concepts={name}") == f"nb_concepts={name}"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("data.path=a [b", r"data\.path=a \[b: .*quotes inside those of the shell: \"data\.path='\.\.\.'\""),
+        ("solver=null", r"solver=null: choose one of hals, mu, pgd"),
+    ],
+)
+def test_values_that_cannot_be_read_are_named(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        overrides.check(CONFIGS, "train", [text])
