@@ -127,8 +127,8 @@ def test_a_sweep_is_compared(script, npy: Path, tmp_path: Path) -> None:
         if row["stability"]:
             assert 0 <= float(row["stability"]) <= 1
             assert row["seeds"] == "2"
-            figures = json.loads((Path(row["path"]) / "metrics.json").read_text())
-            assert float(row["r2"]) == figures["r2"]
+            metrics = json.loads((Path(row["path"]) / "metrics.json").read_text())
+            assert float(row["r2"]) == metrics["r2"]
     assert any(row["frontier"] == "True" for row in rows)
     page = (tmp_path / "report" / "compare.html").read_text()
     assert not re.search(r"<script[^>]*\ssrc=", page)  # plotly.js is inside

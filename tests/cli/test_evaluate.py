@@ -62,9 +62,9 @@ def evaluated(run: Path, rows: Path, *overrides: str) -> dict[str, Any]:
     """The file that the script writes, which holds what it returns."""
     from seminmf_lightning.cli import evaluate
 
-    figures = evaluate.main(composed("evaluate", f"run={run}", "data=npy", f"data.path={rows}", *overrides))
-    assert json.loads((run / "evaluation.json").read_text()) == figures
-    return figures
+    metrics = evaluate.main(composed("evaluate", f"run={run}", "data=npy", f"data.path={rows}", *overrides))
+    assert json.loads((run / "evaluation.json").read_text()) == metrics
+    return metrics
 
 
 def test_evaluation_of_a_run(run: Path, rows: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -110,11 +110,11 @@ def test_two_processes_evaluate_as_one(script, run: Path, rows: Path) -> None:
 
 
 def test_held_out_rows_are_those_of_the_run(run: Path, rows: Path) -> None:
-    figures = evaluated(run, rows, "split=held_out", "data.val_fraction=0.2")
+    metrics = evaluated(run, rows, "split=held_out", "data.val_fraction=0.2")
     of_run = json.loads((run / "metrics.json").read_text())
-    assert figures["rows"] == 120
+    assert metrics["rows"] == 120
     for name in ("reconstruction_loss", "objective", "r2", "l0", "dead_fraction"):
-        assert figures[name] == pytest.approx(of_run[name], rel=1e-5), name
+        assert metrics[name] == pytest.approx(of_run[name], rel=1e-5), name
     with pytest.warns(UserWarning, match=r"data.val_fraction=0.1 here, 0.2 in the run"):
         evaluated(run, rows, "split=held_out", "overwrite=true")
 
@@ -133,9 +133,9 @@ def test_rows_that_are_skipped_are_not_measured(run: Path, rows: Path, tmp_path:
 
 
 def test_codes_of_another_encoder_have_no_gap(run: Path, rows: Path) -> None:
-    figures = evaluated(run, rows, "encoder=omp", "encoder.nonzeros=2")
-    assert figures["optimality_gap"] is None
-    assert figures["l0"] == 2.0
+    metrics = evaluated(run, rows, "encoder=omp", "encoder.nonzeros=2")
+    assert metrics["optimality_gap"] is None
+    assert metrics["l0"] == 2.0
 
 
 @pytest.mark.parametrize(

@@ -154,10 +154,8 @@ def test_trainer_slurm_says_what_it_misses(monkeypatch: pytest.MonkeyPatch) -> N
         ({}, True),
         ({"LOCAL_RANK": "1"}, False),
         ({"LOCAL_RANK": "0", "NODE_RANK": "1"}, False),
-        (
-            {"RANK": "0", "LOCAL_RANK": "0", "SLURM_PROCID": "1"},
-            True,
-        ),  # torchrun inside SLURM numbers the nodes anew
+        # torchrun inside SLURM numbers the nodes itself
+        ({"RANK": "0", "LOCAL_RANK": "0", "SLURM_PROCID": "1"}, True),
         ({"RANK": "3", "LOCAL_RANK": "0", "SLURM_PROCID": "0"}, False),
         ({"SLURM_PROCID": "2"}, False),
     ],
@@ -184,10 +182,8 @@ def test_one_process_is_the_first(
             },
             "slurm-7",
         ),
-        (
-            {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_JOB_NAME": "bash"},
-            None,
-        ),  # a shell in which runs are started
+        # a shell that starts runs
+        ({"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_JOB_NAME": "bash"}, None),
         ({"SLURM_JOB_ID": "7"}, None),  # a batch script that starts runs without srun
         ({"SEMINMF_RUN_ID": "mine", "SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0"}, "mine"),
         ({}, None),

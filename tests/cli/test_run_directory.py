@@ -48,11 +48,10 @@ def test_a_failure_is_kept_until_the_run_is_resumed(tmp_path: Path) -> None:
         (SystemExit, False, {"dictionary.safetensors", ".hydra", "metrics.json.previous", ".hydra.previous"}),
     ],
 )
-def test_a_finished_run_that_goes_on(
+def test_a_finished_run_that_resumes(
     tmp_path: Path, outcome: type[BaseException] | None, changed: bool, left: set[str]
 ) -> None:
-    """It stays as it was where the attempt fails at once; else what it said is put aside until there is
-    news."""
+    """It stays unchanged if the attempt fails early; else its old results stay until there are new ones."""
     from seminmf_lightning.cli.run_directory import finished_run_kept
 
     run = write_run(tmp_path / "run", "seed=1", metrics='{"old": 1}', D=torch.eye(2))
@@ -69,6 +68,6 @@ def test_a_finished_run_that_goes_on(
     assert ("seed=1" in (run / ".hydra" / "overrides.yaml").read_text()) == unchanged
     if "metrics.json" in left:
         assert ("old" in (run / "metrics.json").read_text()) == unchanged
-    with finished_run_kept(run):  # it goes on to its end
+    with finished_run_kept(run):  # the resume succeeds
         pass
     assert not list(run.glob("*.previous"))

@@ -51,9 +51,9 @@ def test_a_run_directory_holds_what_it_should(script, npy: Path, tmp_path: Path,
         f"l1_penalty={penalty}",
         f"hydra.run.dir={run}",
     )
-    figures = json.loads((run / "metrics.json").read_text())
-    assert set(figures) == KEYS
-    assert (figures["optimality_gap"] is None) == (penalty > 0)
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert set(metrics) == KEYS
+    assert (metrics["optimality_gap"] is None) == (penalty > 0)
     assert (run / "checkpoints" / "last.ckpt").is_file()
     assert (run / ".hydra" / "config.yaml").is_file()
     assert "scripts/report.py run=" in done.stdout
@@ -149,7 +149,7 @@ def test_killed_and_resumed_is_bitwise_the_undisturbed_run(
     last = run / "checkpoints" / "last.ckpt"
     kill_after_first_checkpoint(common, run)
     position = torch.load(last, weights_only=True)["batch"]
-    assert 0 < position < 1350 // processes  # within the first pass
+    assert 0 < position < 1350 // processes  # within the first epoch
     script("train", *common, f"hydra.run.dir={run}", f"ckpt_path={last}")
     assert torch.equal(dictionary(run), dictionary(tmp_path / "whole"))
 

@@ -88,9 +88,8 @@ def test_two_processes_share_the_objects(
     headers = [get for get in s3.gets if get.start == 0]
     fetched = s3.bytes - sum(get.stop for get in headers)
     assert len(headers) == 2 * 4
-    assert (
-        20_000 * 64 < fetched < (20_000 + 2 * 1100) * 64
-    )  # every row once in two passes, the sample by both processes
+    # Every row once in two epochs, the sample by both processes.
+    assert 20_000 * 64 < fetched < (20_000 + 2 * 1100) * 64
 
 
 def test_all_rows_are_seen_as_by_other_sources(s3: S3, shards: Path, tmp_path: Path) -> None:

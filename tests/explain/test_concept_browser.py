@@ -74,9 +74,8 @@ def test_the_list_says_in_one_line_what_a_concept_is(browser: Any, crafted: Path
     page = browser.new_page(viewport={"width": 1400, "height": 900})
     page.goto(crafted.as_uri())
     lines = page.locator("#concepts tbody tr")
-    assert (
-        lines.nth(0).locator(".preview.negative").inner_text() == "the deep word"
-    )  # its stronger sign, once
+    # Its stronger sign, once.
+    assert lines.nth(0).locator(".preview.negative").inner_text() == "the deep word"
     assert lines.nth(1).locator(".preview.positive b").all_inner_texts() == ["much", "more"]
     page.close()
 

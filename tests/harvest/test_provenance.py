@@ -48,9 +48,8 @@ def test_every_patch_can_be_found_again(script, tmp_path: Path) -> None:
     boxes = [tracer.origin(row) for row in range(len(tracer))]
     assert all(isinstance(origin, PatchOrigin) and origin.size == (40, 48) for origin in boxes)
     first = [origin.box for origin in boxes if origin.example == 0]
-    assert (
-        sum((bottom - top) * (right - left) for top, left, bottom, right in first) == 40 * 48
-    )  # the patches tile the picture
+    # The patches tile the image.
+    assert sum((bottom - top) * (right - left) for top, left, bottom, right in first) == 40 * 48
     done = script("show_rows", f"store={tmp_path}/store", "rows=[0,5]", f"pictures={tmp_path}/shown")
     assert "00.png: patch [0:" in done.stdout
     assert len(list((tmp_path / "shown").glob("*.png"))) == 2

@@ -163,9 +163,8 @@ class Worker:
     def _start(self) -> None:
         self.size, self.since = -1, time.monotonic()
         left = self.plan[len(self.lines()) :]
-        context = multiprocessing.get_context(
-            "fork"
-        )  # the whole files are at hand, and nothing is imported twice
+        # A forked process has the original files and all imports already.
+        context = multiprocessing.get_context("fork")
         self.process = context.Process(target=work, args=(self.folder, self.known, left, self.verdicts))
         self.process.start()
 

@@ -35,9 +35,8 @@ CHECKED = [
 ]  # fmt: skip
 
 
-@pytest.mark.filterwarnings(
-    "ignore:nb_concepts=2 is not less than:UserWarning"
-)  # some checks have rows of one feature
+# Some checks have rows of one feature.
+@pytest.mark.filterwarnings("ignore:nb_concepts=2 is not less than:UserWarning")
 @parametrize_with_checks(CHECKED, expected_failed_checks=lambda estimator: EXPECTED_FAILURES)
 def test_scikit_learns_own_checks(estimator: SemiNMFTransformer, check) -> None:
     check(estimator)

@@ -61,9 +61,8 @@ def test_groups_are_checked_and_kept_apart(tmp_path: Path) -> None:
 def test_a_picture_is_what_its_formats_are(tmp_path: Path) -> None:
     from PIL import Image
 
-    (tmp_path / "a.png").write_bytes(
-        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n"
-    )  # Pillow would start Ghostscript
+    # Pillow would start Ghostscript.
+    (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n")
     Image.new("1", (9000, 9000)).save(tmp_path / "b.png")
     inputs = ImageFiles(str(tmp_path))
     with pytest.raises(ValueError, match=r"a\.png: not a complete image"):

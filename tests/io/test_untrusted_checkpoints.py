@@ -116,9 +116,8 @@ def test_checkpoints_that_are_deep_or_endless_or_larger_than_they_are(trained: P
     whole, path = (trained / "last.ckpt").read_bytes(), tmp_path / "odd.ckpt"
     with zipfile.ZipFile(io.BytesIO(whole)) as archive:
         pickled = archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))
-    huge = pickled.replace(
-        b"K\x04K\x06\x86", b"J\x00\x00\x00\x7fK\x06\x86", 1
-    )  # D is 2 billion x 6, so it says
+    # It claims that D is 2 billion x 6.
+    huge = pickled.replace(b"K\x04K\x06\x86", b"J\x00\x00\x00\x7fK\x06\x86", 1)
     assert huge != pickled
     bomb = io.BytesIO()
     with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:

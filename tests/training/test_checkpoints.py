@@ -111,9 +111,8 @@ def test_an_epoch_that_max_steps_ended_is_resumed(
 ) -> None:
     def fit(root: Path, **options: object) -> SemiNMFModule:
         module = SemiNMFModule(6, solver={"name": "hals", "update_every": 1}, l1_penalty=penalty, tol=0)
-        data = ActivationDataModule(
-            TensorRows(signed), batch_size=64, val_fraction=0.1
-        )  # 9 batches per epoch
+        # 9 batches per epoch
+        data = ActivationDataModule(TensorRows(signed), batch_size=64, val_fraction=0.1)
         saver = ModelCheckpoint(dirpath=root, save_last=True, save_top_k=0)
         resumed = options.pop("ckpt_path", None)
         trainer = lightning.Trainer(

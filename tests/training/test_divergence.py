@@ -128,14 +128,14 @@ def test_rows_whose_squares_leave_the_range_of_their_type(
     assert rows.isfinite().all()
     recipe = {"solver": "hals", "l1_penalty": penalty}
     model = SemiNMF(8, **recipe)
-    figures, small = model.fit(rows, max_iter=20) and model.evaluate(rows), SemiNMF(8, **recipe)
+    metrics, small = model.fit(rows, max_iter=20) and model.evaluate(rows), SemiNMF(8, **recipe)
     small.fit(signed, max_iter=20)
-    assert figures["r2"] == pytest.approx(small.evaluate(signed)["r2"], abs=0.02)
+    assert metrics["r2"] == pytest.approx(small.evaluate(signed)["r2"], abs=0.02)
     module, run = SemiNMFModule(8, **recipe), trainer(tmp_path, max_epochs=2)
     run.fit(module, ActivationDataModule(rows, val_fraction=0))
     run.limit_val_batches = 1.0
     run.validate(module, ActivationDataModule(rows, val_fraction=0), verbose=False)
-    assert module.metrics["r2"] == pytest.approx(figures["r2"], abs=0.1)
+    assert module.metrics["r2"] == pytest.approx(metrics["r2"], abs=0.1)
 
 
 @pytest.mark.parametrize("penalty", [0.0, 0.1])

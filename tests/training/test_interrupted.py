@@ -1,4 +1,4 @@
-"""Runs that are killed, told to stop, resumed by other numbers of processes: the dictionary is that of an
+"""Runs that are killed, stopped, or resumed by other numbers of processes: the dictionary is that of an
 undisturbed run."""
 
 from __future__ import annotations
@@ -114,9 +114,7 @@ def test_killed_again_and_again(problem: dict, tmp_path: Path, name: str, proces
                 break
         finish(arguments)
         check(problem, name, run)
-        assert (
-            not list((run / "checkpoints").glob("*.ckpt.*")) or kills
-        )  # torn parts, if any, are never taken
+        assert not list((run / "checkpoints").glob("*.ckpt.*")) or kills  # a kill may leave partial files
         if kills >= wanted:
             break
     print(f"{kills} kills, {attempt + 1} runs: {name}, {processes} process(es)")
@@ -165,7 +163,8 @@ def test_one_two_one_processes(problem: dict, tmp_path: Path, name: str) -> None
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=60) == 143
         process.communicate()
-        assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["batch"] > 0  # within a pass
+        checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+        assert checkpoint["batch"] > 0  # within an epoch
     finish(command(problem["common"], PENALTIES[name], run, 1))
     check(problem, name, run)
 
@@ -188,7 +187,7 @@ def test_leftovers_are_no_run_and_a_converged_run_is_not_continued(problem: dict
     arguments = [*command(problem["common"], 0.05, run, 1), *settings]
     finish(arguments)
     assert not list((run / "checkpoints").glob("*.partial"))
-    figures, D = json.loads((run / "metrics.json").read_text()), dictionary(run)
+    metrics, D = json.loads((run / "metrics.json").read_text()), dictionary(run)
     (run / "metrics.json").unlink()  # as if it was killed in its last validation
     finish(arguments)
     assert torch.equal(dictionary(run), D)
@@ -201,7 +200,7 @@ def test_leftovers_are_no_run_and_a_converged_run_is_not_continued(problem: dict
     assert (after.status, after.settings, after.metrics) == ("finished", before.settings, before.metrics)
     assert "an attempt to go on failed" in after.reason and "it holds a dictionary of 8" in after.reason
     assert not list(run.glob("*.previous"))
-    assert json.loads((run / "metrics.json").read_text())["rows_seen"] == figures["rows_seen"] < 9 * 5400
+    assert json.loads((run / "metrics.json").read_text())["rows_seen"] == metrics["rows_seen"] < 9 * 5400
 
 
 @pytest.mark.slow
@@ -266,9 +265,9 @@ def test_a_sweep_that_ctrl_c_ended_says_how_to_resume_it(script, npy: Path, tmp_
     place = f"hydra.sweep.dir={tmp_path}/sweep"
     done = script("train", *common, place, *signalled(signal.SIGINT, "train"), check=False, **WITH_TESTS)
     assert done.returncode == 130
-    (told,) = re.findall(r"give the same command again with (.*)", done.stdout)
-    assert told == f"{place} ckpt_path=auto"
+    (overrides,) = re.findall(r"type the same command with (.*)", done.stdout)
+    assert overrides == f"{place} ckpt_path=auto"
     assert not (tmp_path / "sweep" / "1").exists()
-    script("train", *common, *told.split())
+    script("train", *common, *overrides.split())
     for job in "01":
         assert json.loads((tmp_path / "sweep" / job / "metrics.json").read_text())["rows_seen"] == 2 * 540

@@ -1,4 +1,4 @@
-"""Whatever the rows are, a dictionary is at least as good as none, and figures are those of the dictionary as
+"""Whatever the rows are, a dictionary is at least as good as none, and metrics are those of the dictionary as
 it is used."""
 
 from __future__ import annotations
@@ -113,9 +113,7 @@ def learn(A: Tensor, *, steps: int = STEPS, passes: int = 3, **recipe: Any) -> t
             D = learner.improve(D)
             assert guard.check_progress(learner, D, 0, end_of_epoch=False) is None
         D = learner.end_epoch(D)
-        assert (
-            guard.check_progress(learner, D, 0, end_of_epoch=True) is None
-        )  # it lets every healthy run pass
+        assert guard.check_progress(learner, D, 0, end_of_epoch=True) is None
     for _ in range(steps if learner.single_epoch else 0):
         D = learner.improve(D)
     return learner, D
@@ -147,14 +145,11 @@ def check_learner(problem: Problem, recipe: dict[str, Any], statistics: str) -> 
         + recipe["l1_penalty"] * float(Z.double().abs().sum()) / N.numel()
     )
     assert objective <= 0.5 * mean_square(N) * (1 + 1e-6)
-    if (
-        learner.single_epoch
-    ):  # apart from the rounding of float32 codes, which the estimator's property looks at
+    if learner.single_epoch:  # the estimator's property covers the rounding of float32 codes
         exact = learner.encoder.precise(D.float())(N.double())
         left = mean_square(A - learner.normalizer.undo(exact @ D))
-        assert learner.mean_squared_error(D) == pytest.approx(
-            left, rel=1e-4, abs=1e-9 * mean_square(A)
-        )  # float32 rows less their mean
+        # Float32 rows are rounded when their mean is subtracted.
+        assert learner.mean_squared_error(D) == pytest.approx(left, rel=1e-4, abs=1e-9 * mean_square(A))
 
 
 def check_estimator(problem: Problem, recipe: dict[str, Any]) -> None:
@@ -172,11 +167,11 @@ def check_estimator(problem: Problem, recipe: dict[str, Any]) -> None:
     nothing = mean_square(A.double() - mean)
     floor = 1e-9 * mean_square(A)  # rounding of float32 rows, codes and mean
     assert mean_square(A.double() - model.decode(Z)) <= nothing * (1 + 1e-6) + floor
-    figures = model.evaluate(A)
-    assert figures["reconstruction_loss"] == pytest.approx(
+    metrics = model.evaluate(A)
+    assert metrics["reconstruction_loss"] == pytest.approx(
         mean_square(A.double() - model.decode(Z)), rel=1e-3, abs=floor
     )
-    assert torch.tensor(list(figures.values())).isfinite().all()
+    assert torch.tensor(list(metrics.values())).isfinite().all()
 
 
 @given(st.integers(0, 999), st.floats(1e-8, 1), st.sampled_from([(5, 24), (24, 24), (30, 24)]))

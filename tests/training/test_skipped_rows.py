@@ -67,9 +67,8 @@ def test_rows_are_skipped_in_every_use_but_prediction(tmp_path: Path, bad_files:
     in_training = np.isin(list(BAD), data.train_rows.rows(np.arange(len(data.train_rows)))).sum()
     assert 0 < in_training < len(BAD)
     assert module.rows_seen == 3 * (len(data.train_rows) - in_training)
-    assert (
-        len(data.skipped_rows) == len(listed(tmp_path)) == len(BAD)
-    )  # held-out ones too, three passes count once
+    # Held-out rows too, and each row once in three epochs.
+    assert len(data.skipped_rows) == len(listed(tmp_path)) == len(BAD)
     assert all(int(row["first_epoch"]) <= 1 for row in listed(tmp_path))
     assert data.held_out_sample(1000).isfinite().all()
     trainer = lightning.Trainer(
@@ -136,9 +135,9 @@ def test_two_processes_skip_as_one_does(
     )  # fmt: skip
     assert "skipped 4 rows of 2 files with NaN or Inf, listed in" in two.stdout
     assert (one.dictionary - load_file(tmp_path / "two" / "dictionary.safetensors")["D"]).abs().max() < 1e-6
-    figures = json.loads((tmp_path / "two" / "metrics.json").read_text())
-    assert (figures["rows_skipped"], figures["rows_seen"]) == (4, one.rows_seen)
-    assert figures["r2"] == pytest.approx(one.metrics["r2"], abs=1e-5)
+    metrics = json.loads((tmp_path / "two" / "metrics.json").read_text())
+    assert (metrics["rows_skipped"], metrics["rows_seen"]) == (4, one.rows_seen)
+    assert metrics["r2"] == pytest.approx(one.metrics["r2"], abs=1e-5)
     assert [row["row"] for row in listed(tmp_path / "one")] == [
         row["row"] for row in listed(tmp_path / "two")
     ]
@@ -163,10 +162,10 @@ def test_a_killed_run_forgets_no_skipped_row_and_counts_none_twice(
     last = run / "checkpoints" / "last.ckpt"
     kill_after_first_checkpoint(common, run)
     assert not (run / "skipped_rows.csv").exists()
-    assert 0 < torch.load(last, weights_only=True)["batch"] < 1350 // processes  # within the pass
+    assert 0 < torch.load(last, weights_only=True)["batch"] < 1350 // processes  # within the epoch
     script("train", *common, f"hydra.run.dir={run}", f"ckpt_path={last}")
-    figures = json.loads((run / "metrics.json").read_text())
-    assert figures["rows_skipped"] == 24
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["rows_skipped"] == 24
     assert [int(row["row"]) for row in listed(run)] == list(range(0, 12_000, 500))
 
 
@@ -180,9 +179,9 @@ def test_figures_of_held_out_rows_and_reports_go_on_without_bad_rows(
     )
     script("train", *data, "nb_concepts=8", f"hydra.run.dir={run}")
     script("evaluate", f"run={run}", *data, "split=held_out")
-    figures = json.loads((run / "evaluation.json").read_text())
-    assert 296 <= figures["rows"] < 300
-    assert np.isfinite(figures["r2"])
+    metrics = json.loads((run / "evaluation.json").read_text())
+    assert 296 <= metrics["rows"] < 300
+    assert np.isfinite(metrics["r2"])
     assert "skipped 4 rows" in script("report", f"run={run}").stdout
     done = script("encode", f"run={run}", *data, check=False)
     assert "part_a.npy, row 5: feature 3 is nan" in done.stderr

@@ -36,9 +36,8 @@ def test_headers_are_held_against_the_size_of_the_file() -> None:
     ):  # fmt: skip
         with pytest.raises(ValueError, match=words):
             layout(content)
-    many = {
-        f"tensor{index:05d}": torch.ones(2, 3).bfloat16() for index in range(2000)
-    }  # a header of more than one request
+    # A header of more than one request.
+    many = {f"tensor{index:05d}": torch.ones(2, 3).bfloat16() for index in range(2000)}
     found = layouts(save(many))
     assert len(found) == 2000
     assert found["tensor00007"].bfloat16

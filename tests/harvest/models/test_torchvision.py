@@ -79,9 +79,8 @@ def test_a_torchvision_checkpoint_keeps_the_preprocessing_of_its_weights(tmp_pat
     loaded = TorchvisionModel(path, checkpoint=str(file)).load("image")
     assert loaded.feed.region(256, 256) == (16.0, 16.0, 224.0, 224.0)
     assert all(torch.equal(value, state[name]) for name, value in loaded.network.state_dict().items())
-    assert (
-        dict(vars(loaded.network)).get("transform_input", True) is True
-    )  # as the pretrained GoogLeNet has it
+    # As in the pretrained GoogLeNet.
+    assert dict(vars(loaded.network)).get("transform_input", True) is True
     del state["conv1.weight" if path == "resnet18" else "conv1.conv.weight"]
     torch.save(state, file)
     with pytest.raises(ValueError, match=r"weights\.pth: not a file of weights of .*Missing key"):
