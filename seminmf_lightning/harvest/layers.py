@@ -135,8 +135,9 @@ def list_outputs(
 def first_tensor(output: Any) -> Tensor | None:
     """Return the activations in a module's output: itself, or the first ones in a mapping or tuple.
 
-    Losses (scalars), masks (boolean and whole numbers) and complex numbers are no activations; values of a
-    mapping whose key says that they are attention, masks or caches are passed over.
+    Losses (scalars), masks (boolean and whole numbers), complex numbers, and sparse, nested and empty tensors
+    are no activations; values of a mapping whose key says that they are attention, masks or caches are
+    passed over.
 
     >>> first_tensor({"attention_mask": torch.ones(2, 3), "last_hidden_state": torch.zeros(2, 3, 4)}).shape
     torch.Size([2, 3, 4])
@@ -150,13 +151,22 @@ def first_tensor(output: Any) -> Tensor | None:
             value for key, value in output.items() if not any(w in str(key).lower() for w in PASSED_OVER)
         ]
     values = output if isinstance(output, list | tuple) else [output]
-    tensors = (value for value in values if isinstance(value, Tensor))
-    return next((value for value in tensors if value.is_floating_point() and value.ndim > 0), None)
+    return next((value for value in values if isinstance(value, Tensor) and _is_dense(value)), None)
+
+
+def _is_dense(value: Tensor) -> bool:
+    if value.is_nested or value.layout != torch.strided:
+        return False
+    return value.is_floating_point() and value.ndim > 0 and value.numel() > 0
 
 
 def _kind(output: Any) -> str:
     """Say what a module returned, for a message."""
     if isinstance(output, Tensor):
+        if output.is_nested or output.layout != torch.strided:
+            return "a nested tensor" if output.is_nested else f"a tensor of layout {output.layout}"
+        if output.ndim and not output.numel():
+            return f"an empty tensor {tuple(output.shape)}"
         return f"numbers of type {output.dtype}" if output.ndim else "a scalar"
     if isinstance(output, Mapping):
         parts = ", ".join(f"{key}: {_kind(value)}" for key, value in output.items())

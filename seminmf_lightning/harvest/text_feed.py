@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -141,14 +142,24 @@ def _join(
         return len(ids), 0
     if not len(ids):
         return 0, 0
-    keys = np.column_stack([next_spans, next_ids])[next_spans[:, 0] < spans[-1, 1]]
-    at = {tuple(key): number for number, key in enumerate(keys.tolist())}
+    shared = int((next_spans[:, 0] < spans[-1, 1]).sum())
+    at = {key: number for number, key in enumerate(_keys(next_ids[:shared], next_spans[:shared]))}
     first = int(np.searchsorted(spans[:, 0], next_spans[0, 0]))
     run, middle = 0, (len(ids) - first) // 2
-    for number in range(first, len(ids)):
-        same = at.get((*spans[number].tolist(), int(ids[number])))
+    for number, key in enumerate(_keys(ids[first:], spans[first:]), first):
+        same = at.get(key)
         run = run + 1 if same is not None else 0
         if same is not None and run >= AGREEING and number - first >= middle:
             return number, same
     # The chunks never agree: end the first where its text ends.
     return len(ids), int(np.searchsorted(next_spans[:, 0], spans[-1, 1]))
+
+
+def _keys(ids: np.ndarray, spans: np.ndarray) -> list[tuple[int, ...]]:
+    """Return a key per token: its span, its number, and which of the equal bytes of one character it is."""
+    seen: Counter[tuple[int, ...]] = Counter()
+    keys: list[tuple[int, ...]] = []
+    for start, stop, token in np.column_stack([spans, ids]).tolist():
+        keys.append((start, stop, token, seen[start, stop, token]))
+        seen[start, stop, token] += 1
+    return keys

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny_networks as tiny
@@ -12,7 +13,7 @@ from torch import nn
 
 from seminmf_lightning.core.discovery import build
 from seminmf_lightning.harvest.inputs import Inputs
-from seminmf_lightning.harvest.layers import match_layers
+from seminmf_lightning.harvest.layers import Capture, Layer, match_layers
 
 
 def test_rows_of_maps_survive_what_later_layers_do_in_place(tmp_path: Path) -> None:
@@ -52,3 +53,23 @@ def test_layers_that_give_no_rows_are_named(tmp_path: Path) -> None:
     ):  # fmt: skip
         with pytest.raises(ValueError, match=words):
             all_rows(image_recipe(folder, layers=layer).harvester(CPU))
+
+
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [
+        (torch.eye(3).to_sparse(), "a tensor of layout torch.sparse_coo"),
+        (torch.zeros(3, 0), r"an empty tensor \(3, 0\)"),
+        (torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)]), "a nested tensor"),
+        ({"cache": torch.zeros(3, 2), "n": 4}, "dict of cache: numbers of type torch.float32, n: int"),
+    ],
+)
+def test_tensors_that_are_no_activations_are_named(output: Any, words: str) -> None:
+    class Odd(nn.Module):
+        def forward(self) -> Any:
+            return output
+
+    network = nn.ModuleDict({"odd": Odd()})
+    capture = Capture(network, [Layer("odd")], lambda layer, tensor: tensor)
+    with pytest.raises(ValueError, match=f"layer odd returns {words}, not activations"):
+        capture.run(lambda: network["odd"]())

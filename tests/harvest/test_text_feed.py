@@ -84,6 +84,19 @@ def test_a_text_in_chunks_gives_the_windows_of_the_whole(
         )
 
 
+def test_equal_bytes_of_one_character_are_all_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_feed, "CHUNK", 2000)
+    monkeypatch.setattr(text_feed, "OVERLAP", 200)
+    feed = TextFeed(byte_level(tmp_path), 32)
+    generator = np.random.default_rng(0)
+    # The last two bytes of this goat are equal: two tokens with one number and one span.
+    text = " ".join("\U0001f410" * count for count in generator.integers(1, 9, 2500))
+    tokens = np.concatenate([item.inputs["input_ids"].numpy() for item in feed.items(0, text)])
+    monkeypatch.setattr(text_feed, "CHUNK", 10**9)
+    whole = np.concatenate([item.inputs["input_ids"].numpy() for item in feed.items(0, text)])
+    assert np.array_equal(tokens, whole)
+
+
 def test_a_text_without_end_or_borders_still_comes_in_chunks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
