@@ -206,9 +206,8 @@ def shown_path(path: str | Path) -> str:
 def next_commands(*lines: str) -> list[str]:
     """Return the lines that suggest what to type next.  Each of ``lines`` is ``<command> <arguments>``.
 
-    >>> print(*next_commands("train data=shards", "report run=r"), sep="\n")
-    next  seminmf train data=shards
-          seminmf report run=r
+    >>> next_commands("train data=shards", "report run=r")
+    ['next  seminmf train data=shards', '      seminmf report run=r']
     """
     typed = [f"{command(name)} {arguments}" for name, _, arguments in (line.partition(" ") for line in lines)]
     return [("next  " if number == 0 else "      ") + line for number, line in enumerate(typed)]

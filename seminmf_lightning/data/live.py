@@ -29,8 +29,10 @@ class HarvestDataModule(lightning.LightningDataModule):
     """Streams rows (n, d) of one layer of a network that is shown examples while training runs.
 
     Args:
-        model, inputs, layers, recipe: as for :class:`~seminmf_lightning.harvest.HarvestRecipe`; exactly one
-            layer.
+        model: network, as for :class:`~seminmf_lightning.harvest.HarvestRecipe`.
+        inputs: examples that the network is run on, as for the recipe.
+        layers: exactly one layer.
+        recipe: other settings of the recipe.
         network_batch_size: images or windows of text shown to the network at once.
         batch_size: rows per batch of all processes together, on average.  None: 1,024 where the order of rows
             matters to the module, else 8,192.
