@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.strategies import StrategyRegistry
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from seminmf_lightning import SemiNMFModule
 from seminmf_lightning.cli.launch import is_first_process, local_rank
@@ -42,7 +42,9 @@ def say(*lines: str) -> None:
 
 def show_metrics(rows: Iterable[tuple[str, str, str]], title: str) -> None:
     """Print a table of metrics: name, value, meaning."""
-    table = Table("metric", "value", "meaning", title=title)
+    # A narrow terminal folds the meaning, and cuts neither names nor numbers.
+    name, value = Column("metric", no_wrap=True), Column("value", no_wrap=True)
+    table = Table(name, value, Column("meaning", overflow="fold"), title=title)
     for row in rows:
         table.add_row(*row)
     console.print(table)
