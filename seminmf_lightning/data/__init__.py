@@ -1,4 +1,4 @@
-"""Activations: where they come from, which are held out, and in which order they stream."""
+"""Activations: sources, held-out rows, order and batches."""
 
 from seminmf_lightning.data.datamodule import ActivationDataModule
 from seminmf_lightning.data.live import HarvestDataModule

@@ -1,4 +1,4 @@
-"""Leave out rows that hold NaN or Inf: each is listed, and none is counted twice."""
+"""Leave out rows that hold NaN or Inf; list each of them once."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from seminmf_lightning.io.atomic import full_disk_explained, whole_file
 
 LIST = "skipped_rows.csv"
 LISTED = 10_000
-"""Rows that the list names; the others are counted."""
+"""Most rows in the list; further ones are only counted."""
 RECORD = np.dtype([("row", "<i8"), ("epoch", "<i4"), ("feature", "<i4"), ("value", "<f4")])
 
 
 class SkippedRows:
     """The rows of a source that are left out.
 
-    Given a folder, each process appends the bad rows that it meets first to a file of its own, before the
-    batch is used: a kill loses nothing, a resumed run knows the rows of all processes, and :meth:`write_list`
-    makes one list. Memory grows with the number of rows left out.
+    Given a folder, each process appends its new bad rows to a file of its own before the batch is used: a
+    kill loses nothing, a resumed run knows the rows of all processes, and :meth:`write_list` makes one list.
+    Memory grows with the number of rows left out.
 
     Args:
         source: where the rows come from.
@@ -55,7 +55,7 @@ class SkippedRows:
                 file.unlink(missing_ok=True)
 
     def drop(self, batch: tuple[Tensor, Tensor, Tensor], epoch: int) -> tuple[Tensor, Tensor, Tensor]:
-        """A batch (rows, their numbers, sizes of its minibatches) without its bad rows.
+        """Return a batch (rows, their numbers, sizes of its updates) without its bad rows.
 
         ``epoch`` counts from 1; 0 is before training.
 
@@ -72,11 +72,11 @@ class SkippedRows:
         return A[kept], row_ids[kept], torch.tensor(remaining, dtype=torch.int64)
 
     def __len__(self) -> int:
-        """The number of rows left out so far, by all processes if there is a folder."""
+        """Return the number of rows left out so far, by all processes if there is a folder."""
         return len(self._row_ids if self.folder is None else self.records())
 
     def records(self) -> np.ndarray:
-        """One record per row left out, in order of rows."""
+        """Return one record per row left out, in order of rows."""
         records = np.concatenate(
             [np.empty(0, RECORD), *(np.fromfile(part, RECORD) for part in self._parts())]
         )
@@ -130,7 +130,7 @@ class SkippedRows:
 
     def _check_share(self) -> None:
         allowed = self.max_share * len(self.source)
-        # A row that several processes met is in several parts: read them only if their size may matter.
+        # Parts may share rows, so their sizes give an upper bound: read them only if that exceeds the limit.
         at_most = sum(part.stat().st_size for part in self._parts()) // RECORD.itemsize
         if max(at_most, len(self._row_ids)) > allowed and (count := len(self)) > allowed:
             listed = "" if self.folder is None else f"; they are listed in {self.folder / LIST}"
@@ -144,12 +144,12 @@ class SkippedRows:
 
 
 def bad_rows(A: Tensor) -> Tensor:
-    """Whether each row (m,) of A holds NaN or Inf.
+    """Return whether each row (m,) of A holds NaN or Inf.
 
     >>> bad_rows(torch.tensor([[1.0, 2.0], [float("nan"), 0.0], [3e38, 3e38]]))
     tensor([False,  True, False])
     """
-    # The sum of a row shows it at a twentieth of the cost of testing each number.
+    # Testing the sum of each row costs a twentieth of testing each number.
     suspect = ~A.sum(dim=1).isfinite()
     if suspect.any():  # finite numbers may add up to infinity
         suspect[suspect.clone()] = ~A[suspect].isfinite().all(dim=1)
@@ -157,7 +157,7 @@ def bad_rows(A: Tensor) -> Tensor:
 
 
 def reason(feature: int, value: float) -> str:
-    """Why a row is left out, for the list.
+    """Say why a row is left out.
 
     >>> reason(3, float("inf"))
     'feature 3 is inf'

@@ -1,4 +1,4 @@
-"""The LightningDataModule for rows from any source: split, ordered, streamed."""
+"""The LightningDataModule that splits, orders and streams the rows of any source."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from seminmf_lightning.data.splits import RowSet, hold_out, scattered_stretches,
 
 SAMPLE_BYTES = 256 * 2**20
 BLOCK_BYTES = 64 * 2**20
-"""Size of a batch whose order does not matter: large enough for the matrix product to run at full speed."""
+"""Bytes per batch where order does not matter: large enough for matrix products at full speed."""
 COPY_BYTES = 24 * 2**20
-"""The same where rows are converted: a larger copy gets fresh memory each time, at a seventh of the speed."""
+"""The same where rows are converted: a larger copy is allocated anew each time, at a seventh of the speed."""
 SAMPLE_STRETCHES = 64
-"""Stretches that a sample of fetched rows is made of."""
+"""Number of stretches in a sample of rows that are fetched."""
 SHUFFLED_ROWS = 1024
 WHOLE_ROWS = 2048
-"""Large batches are a multiple of this, so that processes can share them in whole blocks."""
+"""Large batches are a multiple of this, so that processes share them in whole blocks."""
 LEAST_BATCHES = 8
-"""Batches per epoch: enough to see the loss fall."""
+"""Fewest batches per epoch, so that the loss curve has some points."""
 
 
 class ActivationDataModule(lightning.LightningDataModule):
@@ -51,14 +51,14 @@ class ActivationDataModule(lightning.LightningDataModule):
         val_split: ``group`` holds out whole images or documents, ``block`` contiguous rows; ``auto`` takes
             groups where the source knows them.
         order: ``shuffled`` or ``sequential``; ``auto`` shuffles if the order matters to the module.
-        sample_rows: training rows that the normaliser and the initial dictionary are made from.
+        sample_rows: training rows that the normaliser and the initial dictionary are computed from.
         on_bad_rows: how to treat rows that hold NaN or Inf: ``error``, or ``skip`` to leave them out of
             training and validation and list them in ``skipped_rows.csv`` in the trainer's
             ``default_root_dir``.  Prediction skips none: its row i is row i of the data.
         max_skipped: share of the rows that may be skipped, in [0, 1].
         seed: seed of the order and of the sample.
-        split_seed: seed of the choice of held-out rows; a separate one, so that runs that differ in their
-            seed are measured on the same rows.
+        split_seed: seed of the choice of held-out rows, separate so that runs with different seeds are
+            evaluated on the same rows.
 
     Raises:
         TypeError, ValueError: a bad argument; on setup, bad data, naming the file or the row.
@@ -149,15 +149,15 @@ class ActivationDataModule(lightning.LightningDataModule):
         return self._stream(self.val_rows, size, shuffle=False, any_order=True)
 
     def predict_dataloader(self) -> BatchStream:
-        """All rows in order, bad ones too: row i of the predictions is row i of the data."""
+        """Return all rows in order, bad ones too: row i of the predictions is row i of the data."""
         rows, size = RowSet.all(len(self.source)), self.batch_size or 4 * SHUFFLED_ROWS
         return self._stream(rows, size, shuffle=False, skip=False)
 
-    # --- what the module asks: seminmf_lightning.training.data_port.TrainingData
+    # --- the interface that the module uses: seminmf_lightning.training.data_port.TrainingData
 
     @property
     def features(self) -> int:
-        """d."""
+        """The width d of a row."""
         return self.source.features
 
     @property
@@ -176,8 +176,8 @@ class ActivationDataModule(lightning.LightningDataModule):
             self._train_stream.set_epoch(epoch)
 
     def sample(self, at_least: int = 0) -> Tensor:
-        """Training rows, the same on every process: all if they are few, else a random set in order of row
-        number (from 64 random stretches, where rows are fetched).
+        """Return training rows, the same on every process: all if they are few, otherwise a random set in
+        order of row number (from 64 random stretches, where rows are fetched).
 
         Raises:
             ValueError: a row with NaN or Inf, naming its file and number.
@@ -186,18 +186,18 @@ class ActivationDataModule(lightning.LightningDataModule):
         return self._sample(self.train_rows, self.sample_rows, sort=True)
 
     def held_out_sample(self, n_rows: int) -> Tensor:
-        """Held-out rows, chosen likewise, in random order."""
+        """Return held-out rows, chosen in the same way, in random order."""
         assert self.val_rows is not None
         return self._sample(self.val_rows, n_rows, sort=False)
 
     def explain(self, A: Tensor, row_ids: Tensor | None) -> str:
-        """Why the rows of a batch cannot be used, naming the file and the row."""
+        """Say why the rows of a batch cannot be used, naming the file and the row."""
         assert row_ids is not None
         bad = (~A.isfinite()).any(dim=1).nonzero()[:, 0].cpu()
         if not len(bad):
             return (
                 f"rows {int(row_ids.min())} to {int(row_ids.max())} hold finite numbers up to "
-                f"{float(A.abs().max()):.3g}, whose squares leave the range of their type; scale the "
+                f"{float(A.abs().max()):.3g}, whose squares overflow their type; scale the "
                 "data, or store it as float64"
             )
         row = int(row_ids.cpu()[bad].min())
@@ -216,7 +216,7 @@ class ActivationDataModule(lightning.LightningDataModule):
     # --- helpers
 
     def usable(self, A: Tensor, row_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows (m, d) and their numbers (m,) without those that are skipped.
+        """Return rows (m, d) and their numbers (m,) without those that are skipped.
 
         Raises:
             ValueError: a row holds NaN or Inf and none are skipped; the message names its file and number.
@@ -261,7 +261,7 @@ class ActivationDataModule(lightning.LightningDataModule):
         )
 
     def _rank_and_world(self) -> tuple[int, int]:
-        """This process's number, and how many there are."""
+        """Return this process's rank, and the number of processes."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
 
     def _groups(self, n: int) -> np.ndarray | None:
@@ -281,7 +281,7 @@ class ActivationDataModule(lightning.LightningDataModule):
 
 
 def as_source(source: Any) -> Source:
-    """A :class:`Source` unchanged; arrays and paths as the source that reads them."""
+    """Return a :class:`Source` unchanged; wrap arrays and paths in the source that reads them."""
     if isinstance(source, Source):
         return source
     if isinstance(source, Tensor | np.ndarray):

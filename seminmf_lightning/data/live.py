@@ -1,4 +1,4 @@
-"""Activations straight from a network into training: no disk, a bounded shuffle buffer."""
+"""Stream activations from a network straight into training, without disk, through a shuffle buffer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from seminmf_lightning.harvest.harvester import Harvester
 from seminmf_lightning.harvest.recipe import HarvestRecipe
 
 COUNTED_EXAMPLES = 4096
-"""Most texts whose rows are counted, so that the held-out share is one of rows; of more, one of examples."""
+"""Up to this many texts the held-out share is a share of rows, which are counted; beyond, of examples."""
 PROBED_EXAMPLES = 16
 SHUFFLED_ROWS = 1024
 LARGE_BATCH = 8192
@@ -36,10 +36,10 @@ class HarvestDataModule(lightning.LightningDataModule):
         network_batch_size: images or windows of text shown to the network at once.
         batch_size: rows per batch of all processes together, on average.  None: 1,024 where the order of rows
             matters to the module, else 8,192.
-        buffer_mb: size of the window of rows that are mixed, in each process.
+        buffer_mb: size of the window of rows that are shuffled together, in each process.
         val_fraction: share of the examples held out, in [0, 1); 0 evaluates on the training examples.
         sample_rows: rows of the first training examples that the normaliser and the initial dictionary are
-            made from; they are harvested once.
+            computed from; they are harvested once.
         max_skipped: share of the examples that may be unreadable, in [0, 1].
         seed: seed of the order and of the choice of tokens.
         split_seed: seed of the choice of held-out examples.
@@ -49,7 +49,7 @@ class HarvestDataModule(lightning.LightningDataModule):
             read.
     """
 
-    name = "harvest"  # what data= takes
+    name = "harvest"  # as in data=harvest
 
     def __init__(
         self, model: Mapping[str, Any], inputs: Mapping[str, Any], layers: str | Sequence[str], *,
@@ -85,7 +85,7 @@ class HarvestDataModule(lightning.LightningDataModule):
             if len(self._harvester.layers) != 1:
                 names = ", ".join(map(str, self._harvester.layers))
                 raise ValueError(
-                    f"data.layers must name one layer, for one dictionary is trained; it names {names}"
+                    f"data.layers must name one layer, because one dictionary is trained; got {names}"
                 )
             self._probe()
 
@@ -105,15 +105,15 @@ class HarvestDataModule(lightning.LightningDataModule):
     @property
     def source(self) -> Any:
         raise ValueError(
-            f"data=harvest gives rows to training alone; harvest them with {command('harvest')} and use "
+            f"data=harvest serves training only; harvest the rows with {command('harvest')} and use "
             "data=shards"
         )
 
-    # --- what the module asks: seminmf_lightning.training.data_port.TrainingData
+    # --- the interface that the module uses: seminmf_lightning.training.data_port.TrainingData
 
     @property
     def n_train_rows(self) -> int | None:
-        """Unknown until the examples have been through the network."""
+        """None: unknown until the network has run on all examples."""
         return None
 
     @property
@@ -128,18 +128,18 @@ class HarvestDataModule(lightning.LightningDataModule):
             self._train_stream.set_epoch(epoch)
 
     def sample(self, at_least: int = 0) -> Tensor:
-        """Rows of the first training examples of the first epoch, the same on every process."""
+        """Return rows of the first training examples of the first epoch, the same on every process."""
         self._sampled.clear()
         order = shuffled(np.arange(len(self.train_examples)), len(self.train_examples), self.seed, 0)
         return self._some(self.train_examples.rows(order), self.sample_rows, keep=True)
 
     def held_out_sample(self, n_rows: int) -> Tensor:
-        """Rows of held-out examples."""
+        """Return rows of held-out examples."""
         order = shuffled(np.arange(len(self.val_examples)), len(self.val_examples), self.seed, 2**31)
         return self._some(self.val_examples.rows(order), n_rows, keep=False)
 
     def explain(self, A: Tensor, row_ids: Tensor | None) -> str:
-        """Why the rows of a batch cannot be used; ``row_ids`` are the examples they come from."""
+        """Say why the rows of a batch cannot be used; ``row_ids`` are the examples they come from."""
         assert row_ids is not None
         names = ", ".join(self.harvester.inputs.identify(int(example)) for example in row_ids.unique()[:3])
         return (
@@ -155,7 +155,7 @@ class HarvestDataModule(lightning.LightningDataModule):
 
     @property
     def window_examples(self) -> int:
-        """Examples whose rows are mixed, in all processes together."""
+        """Number of examples whose rows are shuffled together, over all processes."""
         rows = self.buffer_mb * 2**20 / (4 * self.features)
         return max(1, int(rows * self.world / self.rows_per_example))
 
@@ -168,9 +168,9 @@ class HarvestDataModule(lightning.LightningDataModule):
         return self.trainer.global_rank if self.trainer is not None else 0
 
     def rows_of(self, examples: Sequence[int], *, first_epoch: bool = False) -> tuple[Tensor, Tensor]:
-        """Rows (m, d) float32 of examples, and the example of each (m,).
+        """Return rows (m, d) float32 of examples, and the example (m,) of each row.
 
-        In the first epoch the rows of the sample are not harvested again: they are kept until it ends.
+        In the first epoch the rows of the sample are reused instead of harvested again.
         """
         harvester, layer = self.harvester, self.harvester.layers[0]
         kept = [example for example in examples if first_epoch and example in self._sampled]
@@ -220,7 +220,7 @@ class HarvestDataModule(lightning.LightningDataModule):
             )
 
     def _probe(self) -> None:
-        """Measure the width, the rows per example and the median norm on a few examples; split them all."""
+        """Measure width, rows per example and median norm on a few examples; then split all examples."""
         harvester, layer = self.harvester, self.harvester.layers[0]
         count = len(harvester.inputs)
         picked = np.unique(np.linspace(0, count - 1, min(count, PROBED_EXAMPLES)).astype(int))

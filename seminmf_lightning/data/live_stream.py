@@ -1,9 +1,9 @@
-"""Batches of rows that are harvested while training runs.
+"""Stream batches of rows that are harvested while training runs.
 
 An epoch takes the examples in a new random order, a *window* of them at a time: their rows are harvested,
-mixed and given out in batches; then comes the next window.  An epoch has the same number of batches whatever
-the examples hold, and the rows of a window are spread evenly over its batches: every row comes once, all
-processes count alike, and a resumed epoch harvests again only the window it was in.
+shuffled and split into batches.  The number of batches per epoch is fixed beforehand, and the rows of a
+window are spread evenly over its batches: every row comes once, all processes count the same batches, and a
+resumed epoch harvests again only the window it was in.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 class LiveStream:
     """Sized, resumable iterable of batches; see the head of this file.
 
-    ``batch_size`` counts the rows of all processes together; batches hold about as many.  Each is made of
-    updates of about ``rows_per_update`` rows, as in :class:`~seminmf_lightning.data.loader.BatchStream`.
+    ``batch_size`` is the approximate number of rows per batch, of all processes together.  Each batch is
+    made of updates of about ``rows_per_update`` rows, as in
+    :class:`~seminmf_lightning.data.loader.BatchStream`.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class LiveStream:
         return sum(self.batches)
 
     def __iter__(self) -> Iterator[Batch]:
-        if self.batch >= len(self):  # resumed from the very end of an epoch: begin the next one
+        if self.batch >= len(self):  # resumed from the end of an epoch: start the next one
             self.epoch, self.batch = self.epoch + 1, 0
         first = 0
         for window, count in enumerate(self.batches):
@@ -65,11 +66,11 @@ class LiveStream:
         return {"epoch": self.epoch, "batch": self.batch, "world": self.data.world}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue at a position.
+        """Resume at a saved position.
 
         Raises:
-            ValueError: another number of processes within an epoch: each has its own windows, and rows would
-                count twice.
+            ValueError: the position is within an epoch, and the number of processes has changed: rows would
+                be read twice.
         """
         if 0 < state["batch"] < len(self) and state["world"] != self.data.world:
             raise ValueError(
@@ -80,13 +81,13 @@ class LiveStream:
         self.epoch, self.batch = state["epoch"], state["batch"]
 
     def set_epoch(self, epoch: int) -> None:
-        """Begin ``epoch``, unless it is in progress."""
+        """Start ``epoch``, unless it is in progress."""
         if epoch > self.epoch:
             self.epoch, self.batch = epoch, 0
 
     def _window(self, window: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Rows of this process's share of a window, the example of each, and the order to give them out
-        in."""
+        """Return the rows of this process's share of a window, the example of each, and the order to use
+        them in."""
         positions = np.arange(*self.windows[window])
         if self.shuffle:
             positions = shuffled(positions, len(self.examples), self.data.seed, self.epoch)

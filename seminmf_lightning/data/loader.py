@@ -1,8 +1,8 @@
-"""Batches of one process, in an order that does not depend on how many processes there are.
+"""Stream the batches of one process, in an order that does not depend on the number of processes.
 
 Every process walks the same global batches and reads its own share of each
-(:mod:`~seminmf_lightning.data.sampler`): counts are equal everywhere, a share may be an empty (0, d) batch,
-and the position is one pair of numbers, the same on all of them.
+(:mod:`~seminmf_lightning.data.sampler`): all processes count the same batches, a share may be an
+empty (0, d) batch, and the position (epoch, batch) is the same on all processes.
 """
 
 from __future__ import annotations
@@ -22,16 +22,17 @@ from seminmf_lightning.data.splits import RowSet
 
 class BatchStream:
     """Sized, resumable iterable of :class:`~seminmf_lightning.data.plan.Batch`, without worker processes,
-    which slow a memory map down.
+    which would slow a memory map down.
 
     Args:
-        batch_size: rows of all processes together.
-        block: shares begin at multiples of this many rows.
-        rows_per_update: a batch is made of updates of this many rows of all processes together, and each
-            process has its share of each of them: what a module does after an update depends neither on the
-            batch size nor on the number of processes.
-        any_order: let a source that fetches its rows choose their order; else all sources give the same one.
-        skipped: rows it drops are missing from batches and updates, whose bounds stay where they are.
+        batch_size: rows per batch, of all processes together.
+        block: the share of each process starts at a multiple of this many rows.
+        rows_per_update: rows between two updates of the dictionary, of all processes together.  Each process
+            reads its share of every update, so updates depend neither on the batch size nor on the number of
+            processes.
+        any_order: let a source that fetches its rows choose their order; otherwise all sources use the same
+            one.
+        skipped: drops bad rows from batches and updates; the other rows stay in the same batch and update.
 
     >>> from seminmf_lightning.data import TensorRows
     >>> stream = BatchStream(TensorRows(torch.arange(5.0)[:, None]), RowSet.all(5), 2, shuffle=False, seed=0)
@@ -52,7 +53,8 @@ class BatchStream:
             if any_order and source.chunking is not None
             else ScatteredOrder(rows, batch_size, processes, shuffle=shuffle, seed=seed)
         )
-        # A position within an epoch has a meaning only together with these; their names are in checkpoints.
+        # A position within an epoch is valid only with these settings; checkpoints hold them under these
+        # names.
         self.layout = {
             "rows": len(rows), "data.batch_size": batch_size, "rows between updates": per_update,
             "seed": seed, "shuffled": shuffle, "fetched in chunks": isinstance(self.order, WindowedOrder),
@@ -63,7 +65,7 @@ class BatchStream:
         return self.order.batches
 
     def __iter__(self) -> Iterator[Batch]:
-        if self.batch >= len(self):  # resumed from the very end of an epoch: begin the next one
+        if self.batch >= len(self):  # resumed from the end of an epoch: start the next one
             self.epoch, self.batch = self.epoch + 1, 0
         while self.batch < len(self):
             self.batch += 1
@@ -75,11 +77,11 @@ class BatchStream:
         return {"epoch": self.epoch, "batch": self.batch, "batches": len(self), "layout": self.layout}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue at a position.
+        """Resume at a saved position.
 
         Raises:
-            ValueError: it is within an epoch over other rows, or over these in other batches: rows would be
-                lost or seen twice.
+            ValueError: the position is within an epoch, and the rows or batches have changed since: rows
+                would be lost or read twice.
         """
         before = state.get("layout", self.layout)
         changes = [
@@ -96,14 +98,14 @@ class BatchStream:
         self.epoch, self.batch = state["epoch"], state["batch"]
 
     def set_epoch(self, epoch: int) -> None:
-        """Begin ``epoch``, unless it is in progress.  A checkpoint written between two epochs does not
-        restore the position through :meth:`load_state_dict`; the trainer's count of epochs does."""
+        """Start ``epoch``, unless it is in progress.  A checkpoint written between two epochs restores the
+        position through the trainer's epoch count, not through :meth:`load_state_dict`."""
         if epoch > self.epoch:
             self.epoch, self.batch = epoch, 0
 
     def _read(self, batch: int) -> tuple[Tensor, Tensor, Tensor]:
         share = self.order.share(self.epoch, batch)
-        self.source.prefetch(self.order.wanted(self.epoch, batch))
+        self.source.prefetch(self.order.fetch_plan(self.epoch, batch))
         sizes = torch.from_numpy(share.sizes)
         if share.positions is not None:
             row_ids = self.rows.rows(share.positions)

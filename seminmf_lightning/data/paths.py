@@ -1,4 +1,4 @@
-"""From what a user types (a file, several, a glob, a folder) to a list of files, of which none is missing."""
+"""Turn a path, a glob, a folder or a list of them into a list of files, and refuse gaps in their numbers."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from pathlib import Path
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 NUMBERED = re.compile(r"(.*?)(\d+)(-of-(\d+))?(\D*)$", re.DOTALL)
-"""Start of a name, its last number, how many there are if it says so, and the rest."""
+"""Start of a name, its last number, the total if the name has one (``-of-00004``), and the rest."""
 
 
 def find_files(path: Paths, suffix: str) -> list[Path]:
-    """Files in the order given; those of one glob or folder are sorted by name.
+    """Return files in the order given; those of one glob or folder are sorted by name.
 
     Raises:
         TypeError: not a path or a list of paths.
-        FileNotFoundError: something matches no file; the message names it and the folder it is relative to.
+        FileNotFoundError: a path matches no file; the message names it and the folder it is relative to.
         ValueError: a numbered file is missing from a glob or folder.
     """
     if isinstance(path, str | os.PathLike):
@@ -55,8 +55,8 @@ def refuse_missing(names: Iterable[str], exists: Callable[[str], bool]) -> None:
     """Raise ValueError if a file is missing from a numbered set, such as 2 of 0, 1, 3 or of
     ``00000-of-00004``.
 
-    A file that exists but was not asked for is not missing. Numbers that are mostly absent, as those of
-    layers 4, 8 and 12, are no set.
+    A file that exists but was not asked for is not missing. Files whose
+    numbers are mostly absent, such as layers 4, 8 and 12, are not a numbered set.
     """
     numbered: dict[tuple[str, str, str], dict[int, str]] = {}
     for name in names:
@@ -81,6 +81,5 @@ def refuse_missing(names: Iterable[str], exists: Callable[[str], bool]) -> None:
         if lost := list(islice((name for name in absent if not exists(name)), 3)):
             raise ValueError(
                 f"{', '.join(lost)}{', ...' if missing > 3 else ''}: missing from a numbered set of which "
-                f"{len(present)} are there; bring the file back, or list the files that you want: "
-                "data.path=[a,b]"
+                f"{len(present)} are there; restore the file, or list the files to read: data.path=[a,b]"
             )

@@ -1,4 +1,4 @@
-"""What a module asks of its stream of rows, and what a batch of that stream holds."""
+"""What a module requires of its stream of rows, and what a batch of that stream holds."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from torch import Tensor
 
 
 class StreamPlan(NamedTuple):
-    """What the trained module needs of the stream; the defaults suit any module."""
+    """Requirements of the trained module; the defaults suit any module."""
 
     order_matters: bool = True
     """Whether rows should come shuffled; sums do not need it."""
     block_rows: int = 1
-    """Rows whose product is computed at once, and which one process therefore gets together."""
+    """Rows whose product is computed at once, so that one process must read them together."""
     rows_per_update: int | None = None
-    """Rows of all processes together between two updates; None where updates go by whole batches."""
+    """Rows between two updates, of all processes together; None: one update per batch."""
 
 
 class Batch(NamedTuple):
@@ -35,7 +35,7 @@ class Batch(NamedTuple):
     """(u,) int64, how many of the rows belong to each update of the dictionary."""
 
     def updates(self) -> list[Batch]:
-        """The parts of the batch after each of which the dictionary is updated."""
+        """Split the batch into parts; the dictionary is updated after each."""
         if self.row_ids is None or self.update_sizes is None or len(self.update_sizes) < 2:
             return [self]
         sizes = self.update_sizes.tolist()

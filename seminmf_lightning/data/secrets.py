@@ -1,4 +1,4 @@
-"""Keep secrets out of settings, which a run writes to its folder and into its dictionary."""
+"""Refuse secrets in settings, because a run writes its settings to its folder and into its dictionary."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ SECRET_WORDS = (
     "secret", "passw", "token", "account_key", "api_key", "apikey", "access_key", "connection_string", "sas",
     "credential", "authorization",
 )  # fmt: skip
-OPEN_TOKENS = ("anon", "cloud", "google_default")  # gcsfs's names of ways to sign in, which are no secrets
+OPEN_TOKENS = (
+    "anon",
+    "cloud",
+    "google_default",
+)  # values of gcsfs's `token` that name a way to sign in, not a secret
 QUERY = re.compile(r"(https?://[^\s?'\"]*)\?[^\s'\"]*", re.IGNORECASE)
 
 
@@ -50,7 +54,7 @@ def refuse_secrets(settings: Mapping[str, Any], inside: str = "data") -> None:
 
 
 def without_queries(text: object) -> str:
-    """A text whose URLs have lost their queries.
+    """Return a text with the queries of its URLs removed.
 
     >>> without_queries("403 for https://host/a.npy?sig=1f")
     '403 for https://host/a.npy?...'

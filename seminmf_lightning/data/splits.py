@@ -1,7 +1,7 @@
 """Sets and orders of row numbers whose size does not grow with the number of rows.
 
-A held-out set is a few ranges; a shuffled epoch is a keyed bijection, computed for the batch at hand.  Both
-can be entered anywhere, so that a resumed epoch seeks instead of replaying.
+A held-out set is a few ranges; a shuffled epoch is a keyed bijection, computed batch by batch.  Both
+allow random access, so that a resumed epoch seeks instead of replaying.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class RowSet:
 
     @classmethod
     def where(cls, mask: np.ndarray) -> RowSet:
-        """The rows where ``mask`` (n,) is true."""
+        """Return the rows where ``mask`` (n,) is true."""
         edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]])))
         return cls(edges[::2], edges[1::2])
 
@@ -45,12 +45,12 @@ class RowSet:
         return int(self._offsets[-1])
 
     def rows(self, positions: np.ndarray) -> np.ndarray:
-        """Row numbers (m,) of positions (m,)."""
+        """Return the row numbers (m,) of positions (m,)."""
         inside = np.searchsorted(self._offsets, positions, side="right") - 1
         return self.starts[inside] + positions - self._offsets[inside]
 
     def ranges(self, start: int, stop: int) -> list[tuple[int, int]]:
-        """The ranges of rows at positions ``start..stop-1``."""
+        """Return the ranges of rows at positions ``start..stop-1``."""
         ranges = []
         index = int(np.searchsorted(self._offsets, start, side="right")) - 1
         while start < stop:
@@ -62,7 +62,7 @@ class RowSet:
 
 
 def hold_out(n: int, fraction: float, seed: int, groups: np.ndarray | None = None) -> tuple[RowSet, RowSet]:
-    """Training and held-out rows; with fraction 0 both are all rows.
+    """Return training and held-out rows; with fraction 0 both are all rows.
 
     Without groups the held-out rows are up to 32 contiguous blocks, one at a random position in each equal
     part of the data.  With ``groups`` (n,) they are whole groups, drawn at random until they hold enough
@@ -98,8 +98,8 @@ def hold_out(n: int, fraction: float, seed: int, groups: np.ndarray | None = Non
 
 
 def held_out_groups(counts: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """Which groups are held out (g,), given the rows of each (g,): drawn at random until they hold enough
-    rows."""
+    """Return which groups (g,) are held out, given the number of rows of each (g,): groups are drawn at
+    random until they hold enough rows."""
     size = max(1, round(int(counts.sum()) * fraction))
     order = np.random.default_rng(seed).permutation(len(counts))
     enough = int(np.searchsorted(np.cumsum(counts[order]), size)) + 1
@@ -109,7 +109,7 @@ def held_out_groups(counts: np.ndarray, fraction: float, seed: int) -> np.ndarra
 
 
 def shuffled(positions: np.ndarray, n: int, *key: int) -> np.ndarray:
-    """Images of ``positions`` under a pseudo-random permutation of ``0..n-1`` that ``key`` selects, such as
+    """Map ``positions`` by a pseudo-random permutation of ``0..n-1`` that ``key`` selects, such as
     (seed, epoch).
 
     A Feistel network on the next even number of bits, iterated until the value is below n (Black & Rogaway,
@@ -135,8 +135,9 @@ def shuffled(positions: np.ndarray, n: int, *key: int) -> np.ndarray:
 
 
 def scattered_stretches(n: int, count: int, most: int, longest: int, *key: int) -> list[tuple[int, int]]:
-    """About ``count`` of the positions ``0..n-1``, in at most ``most`` stretches [start, stop) of equal
-    length at random positions, in order; if n <= count all positions, in stretches of at most ``longest``."""
+    """Choose about ``count`` of the positions ``0..n-1``, in at most ``most`` stretches [start, stop) of
+    equal length at random positions, in order; if n <= count all positions, in stretches of at most
+    ``longest``."""
     if count >= n:
         return [(start, min(start + longest, n)) for start in range(0, n, longest)]
     length = -(-count // min(most, count))
@@ -146,7 +147,7 @@ def scattered_stretches(n: int, count: int, most: int, longest: int, *key: int) 
 
 
 def numbered_apart(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Groups that are numbered within each shard, renumbered so that no two shards share a number."""
+    """Renumber groups that are numbered within each shard, so that no two shards share a number."""
     numbered, before = [], 0
     for groups in parts:
         names, number = np.unique(groups, return_inverse=True)

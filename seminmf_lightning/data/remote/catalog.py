@@ -1,4 +1,4 @@
-"""List the matrices of rows that URLs name: of single objects, or of the shards of a harvest."""
+"""List the matrices at URLs: single objects, or the shards of a harvest."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from seminmf_lightning.data.sources.shards import chosen_layers
 from seminmf_lightning.harvest.manifest import MANIFEST, StoreError, parse_manifest
 
 SUFFIXES = (".npy", ".safetensors")
-HASHED_BYTES = 2**24  # of one request
+HASHED_BYTES = 2**24  # per request
 
 
 class Matrix(NamedTuple):
-    """Rows in an object, where their groups are if it has some, and the record of a harvest's manifest."""
+    """Rows in an object, the location of their groups or None, and the shard's record in a manifest or {}."""
 
     object: RemoteObject
     rows: Layout
@@ -33,7 +33,7 @@ class Matrix(NamedTuple):
 def find_matrices(
     remote: Remote, urls: Sequence[str], key: str | None, group_key: str, layer: str | Sequence[str] | None
 ) -> list[Matrix]:
-    """The matrices at some URLs, in order.
+    """Return the matrices at some URLs, in order.
 
     Raises:
         ValueError, FileNotFoundError, OSError: the message names the object.
@@ -71,7 +71,7 @@ def read_array(remote: Remote, source: RemoteObject, layout: Layout) -> np.ndarr
 
 
 def sha256_of(remote: Remote, source: RemoteObject) -> str:
-    """The SHA-256 of an object, which is read in parts."""
+    """Return the SHA-256 of an object, which is read in parts."""
     digest = hashlib.sha256()
     for start in range(0, source.size, HASHED_BYTES):
         digest.update(remote.read(source, start, min(start + HASHED_BYTES, source.size)))
@@ -88,7 +88,7 @@ def _matrix(remote: Remote, source: RemoteObject, key: str | None, group_key: st
 
 
 def _harvest(remote: Remote, source: RemoteObject, layer: str | Sequence[str] | None) -> list[Matrix]:
-    """The shards of the requested layers, each compared with its record in the manifest."""
+    """Return the shards of the requested layers, each compared with its record in the manifest."""
     manifest = parse_manifest(remote.read(source, 0, source.size), source.url)
     if not manifest["complete"]:
         raise StoreError(f"{source.url}: this harvest is not finished; finish it, then copy it to the store")

@@ -1,7 +1,7 @@
-"""Fetch chunks ahead of their use, into a folder that the processes of a machine share and that has a limit.
+"""Prefetch chunks into a folder of limited size that all processes of a machine share.
 
-To make room, the chunks that were not used for longest are removed; a process that has mapped one keeps its
-content. A file appears whole or not at all, and ends with a checksum: a damaged chunk is fetched again.
+The least recently used chunks are removed to make room; a process that has mapped one keeps its content. A
+file appears whole or not at all, and ends with a checksum: a damaged chunk is fetched again.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class ChunkCache:
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def get(self, name: str, size: int, fetch: Callable[[], bytearray]) -> np.ndarray:
-        """The bytes (size,) of a chunk, fetched if they are not here, whole and undamaged."""
+        """Return the bytes (size,) of a chunk; fetch it unless the cache holds it whole and undamaged."""
         path = self.folder / f"{name}{CHUNK}"
         try:
             content = _mapped(path)
@@ -51,7 +51,7 @@ class ChunkCache:
             ):
                 os.utime(path)
                 return content[:size]
-        except (FileNotFoundError, ValueError):  # not here, or empty
+        except (FileNotFoundError, ValueError):  # absent, or empty
             pass
         return self._add(path, fetch())
 
@@ -76,7 +76,7 @@ class ChunkCache:
         """Remove chunks until ``size`` more bytes fit, and return whether they do."""
         chunks = []
         for entry in os.scandir(self.folder):
-            if entry.name.endswith(PARTIAL):  # left by a process that was killed: nobody else writes now
+            if entry.name.endswith(PARTIAL):  # left by a killed process: only the lock's holder writes
                 os.unlink(entry.path)
             elif entry.name.endswith(CHUNK):
                 chunks.append((entry.stat().st_mtime_ns, entry.stat().st_size, entry.path))
@@ -92,7 +92,7 @@ class ChunkCache:
 class Prefetcher:
     """Loads the chunks of a plan in background threads.
 
-    Threads handle bytes alone: one that touched torch would start OpenMP's threads a second time.
+    The threads handle bytes only: using torch in them would start OpenMP's threads a second time.
     """
 
     def __init__(self, load: Callable[[Ranges], np.ndarray]) -> None:
@@ -101,7 +101,7 @@ class Prefetcher:
         self._chunks: dict[Ranges, Future[np.ndarray]] = {}
 
     def follow(self, plan: FetchPlan) -> None:
-        """Start to load the chunks of a plan, in its order, and drop all others."""
+        """Load the chunks of a plan in the background, in its order, and drop all others."""
         planned = dict.fromkeys([*plan.now, *plan.soon])
         for chunk in [chunk for chunk in self._chunks if chunk not in planned]:
             self._chunks.pop(chunk).cancel()
@@ -111,7 +111,7 @@ class Prefetcher:
                 self._chunks[chunk] = self._pool.submit(self._load, chunk)
 
     def content(self, chunk: Ranges) -> np.ndarray:
-        """The bytes of a planned chunk, once they are here."""
+        """Return the bytes of a planned chunk; wait until it is loaded."""
         return self._chunks[chunk].result()
 
 
@@ -120,5 +120,5 @@ def _checksum(content: bytearray | memoryview) -> bytes:
 
 
 def _mapped(path: Path) -> np.ndarray:
-    # Copy-on-write, because torch warns of memory that it must not write to; nothing here writes.
+    # Copy-on-write, because torch warns about read-only memory; nothing here writes.
     return np.memmap(path, dtype=np.uint8, mode="c")

@@ -1,4 +1,4 @@
-"""Find the matrices of a remote file from its first bytes; the rows stay where they are."""
+"""Find the matrices in a remote file from its first bytes, without reading the rows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from seminmf_lightning.io.untrusted import Refused, npy_header, refusing
 
-FIRST_BYTES = 2**16  # of one request, which holds all of a usual header
+FIRST_BYTES = 2**16  # per request; holds all of a usual header
 LONGEST_HEADER = 10**8  # bytes of a .safetensors header, the limit of the safetensors library
 TYPES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2",
@@ -20,7 +20,7 @@ TYPES = {
 """Types of .safetensors that rows may have; numpy has no bfloat16, so its bits are kept as whole numbers."""
 
 Read = Callable[[int, int], bytes]
-"""Gives bytes ``start..stop-1`` of a file."""
+"""Reads bytes ``start..stop-1`` of a file."""
 
 
 class Layout(NamedTuple):

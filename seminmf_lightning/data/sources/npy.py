@@ -19,8 +19,8 @@ class NpyRows(Source):
 
     path: Paths
     groups: str | None = None
-    """A ``.npy`` file (n,) of whole numbers or names: the image or document of each row, all files in order.
-    Rows of one are held out together."""
+    """A ``.npy`` file (n,) of whole numbers or names: the image or document of each row of all files in
+    order. Rows of one group are held out together."""
     suffix = ".npy"
 
     def open(self) -> list[Shard]:

@@ -1,5 +1,4 @@
-"""Rows in an object store, or anywhere else that fsspec reaches, fetched by byte ranges as they are
-needed."""
+"""Rows in an object store, or any other file system of fsspec, fetched by byte ranges when needed."""
 
 from __future__ import annotations
 
@@ -26,15 +25,15 @@ from seminmf_lightning.harvest.store import StoreError
 
 MB, GB = 2**20, 2**30
 NEAR = 256 * 2**10
-"""Bytes between two ranges of rows below which one request for both is faster than two."""
+"""Two ranges of rows less than this many bytes apart are fetched faster by one request than by two."""
 
 
 @dataclass
 class ObjectStoreRows(Source):
     """``.npy`` or ``.safetensors`` objects, or a harvest, by URL: ``s3://``, ``gs://``, ``https://``, a path.
 
-    Opening reads the headers. Rows come in chunks of ``chunk_mb`` by range requests, eight at a time and
-    ahead of their use, through a cache on the local disk; each process of a run fetches only its own part.
+    Opening reads the headers. Rows are prefetched in chunks of ``chunk_mb`` by range requests, eight at a
+    time, through a cache on the local disk; each process of a run fetches only its own part.
     After every request the object must still be the one that was opened.
 
     Raises:
@@ -47,18 +46,18 @@ class ObjectStoreRows(Source):
     path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
     """URL of an object, a folder, a glob, a harvest (its folder or manifest), or a list of them."""
     key: str | None = None
-    """Name of the tensor in .safetensors; None takes ``activations``, or the only 2-D tensor there is."""
+    """Name of the tensor in .safetensors; None: ``activations``, or the only 2-D tensor."""
     group_key: str = "group"
     """Name of an optional tensor (n,) in .safetensors: the image or document of each row."""
     groups: str | None = None
     """URL of a ``.npy`` object (n,): the image or document of each row of all objects in order."""
     layer: str | Sequence[str] | None = None
-    """Name of a harvest's layer, or a list of names of one width; None takes the only layer."""
+    """Name of a layer of a harvest, or a list of names of one width; None: the only layer."""
     storage: dict[str, Any] = field(default_factory=dict)
-    """Options of the fsspec file system, such as ``endpoint_url``; None is its own default. Secrets are
+    """Options of the fsspec file system, such as ``endpoint_url``; None keeps its default. Secrets are
     refused: they come from the environment."""
     cache_dir: str | None = None
-    """Folder of the cache; None is the user's cache folder."""
+    """Folder of the cache; None: the user's cache folder."""
     cache_gb: float = 10.0
     """Limit of the cache, for all processes of a machine that use this folder together."""
     chunk_mb: float = 8.0
@@ -67,8 +66,7 @@ class ObjectStoreRows(Source):
     retries: int = 5
     """Further attempts of a request that failed, after pauses of 1/4 s, 1/2 s, 1 s, ..."""
     verify: bool = False
-    """Compare the shards of a harvest with their sha256 first; each process fetches its part once more for
-    that."""
+    """Compare the shards of a harvest with their sha256 first, which fetches each shard once more."""
 
     def __post_init__(self) -> None:
         for name in ("cache_gb", "chunk_mb", "shuffle_mb"):
@@ -77,7 +75,7 @@ class ObjectStoreRows(Source):
         if self.cache_gb * GB < 2 * self.shuffle_mb * MB:
             raise ValueError(
                 f"data.cache_gb={self.cache_gb:g} must hold twice data.shuffle_mb={self.shuffle_mb:g} (rows "
-                "that are read and rows that are fetched meanwhile): raise the one or lower the other"
+                "being read and rows being fetched): raise data.cache_gb or lower data.shuffle_mb"
             )
         self._plan = NO_FETCH
 
@@ -116,7 +114,7 @@ class ObjectStoreRows(Source):
         ]
 
     def open_groups(self) -> np.ndarray | None:
-        len(self)  # opens it
+        len(self)  # opens the source
         if self.groups is not None:
             return read_npy(self._remote, self.groups)
         tensors = [matrix.groups for matrix in self._matrices if matrix.groups is not None]
@@ -128,9 +126,11 @@ class ObjectStoreRows(Source):
     def verify_share(self, rank: int, world: int) -> None:
         if not self.verify:
             return
-        len(self)  # opens it
+        len(self)  # opens the source
         if not self._matrices[0].record:
-            raise ValueError("data.verify=true needs the sha256 of a harvest's manifest: data.path is none")
+            raise ValueError(
+                "data.verify=true needs the sha256 in the manifest of a harvest, and data.path is not one"
+            )
         share = self._matrices[rank::world]
         digests = in_parallel(lambda matrix: sha256_of(self._remote, matrix.object), share)
         for matrix, digest in zip(share, digests, strict=True):
@@ -142,8 +142,8 @@ class ObjectStoreRows(Source):
 
     @property
     def chunking(self) -> Chunking:
-        """Rows of ``chunk_mb`` and of ``shuffle_mb``."""
-        len(self)  # opens it
+        """``chunk_mb`` and ``shuffle_mb`` in rows."""
+        len(self)  # opens the source
         rows = max(1, int(self.chunk_mb * MB) // self._type.row_bytes)
         return Chunking(rows, max(rows, int(self.shuffle_mb * MB) // self._type.row_bytes))
 
@@ -153,7 +153,7 @@ class ObjectStoreRows(Source):
 
     def prefetch(self, plan: FetchPlan) -> None:
         if plan is not self._plan:
-            len(self)  # opens it
+            len(self)  # opens the source
             self._follow(plan)
 
     def read(self, rows: np.ndarray) -> Tensor:
@@ -171,7 +171,7 @@ class ObjectStoreRows(Source):
         return self._chunk(int(self._chunk_of[at]))[first : first + stop - start].to(self._dtype())
 
     def _read_unplanned(self, rows: np.ndarray) -> Tensor:
-        """Read rows that no plan holds: chunk by chunk, while the next chunk is fetched."""
+        """Read rows that no plan holds, chunk by chunk, while the next chunk is fetched."""
         size, n = self.chunking.rows, len(self)
         chunk_of = rows // size
         result = torch.empty(len(rows), self.features, dtype=self._dtype())
@@ -184,7 +184,7 @@ class ObjectStoreRows(Source):
         return result
 
     def _follow(self, plan: FetchPlan) -> None:
-        """Start to fetch a plan, and note which range of which chunk holds the rows that are read next."""
+        """Prefetch a plan, and note which range of which chunk holds each row to read next."""
         self._plan = plan
         self._prefetcher.follow(plan)
         self._chunks: list[Tensor | None] = [None] * len(plan.now)
@@ -194,20 +194,20 @@ class ObjectStoreRows(Source):
             for start, stop in ranges:
                 table.append((start, stop, chunk, offset))
                 offset += stop - start
-        # Sorted by the first row of each range, so that a row is found by bisection.
+        # Sorted by the first row of each range, for bisection.
         columns = np.array(sorted(table), dtype=np.int64).reshape(-1, 4).T
         self._begins, self._ends, self._chunk_of, self._offsets = columns
 
     def _range_of(self, rows: np.ndarray) -> np.ndarray:
-        """The planned range (m,) that holds each row (m,), or -1."""
-        len(self)  # opens it
+        """Return the planned range (m,) that holds each row (m,), or -1."""
+        len(self)  # opens the source
         if not len(self._begins):
             return np.full(len(rows), -1)
         at = np.searchsorted(self._begins, rows, side="right") - 1
         return np.where(rows < self._ends[at], at, -1)
 
     def _chunk(self, chunk: int) -> Tensor:
-        """Rows (m, d) of a planned chunk, as they are stored."""
+        """Return rows (m, d) of a planned chunk in their stored type."""
         rows = self._chunks[chunk]
         if rows is None:
             content = self._prefetcher.content(self._plan.now[chunk])
@@ -220,9 +220,11 @@ class ObjectStoreRows(Source):
         return rows.view(torch.bfloat16) if self._type.bfloat16 else rows
 
     def _load(self, ranges: Ranges) -> np.ndarray:
-        """The bytes of a chunk, from the cache or the store. Runs in the background: no tensors here."""
+        """Return the bytes of a chunk, from the cache or the store. Runs in background threads: no tensors
+        here."""
         requests = self._requests(ranges)
-        # The name is the same in every run as long as the objects are: those without a version get a new one.
+        # The name stays the same from run to run while the objects do; objects without a version get a new
+        # name.
         objects = [self._matrices[index] for index in dict.fromkeys(index for index, _ in requests)]
         content: list[Any] = [
             [[*one.object, one.rows.offset] for one in objects],
@@ -248,7 +250,8 @@ class ObjectStoreRows(Source):
         return content
 
     def _requests(self, ranges: Ranges) -> list[tuple[int, list[tuple[int, int]]]]:
-        """The index of a matrix and spans of its rows, for each request: spans that lie near share one."""
+        """Return for each request the index of a matrix and spans of its rows; nearby spans share a
+        request."""
         requests: list[tuple[int, list[tuple[int, int]]]] = []
         gap = NEAR // self._type.row_bytes
         for start, stop in ranges:

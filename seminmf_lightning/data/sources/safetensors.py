@@ -22,7 +22,7 @@ class SafetensorsRows(Source):
 
     path: Paths
     key: str | None = None
-    """Name of the tensor; None takes ``activations``, or the only 2-D tensor there is."""
+    """Name of the tensor; None: ``activations``, or the only 2-D tensor."""
     group_key: str = "group"
     """Name of an optional tensor (n,) of whole numbers: the image or document of each row."""
 
@@ -51,8 +51,8 @@ class SafetensorsRows(Source):
             parts.append(group)
         if parts and without:
             raise Refused(
-                f"{without[0]}: no tensor {self.group_key!r}, but other shards have one; all of them need it "
-                "or none"
+                f"{without[0]}: no tensor {self.group_key!r}, but other shards have one; either all "
+                "shards need it or none"
             )
         return numbered_apart(parts) if parts else None
 
@@ -62,10 +62,10 @@ class SafetensorsRows(Source):
 
 
 def tensor_of_rows(file: str, ranks: Mapping[str, int], key: str | None) -> str:
-    """The name of the tensor that holds the rows, given how many dimensions each tensor of a file has.
+    """Return the name of the tensor that holds the rows, given the number of dimensions of each tensor.
 
     Raises:
-        Refused: there is no tensor ``key``, or without a key it is not clear.
+        Refused: there is no tensor ``key``, or without a key the choice is ambiguous.
 
     >>> tensor_of_rows("a.safetensors", {"bias": 1, "x": 2}, None)
     'x'
@@ -80,6 +80,6 @@ def tensor_of_rows(file: str, ranks: Mapping[str, int], key: str | None) -> str:
     if len(matrices) == 1:
         return matrices[0]
     if len(ranks) == 1:
-        return next(iter(ranks))  # not 2-D: the check of shapes says so
+        return next(iter(ranks))  # not 2-D: refused by the check of shapes
     names = ", ".join(ranks) or "none"
     raise Refused(f"{file}: which tensor holds the rows? Set data.key to one of {names}")

@@ -23,11 +23,11 @@ class HarvestedRows(Source):
 
     path: str
     layer: str | Sequence[str] | None = None
-    """Name, or a list of names; None takes the only layer."""
+    """Name, or a list of names; None: the only layer."""
     verify: bool = False
     """Compare each shard with its sha256 in the manifest before training."""
     partial: bool = False
-    """Accept an unfinished harvest: read the shards that are whole."""
+    """Accept an unfinished harvest: read its complete shards."""
 
     def open(self) -> list[Shard]:
         shards = []
@@ -52,12 +52,12 @@ class HarvestedRows(Source):
         return shards
 
     def open_groups(self) -> np.ndarray:
-        """The example of each row (n,)."""
+        """Return the example of each row (n,)."""
         files = self._files("index")
         return np.concatenate([self._examples(record, index) for record, index in files if record["rows"]])
 
     def where(self, row: int) -> str:
-        """Describe where a row is: its file, its number in that file, and the example it comes from."""
+        """Name the file of a row, its number in that file, and the example it comes from."""
         description = super().where(row)
         try:
             for record, index in self._files("index"):
@@ -66,7 +66,7 @@ class HarvestedRows(Source):
                     examples = Store(self.path).examples(record["shard"])
                     return f"{description} ({examples[example - record['examples'][0]]['name']})"
                 row -= record["rows"]
-        except (ValueError, IndexError):  # the name of an example is not worth an error of its own
+        except (ValueError, IndexError):  # the name is optional: the message matters more
             pass
         return description
 
@@ -77,7 +77,7 @@ class HarvestedRows(Source):
         return self.path, layers[0]
 
     def layers(self) -> list[str]:
-        """The names of the layers that are read."""
+        """Return the names of the layers that are read."""
         return chosen_layers(self._manifest(), self.layer, self.path)
 
     def _manifest(self) -> dict[str, Any]:
@@ -97,7 +97,7 @@ class HarvestedRows(Source):
         return manifest
 
     def _files(self, kind: str) -> Iterator[tuple[dict[str, Any], Path]]:
-        """Each shard's record and its file (``kind`` file or index), compared with one another."""
+        """Yield each shard's record and its file (``kind`` file or index), once the two agree."""
         manifest, store = self._manifest(), Store(self.path)
         folder = store.folder.resolve()
         for name in self.layers():
@@ -118,7 +118,7 @@ class HarvestedRows(Source):
                 yield record | {"features": layer["features"]}, file
 
     def _examples(self, record: dict[str, Any], index: Path) -> np.ndarray:
-        """The example of each row of a shard."""
+        """Return the example of each row of a shard."""
         with open_tensors(index) as handle:
             examples = read_tensor(index, handle, "example", WHOLE_NUMBERS).numpy()
         first, last = record["examples"]
@@ -135,7 +135,7 @@ class HarvestedRows(Source):
 
 
 def chosen_layers(manifest: Mapping[str, Any], layer: str | Sequence[str] | None, store: str) -> list[str]:
-    """The requested layers of a store; None requests the only one.
+    """Return the requested layers of a store; None requests the only one.
 
     Raises:
         StoreError: there is no such layer, or there are several.

@@ -1,4 +1,4 @@
-"""Rows made from a known dictionary, to check whether training recovers it."""
+"""Synthetic rows from a known dictionary, to check whether training recovers it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class PlantedRows(Source):
         real_number("data.noise", self.noise, 0)
 
     def planted(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The rows A (n, d), and the codes Z (n, k) and the dictionary D (k, d) that they are made from."""
+        """Return rows A (n, d), and the codes Z (n, k) and dictionary D (k, d) that generate them."""
         generator = torch.Generator().manual_seed(self.data_seed)
         shape = (self.concepts, self.features)
         D = torch.rand(shape, generator=generator) * (torch.rand(shape, generator=generator) < self.density)

@@ -14,7 +14,7 @@ from seminmf_lightning.data.sources.base import Source
 
 @dataclass
 class TensorRows(Source):
-    """A tensor or array (n, d) that is in memory or mapped; it is read, never written.
+    """A tensor or array (n, d), in memory or memory-mapped; it is never written to.
 
     >>> TensorRows(np.eye(3)).read(np.array([2, 0])).tolist()
     [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]
@@ -28,8 +28,8 @@ class TensorRows(Source):
         if isinstance(self.activations, np.ndarray):
             return [array_shard("activations", self.activations)]
         if not isinstance(self.activations, Tensor):
-            found = type(self.activations).__name__
-            raise TypeError(f"activations must be a tensor or an ndarray, got {found}")
+            kind = type(self.activations).__name__
+            raise TypeError(f"activations must be a tensor or an ndarray, got {kind}")
         if self.activations.layout is not torch.strided:
             raise TypeError(f"activations must be dense, got a tensor of layout {self.activations.layout}")
         return [Shard("activations", self.activations.detach().cpu())]
