@@ -1,5 +1,4 @@
-"""From a network to rows: hooks on its layers, positions with their origin, shards on disk or batches for
-training."""
+"""Harvest rows from the layers of a network, each with its origin, to disk or straight into training."""
 
 from seminmf_lightning.harvest.harvester import Harvester
 from seminmf_lightning.harvest.job import HarvestJob

@@ -1,6 +1,6 @@
-"""Turn examples (images, tensors) into what a network is called with; texts are in ``text_feed``.
+"""Turn examples (images, tensors) into the inputs of a network; texts are in ``text_feed``.
 
-One example makes one or more *items*, which are rows of a network's batch: a long text is cut into windows.
+An example becomes one or more *items*, the rows of a batch of the network: a long text is cut into windows.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Item:
     """Number of this item within its example."""
     inputs: dict[str, Tensor]
     special: Tensor | None = None
-    """(t,) bool: True for tokens that stand for no text, such as [CLS]. None for images and tensors."""
+    """(t,) bool: True for tokens without text, such as [CLS]. None for images and tensors."""
     spans: Tensor | None = None
     """(t, 2) int32: first and last character (exclusive) of each token in its text."""
 
@@ -41,11 +41,11 @@ class Feed(ABC):
     """Prepares examples for one network, and calls it."""
 
     prefix_tokens: int = 0
-    """Tokens before the patches of an image ([CLS], registers), as far as the library tells."""
+    """Tokens before the patches of an image ([CLS], registers), as given by the library."""
     images: bool = False
     """True if the network takes images, so that a sequence may be a grid of patches."""
     channels_last: bool = False
-    """True if maps are (n, h, w, c) where their shape does not tell."""
+    """True if maps whose shape is ambiguous are (n, h, w, c)."""
     pool: int = 1
     """Number of batches whose items are sorted by length together, to save padding."""
 
@@ -59,11 +59,11 @@ class Feed(ABC):
 
     @abstractmethod
     def record(self, content: Any) -> dict[str, Any]:
-        """Return what the store keeps of an example, so that a row can be traced back to it."""
+        """Return the record of an example in the store, to trace a row back to it."""
 
 
 class ImageFeed(Feed):
-    """Images through the model's own preprocessing.
+    """Prepares images by the model's own preprocessing.
 
     Args:
         transform: maps a PIL image (RGB) to a tensor (3, h, w).
@@ -100,7 +100,7 @@ class ImageFeed(Feed):
 
 
 class TensorFeed(Feed):
-    """Tensors as they are; the network is called with a batch of them."""
+    """Passes tensors to the network unchanged, in batches."""
 
     def __init__(self, prefix_tokens: int = 0, *, images: bool = False) -> None:
         self.prefix_tokens, self.images = prefix_tokens, images
@@ -142,8 +142,8 @@ def whole_image(height: int, width: int) -> Region:
 class CentreCrop:
     """Region of preprocessing that resizes an image to ``resize`` and then takes its centre, ``crop``.
 
-    Both are (height, width) in pixels. ``fit`` tells how the image is resized: to ``cover`` that size or to
-    lie ``inside`` it, with its aspect, or to ``stretch`` to it. What lies outside the image is padding.
+    Both are (height, width) in pixels. ``fit`` is how the image is resized: to ``cover`` that size or to lie
+    ``inside`` it, keeping its aspect, or to ``stretch`` to it. What lies outside the image is padding.
 
     >>> CentreCrop(resize=(256, 256), crop=(224, 224))(512, 1024)
     (32.0, 288.0, 448.0, 448.0)

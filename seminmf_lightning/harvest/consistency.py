@@ -12,11 +12,11 @@ from seminmf_lightning.harvest.layers import Layer, NetworkError
 from seminmf_lightning.harvest.row_selection import Rows
 
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-2, torch.float16: 0.05, torch.bfloat16: 0.25}
-"""Largest difference of a row, in its norms, that rounding explains in a batch of another shape."""
+"""Largest difference of a row, relative to its norm, that rounding in another batch shape explains."""
 REPEATED = 8
-"""Items that are run twice: chance shows in some of them even where it is rare."""
+"""Items that are run twice: several, so that rare randomness shows too."""
 PROBE_WINDOW = 2**20
-"""Number of the window that the checked item gets, so that its rows are told from those beside it."""
+"""Window number of the checked item, to tell its rows from those of the other item."""
 
 
 def check_rows(
@@ -41,7 +41,7 @@ def check_rows(
         first, second = run(batch), run(batch)
         alone, together = run([item]), run([other, item]) if batch_size > 1 else run([item])
     except MemoryError:
-        return  # which the run itself reports, with the batch that failed
+        return  # the run itself reports it, with the batch that failed
     except ValueError as error:
         if isinstance(error.__cause__, NetworkError):
             return
@@ -52,9 +52,9 @@ def check_rows(
         if (difference := _difference(rows, second[layer])) > tolerance:
             raise ValueError(
                 f"layer {layer!s} gives other rows each time {name(batch[0].example)} is run (largest "
-                f"difference {difference:.2g} of a row's norm): the network is random in evaluation mode, by "
-                "a dropout that is always on, say. Make it deterministic, or set check_rows=false to harvest "
-                "such rows knowingly"
+                f"difference {difference:.2g} of a row's norm): the network is random in evaluation mode, "
+                "for example because a dropout is always on. Make it deterministic, or set check_rows=false "
+                "to harvest such rows knowingly"
             )
         difference = _difference(_of(alone[layer], item), _of(together[layer], item))
         if difference > tolerance:
@@ -92,7 +92,7 @@ def _of(rows: Rows, item: Item) -> Rows:
 
 
 def _difference(rows: Rows, others: Rows) -> float:
-    """Return the largest difference of a row, in units of its norm (at least the median norm of the rows)."""
+    """Return the largest difference of a row, relative to its norm (at least the median norm of the rows)."""
     if rows.values.shape != others.values.shape:
         return float("inf")
     if not len(rows.values):

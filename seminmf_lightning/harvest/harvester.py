@@ -1,4 +1,4 @@
-"""Run a network over examples and turn the outputs of its layers into rows."""
+"""Run a network on examples and turn the outputs of its layers into rows."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class LayerBatch(NamedTuple):
 
 @dataclass
 class Harvester:
-    """Runs a network over examples in batches, no further than the last of ``layers``."""
+    """Runs a network on examples in batches, up to the last of ``layers``."""
 
     loaded: Loaded
     inputs: Inputs
@@ -65,12 +65,12 @@ class Harvester:
         whole_number("workers", self.workers, 0)
         self.widths: dict[Layer, int] = {}
         self.layouts: dict[str, Layout] = {}
-        """Of each layer, for networks of images; a probe fills it before the first rows."""
+        """Layout of each layer, for networks of images; a probe fills it before the first rows."""
         self._checked = False
         self.loaded.network.to(self.device)
 
     def read(self, examples: Iterable[int]) -> Iterator[Read]:
-        """Read examples, in the order given, as the network will take them."""
+        """Read and preprocess examples, in the order given."""
         return read_examples(self.inputs, self.loaded.feed, examples, self.workers)
 
     def pools(self, reads: Iterable[Read]) -> Iterator[list[Read]]:
@@ -127,7 +127,8 @@ class Harvester:
             self.norm_filter, self.dtype = stored
 
     def candidates(self, example: int = 0) -> tuple[list[LayerOutputs], Exception | None]:
-        """Return what each module gives for one example, and the error that ended the run early, if any."""
+        """Return the output shapes of each module for one example, and the error that ended the run, if
+        any."""
         reads = self.read(range(example, len(self.inputs)))
         items = next((read.items[:1] for read in reads if read.items), None)
         if items is None:

@@ -37,7 +37,7 @@ class Progress(NamedTuple):
 class HarvestJob:
     """Writes the rows of ``harvester`` to ``store``.
 
-    ``settings`` is the plain description of what is harvested; a store that holds anything else is refused.
+    ``settings`` describe the harvest in plain values; a store with other settings is refused.
     Process ``rank`` of ``world`` writes every ``world``-th shard.
     """
 
@@ -72,7 +72,7 @@ class HarvestJob:
         plan = self.prepare()
         self.harvester.dtype = DTYPES[self.dtype]
         self.harvester.norm_filter = replace(self.harvester.norm_filter, limits=plan["norm_limits"])
-        layouts = plan.get("layouts", {})  # stores of 0.1.0 have none
+        layouts = plan.get("layouts", {})  # absent from stores of 0.1.0
         self.harvester.layouts = {layer: Layout.from_plain(layout) for layer, layout in layouts.items()}
         mine = range(self.rank, shard_count(plan), self.world)
         missing = [shard for shard in mine if not self._is_complete(shard, plan)]
@@ -92,7 +92,7 @@ class HarvestJob:
     def _harvest_shard(
         self, shard: int, plan: dict[str, Any], reads: Iterator[Read], progress: Progress
     ) -> Progress:
-        """Harvest and write the examples of one shard, which come next in ``reads``."""
+        """Harvest and write the examples of one shard, the next ones in ``reads``."""
         parts: dict[Layer, list[Harvested]] = {layer: [] for layer in self.harvester.layers}
         records: list[dict[str, Any]] = []
         for pool in self.harvester.pools(islice(reads, len(examples_of_shard(shard, plan)))):
@@ -159,7 +159,7 @@ class HarvestJob:
         if "content" not in stored["inputs"]:  # written by version 0.1
             self.tell(
                 f"{self.store.folder} was begun by version 0.1, which kept no digest of its inputs "
-                "and of its tokenizer: make sure that they have not changed since"
+                "and of its tokenizer: check that they have not changed since"
             )
             inputs = {key: value for key, value in stored["inputs"].items() if key != "digest"}
             stored = _completed(stored | {"inputs": inputs}, self.settings)
@@ -198,7 +198,7 @@ class HarvestJob:
         return 0 if record is None else record["skipped"]
 
     def _finish(self, plan: dict[str, Any]) -> dict[str, Any] | None:
-        """Write the manifest, in whichever process finds that all shards are complete."""
+        """Write the manifest, in the process that finishes last."""
         if not all(self._is_complete(shard, plan) for shard in range(shard_count(plan))):
             return None
         manifest = self.store.finished_manifest(self.settings, plan)

@@ -20,14 +20,12 @@ SUGGESTIONS = 5
 """Names listed when a pattern matches nothing."""
 CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
 """Modules that are never called."""
-
-
 PASSED_OVER = ("attn", "attention", "mask", "past_key_values", "cache", "loss")
-"""Parts of keys whose tensors are no activations."""
+"""Parts of keys whose tensors are not activations."""
 
 
 class NetworkError(ValueError):
-    """The network itself failed, before a layer that was asked for."""
+    """The network itself failed before a requested layer."""
 
 
 class Layer(NamedTuple):
@@ -70,7 +68,7 @@ def match_layers(network: nn.Module, patterns: str | Sequence[str]) -> list[Laye
     for pattern in [patterns] if isinstance(patterns, str) else list(patterns):
         path, _, call = str(pattern).partition("@")
         if call and not call.isdigit():
-            raise ValueError(f"layer {pattern!r}: after @ comes the number of the call, 0 for the first")
+            raise ValueError(f"layer {pattern!r}: expected the number of the call after @, 0 for the first")
         matches = [name for name in names if _matches(name.split("."), path.split("."))]
         if "*" in path:
             matches = [name for name in matches if not isinstance(network.get_submodule(name), CONTAINERS)]
@@ -97,12 +95,12 @@ def _matches(name: Sequence[str], pattern: Sequence[str]) -> bool:
 def list_outputs(
     network: nn.Module, forward: Callable[[], None]
 ) -> tuple[list[LayerOutputs], Exception | None]:
-    """Run one forward pass and return the shapes that every module returned.
+    """Run the network once and return the shapes of the outputs of every module.
 
-    The second value is the error that ended the pass early, if any: layers before it can still be harvested.
+    The second value is the error that ended the run early, if any: layers before it can still be harvested.
 
     Raises:
-        Exception: the pass failed before any module returned.
+        Exception: the network failed before any module returned.
     """
     shapes: dict[str, list[tuple[int, ...] | None]] = {}
 
@@ -171,11 +169,11 @@ def _kind(output: Any) -> str:
     if isinstance(output, Mapping):
         parts = ", ".join(f"{key}: {_kind(value)}" for key, value in output.items())
         return f"{type(output).__name__} of {parts}"
-    return f"{type(output).__name__}"
+    return type(output).__name__
 
 
 class _Stop(Exception):  # noqa: N818  (not an error: every layer has been captured)
-    """Leaves the forward pass."""
+    """Ends the forward pass."""
 
 
 class Capture:
@@ -199,7 +197,7 @@ class Capture:
 
         Raises:
             ValueError: a layer was not called, or returned no activations.
-            NetworkError: the network raised anything else than too little memory or a missing package.
+            NetworkError: the network raised an error (out-of-memory and import errors keep their type).
         """
         kept: dict[Layer, Any] = {}
         calls: Counter[str] = Counter()

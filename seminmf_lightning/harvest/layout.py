@@ -1,4 +1,4 @@
-"""How a layer's outputs lie in an image: which axis holds the channels, which tokens are patches."""
+"""Layout of a layer's outputs in the image: which axis holds the channels, which tokens are patches."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from seminmf_lightning.harvest.adapters import Feed
 
 LAYOUTS = ("auto", "channels_first", "channels_last")
 WITHOUT_PATCHES = "its rows are not patches of an image"
-"""Said of vectors, and of inputs that are no images."""
+"""Reason for vectors, and for inputs other than images."""
 ASPECT_TOLERANCE = 0.05
 """Largest relative difference between the aspect of a grid of patches and that of the image."""
 
 
 class Layout(NamedTuple):
-    """How one layer's outputs are read: the same for every image, whatever its size.
+    """How one layer's outputs are read, for images of any size.
 
     Maps (n, c, h, w) or (n, h, w, c) have a position per cell. Sequences (n, t, c) have a position per token:
     ``prefix`` special tokens, patches in raster order, ``suffix`` special tokens.
@@ -27,18 +27,18 @@ class Layout(NamedTuple):
     prefix: int = 0
     """Tokens before the patches, such as [CLS] and registers."""
     suffix: int = 0
-    """Tokens behind the patches, such as detection tokens."""
+    """Tokens after the patches, such as detection tokens."""
     unplaced: str | None = WITHOUT_PATCHES
-    """Why rows have no place in the image; None if they have."""
+    """Why rows have no position in the image; None if they have one."""
 
     def plain(self) -> dict[str, Any]:
-        """Return the layout as a manifest keeps it."""
+        """Return the layout in the form of a manifest."""
         layout = self._asdict()
         return layout if self.unplaced is not None else {k: v for k, v in layout.items() if k != "unplaced"}
 
     @staticmethod
     def from_plain(layout: Mapping[str, Any]) -> Layout:
-        """Return the layout that a manifest keeps.
+        """Return the layout from its form in a manifest.
 
         >>> Layout.from_plain(Layout(prefix=1, unplaced=None).plain())
         Layout(channels_last=False, prefix=1, suffix=0, unplaced=None)
@@ -46,7 +46,7 @@ class Layout(NamedTuple):
         return Layout(**{"unplaced": None, **layout})
 
     def grid(self, shape: tuple[int, ...], aspect: float) -> tuple[int, int] | None:
-        """Return the rows and columns of patches in outputs of this shape, or None if rows have no place.
+        """Return the rows and columns of patches in outputs of this shape; None if rows have no position.
 
         >>> Layout(prefix=1, unplaced=None).grid((2, 197, 64), aspect=1.0)
         (14, 14)
@@ -59,10 +59,10 @@ class Layout(NamedTuple):
 
 
 def layout_by_shape(shape: tuple[int, ...], feed: Feed, aspect: float, choice: str = "auto") -> Layout:
-    """Read the likeliest layout off the shape of an output (n, ...); only a probe can confirm it.
+    """Guess the layout from the shape of an output (n, ...); only a probe can confirm it.
 
     Args:
-        aspect: height over width of what the network takes.
+        aspect: height over width of the network's input.
         choice: the ``layout`` setting, for maps.
 
     >>> from seminmf_lightning.harvest.adapters import TensorFeed
@@ -86,7 +86,7 @@ def layout_by_shape(shape: tuple[int, ...], feed: Feed, aspect: float, choice: s
     for prefix in dict.fromkeys((feed.prefix_tokens, 0)):
         if grid_of(shape[1] - prefix, aspect):
             return Layout(prefix=prefix, unplaced=None)
-    reason = f"{shape[1]} tokens are no grid with the aspect of the image"
+    reason = f"{shape[1]} tokens do not form a grid with the aspect of the image"
     return Layout(prefix=min(feed.prefix_tokens, shape[1]), unplaced=reason)
 
 

@@ -24,7 +24,7 @@ UNFINISHED = {
 }  # fmt: skip
 
 StoreError = Refused
-"""A store that cannot be used: the message names the file, what was found and what to do."""
+"""A store cannot be used: the message names the file, what was found and what to do."""
 
 
 def shard_count(plan: dict[str, Any]) -> int:
@@ -70,7 +70,7 @@ def parse_manifest(content: bytes, path: Path | str) -> dict[str, Any]:
 
 
 def _check_layer(path: Path | str, name: str, layer: dict[str, Any], shards: int) -> None:
-    """Require every shard once and all rows accounted for, so that none is lost in silence."""
+    """Require every shard once and the right sum of rows, so that none is lost silently."""
     records = layer["shards"]
     if not 0 < layer["features"] <= LARGEST:
         raise StoreError(f"{path}: layers[{name!r}].features is {layer['features']}; expected at least 1")

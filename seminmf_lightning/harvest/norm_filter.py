@@ -1,4 +1,4 @@
-"""Rows with an outlying norm: drop them, or scale them down."""
+"""Drop rows with an outlying norm, or scale them down."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class NormFilter:
     name: str = "none"
     """``none``, ``drop`` or ``clip`` (scale down to the limit)."""
     factor: float = 10.0
-    """The limit of a layer, in median norms of a sample."""
+    """The limit of a layer, in units of the median norm of a sample."""
     limits: dict[str, float] = field(default_factory=dict)
     """Largest accepted norm of each layer."""
 

@@ -22,18 +22,18 @@ from seminmf_lightning.harvest.norm_filter import norm_limits, row_norms
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 SAMPLED_EXAMPLES = 64
 INDEX_BYTES = 28
-"""Bytes that the origin of one row takes on disk."""
+"""Bytes on disk for the origin of one row."""
 HEADROOM = 1.02
-"""Free space required, in predicted sizes."""
+"""Free space required, as a multiple of the predicted size."""
 OUTLIER = 20.0
-"""A row of so many median norms is worth a warning."""
+"""A row whose norm is above this many median norms gets a warning."""
 
 
 def make_plan(
     harvester: Harvester, settings: Mapping[str, Any], folder: Path, *,
     dtype: torch.dtype, shard_mb: float, world: int, tell: Callable[[str], None],
 ) -> dict[str, Any]:  # fmt: skip
-    """Harvest a sample from all over the inputs and plan the whole; ``tell`` gets predictions and warnings.
+    """Harvest a sample spread over the inputs and plan the whole; ``tell`` gets predictions and warnings.
 
     Raises:
         ValueError: no example of the sample can be read, or a layer gives no rows.
@@ -57,7 +57,7 @@ def make_plan(
 
     for layer_name, layout in harvester.layouts.items():
         if layout.unplaced not in (None, WITHOUT_PATCHES):
-            tell(f"layer {layer_name}: its rows get no place in the image, because {layout.unplaced}")
+            tell(f"layer {layer_name}: its rows have no position in the image, because {layout.unplaced}")
     items = sum(len(read.items) for read in sample)
     items_per_example = statistics.fmean(len(read.items) for read in reads)
     limits = norm_limits(harvested.rows, harvester.norm_filter.factor)

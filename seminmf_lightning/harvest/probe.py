@@ -1,7 +1,7 @@
-"""Find where a layer's rows lie in an image: light one patch at a time and see which position reacts.
+"""Find where a layer's rows lie in an image: brighten one patch at a time and see which position reacts.
 
 For an output x_i (c,) at position i, the reaction to patch k is d_ki = |x_i(patch k) - x_i(neutral image)|. A
-position that reacts to every patch, such as [CLS], tells nothing, so positions are compared by
+position that reacts to every patch, such as [CLS], carries no information, so positions are compared by
 d_ki^2 / sum_k d_ki: the reaction times the share of it that belongs to this patch. Under the right layout the
 strongest position of patch k is the cell that holds it.
 """
@@ -20,7 +20,7 @@ from seminmf_lightning.harvest.layers import Capture, Layer
 from seminmf_lightning.harvest.layout import Layout, grid_of, layout_by_shape
 from seminmf_lightning.harvest.models import Loaded
 
-PLACES = (
+CENTRES = (
     (0.14, 0.66), (0.30, 0.21), (0.42, 0.87), (0.61, 0.37),
     (0.73, 0.93), (0.88, 0.52), (0.24, 0.45), (0.79, 0.11),
 )  # fmt: skip
@@ -28,7 +28,7 @@ PLACES = (
 SIDE = 1 / 14
 """Side of a bright patch, as a share of the image's."""
 MAX_PREFIX, MAX_SUFFIX = 16, 112
-"""Special tokens before the patches (registers) and behind them (YOLOS has 100 detection tokens)."""
+"""Most special tokens before the patches (registers) and after them (YOLOS has 100 detection tokens)."""
 ACCEPTED_ERROR = {3: 1.0, 4: 1.5}
 """Cells between bright patches and strongest positions, on average, for sequences and for maps. In some 50
 networks of timm with random weights right layouts reach 0.8 (0.95 for maps; convolutions without padding add
@@ -40,9 +40,9 @@ ACCEPTED_CORRELATION = 0.8
 MARGIN = 0.3
 """Among layouts this close to the best, the one with the fewest special tokens wins, prefix before suffix."""
 MIN_REACTIONS = 4
-"""Bright patches that must move some row at all."""
+"""Fewest bright patches that must change some row."""
 EVEN = 4.0
-"""Ratio of strongest to median position below which a layer mixes all of the image into every position."""
+"""Ratio of strongest to median reaction below which every position depends on the whole image."""
 
 
 def probe_layouts(
@@ -51,7 +51,7 @@ def probe_layouts(
     """Return the layout of each layer for a network of images or maps, from the outputs for nine images.
 
     Args:
-        item: any item of the inputs; it gives the shape and the range of values.
+        item: any item of the inputs, for the shape and the range of values.
         choice: the ``layout`` setting: which axis of maps holds the channels.
 
     Raises:
@@ -127,7 +127,7 @@ class _Candidate(NamedTuple):
 
 
 def _confirm(layer: Layer, distances: _Distances, guess: Layout, aspect: float, choice: str) -> Layout:
-    """The layout that the reactions fit best; ``guess`` without a place where none fits."""
+    """Return the layout that fits the reactions best; ``guess`` without positions where none fits."""
     shape = distances.shape
     scores = {last: distances.scores(last) for last in {False, len(shape) == 4}}
     reacts = scores[False].amax(dim=1) > 0
@@ -136,7 +136,7 @@ def _confirm(layer: Layer, distances: _Distances, guess: Layout, aspect: float, 
     candidates = []
     for layout, grid in _layouts(shape, aspect, choice):
         strongest = torch.where(reacts, scores[layout.channels_last].argmax(dim=1), -1)
-        error = place_error(strongest, grid, layout.prefix)
+        error = position_error(strongest, grid, layout.prefix)
         candidates.append(_Candidate(layout, grid, strongest, error))
     if candidates:
         least = min(candidate.error for candidate in candidates)
@@ -154,7 +154,7 @@ def _confirm(layer: Layer, distances: _Distances, guess: Layout, aspect: float, 
             f"layer {layer!s} returns {shape[1:]} per image, of which neither the last two axes nor the "
             "first two are those of the image: a bright patch moves other positions than its own, as in "
             "attention maps, heads, blocks and windows. Choose another layer (list=true); or set "
-            "layout=channels_first or layout=channels_last, which gives rows without a place in the image"
+            "layout=channels_first or layout=channels_last, which gives rows without a position in the image"
         )
     moved = "a bright patch of the image moves other rows than its own"
     return guess._replace(unplaced=guess.unplaced or moved)
@@ -162,26 +162,26 @@ def _confirm(layer: Layer, distances: _Distances, guess: Layout, aspect: float, 
 
 def _accepted_error(ndim: int, grid: tuple[int, int], aspect: float) -> float:
     stretched = abs(math.log(grid[0] / grid[1] / aspect)) > math.log(ACCEPTED_STRETCH)
-    # Guesses come closer to the truth on a small grid.
+    # Wrong layouts have smaller errors on a small grid.
     return min(ACCEPTED_IF_STRETCHED if stretched else ACCEPTED_ERROR[ndim], 0.25 + 0.15 * max(grid))
 
 
 def _follows(candidate: _Candidate) -> bool:
-    """Whether the strongest positions move down and right as the bright patches do."""
+    """Return whether the strongest positions move down and right with the bright patches."""
     reacts = candidate.strongest >= 0
     cells, (_, width) = candidate.strongest[reacts] - candidate.layout.prefix, candidate.grid
     axes = torch.div(cells, width, rounding_mode="floor"), cells % width
-    for length, row_or_column, places in zip(
-        candidate.grid, axes, torch.tensor(PLACES)[reacts].T, strict=True
+    for length, row_or_column, centres in zip(
+        candidate.grid, axes, torch.tensor(CENTRES)[reacts].T, strict=True
     ):
-        correlation = torch.corrcoef(torch.stack([row_or_column.float(), places]))[0, 1]
+        correlation = torch.corrcoef(torch.stack([row_or_column.float(), centres]))[0, 1]
         if length > 1 and not float(correlation) >= ACCEPTED_CORRELATION:
             return False
     return True
 
 
 def _layouts(shape: tuple[int, ...], aspect: float, choice: str) -> Iterator[tuple[Layout, tuple[int, int]]]:
-    """Layouts, and their grids, that outputs of this shape may have."""
+    """Yield the layouts, with their grids, that outputs of this shape may have."""
     if len(shape) == 4:
         for last in (False, True):
             if choice in ("auto", "channels_last" if last else "channels_first"):
@@ -209,10 +209,10 @@ def probe_images(image: Tensor) -> Tensor:
     # A little noise: networks that divide by the spread of a channel must not divide by zero.
     noise = torch.randn((channels, height, width), generator=torch.Generator().manual_seed(0))
     neutral = mean[:, None, None] + 0.1 * spread[:, None, None] * noise
-    images = neutral.repeat(len(PLACES) + 1, 1, 1, 1)
+    images = neutral.repeat(len(CENTRES) + 1, 1, 1, 1)
     sign = torch.tensor([1.0, -1.0]).repeat(channels)[:channels]
     bright = (mean + 3 * spread * sign)[:, None, None]
-    for number, (y, x) in enumerate(PLACES, 1):
+    for number, (y, x) in enumerate(CENTRES, 1):
         (top, bottom), (left, right) = _extent(y, height), _extent(x, width)
         images[number, :, top:bottom, left:right] = bright
     if not image.is_floating_point():
@@ -222,24 +222,24 @@ def probe_images(image: Tensor) -> Tensor:
 
 
 def _extent(centre: float, size: int) -> tuple[int, int]:
-    """First and last pixel (exclusive) of a bright patch along one side of the image."""
+    """Return the first and last pixel (exclusive) of a bright patch along one side of the image."""
     side = max(1, round(size * SIDE))
     start = min(max(round(centre * size - side / 2), 0), size - side)
     return start, start + side
 
 
-def place_error(strongest: Tensor, grid: tuple[int, int], prefix: int = 0) -> float:
+def position_error(strongest: Tensor, grid: tuple[int, int], prefix: int = 0) -> float:
     """Return the mean distance, in cells, between the bright patches and the strongest positions (k,).
 
     Position -1 stands for a patch that no position reacts to; it is left out.
 
     >>> on_4_by_4 = torch.tensor([2, 4, 7, 9, 11, 14, 1, 12])
-    >>> place_error(on_4_by_4, (4, 4)) < 0.5 < place_error(on_4_by_4, (4, 4), prefix=1)
+    >>> position_error(on_4_by_4, (4, 4)) < 0.5 < position_error(on_4_by_4, (4, 4), prefix=1)
     True
     """
     height, width = grid
     errors = []
-    for number, (y, x) in zip(strongest.tolist(), PLACES, strict=True):
+    for number, (y, x) in zip(strongest.tolist(), CENTRES, strict=True):
         if number < 0:
             continue
         position = number - prefix

@@ -15,16 +15,16 @@ from seminmf_lightning.harvest.recipe import make_inputs
 from seminmf_lightning.harvest.store import Store, StoreError
 
 MAX_WINDOWS = 2**24
-"""More windows than any text has: example * MAX_WINDOWS + window numbers every window."""
+"""More windows than any text has, so that example * MAX_WINDOWS + window is unique."""
 COLUMNS = (("example", "window", "position"), ("start", "stop"), ("y", "x", "height", "width"))
-"""Columns of an index: of every row, of tokens, of patches."""
+"""Columns of an index: for every row, for tokens, for patches."""
 CONTEXT = 80
 """Characters printed on each side of a token."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a row comes from."""
+    """The origin of a row."""
 
     row: int
     example: int
@@ -52,7 +52,7 @@ class TokenOrigin(Origin):
 
     text: str
     start: int
-    """The token is ``text[start:stop]``; -1 if it stands for no text."""
+    """The token is ``text[start:stop]``; -1 for a token without text."""
     stop: int
 
     def __str__(self) -> str:
@@ -72,8 +72,8 @@ class PatchOrigin(Origin):
     """A patch of an image."""
 
     box: tuple[int, int, int, int] | None
-    """Top, left, bottom and right of the patch, in pixels of the image; None for a row of no patch, or of
-    padding beside the image."""
+    """Top, left, bottom and right of the patch, in pixels of the image; None for a row that is not a
+    patch, or for padding outside the image."""
     size: tuple[int, int]
     """Height and width of the image."""
     region: tuple[float, ...]
@@ -84,10 +84,10 @@ class PatchOrigin(Origin):
     def __str__(self) -> str:
         height, width = self.size
         if self.box is None and self.cell[0] >= 0:
-            return f"{self.title}: padding beside the image of {height} x {width}"
+            return f"{self.title}: padding outside the image of {height} x {width}"
         if self.box is None and self.position >= 0 and self.cell[2] < 0:
-            place = f"no known place in the image of {height} x {width}"
-            return f"{self.title}: position {self.position}, {place}"
+            where = f"unknown location in the image of {height} x {width}"
+            return f"{self.title}: position {self.position}, {where}"
         if self.box is None:
             return f"{self.title}: the whole image of {height} x {width}"
         top, left, bottom, right = self.box
@@ -109,9 +109,7 @@ class Tracer:
         if layer is None and len(layers) == 1:
             layer = next(iter(layers))
         if layer not in layers:
-            raise StoreError(
-                f"{store.folder} holds the layers {', '.join(layers)}; choose one, got {layer!r}"
-            )
+            raise StoreError(f"{store.folder} holds the layers {', '.join(layers)}; got layer {layer!r}")
         self.store, self.layer, self._settings = store, str(layer), manifest["settings"]
         self._shards = [record for record in layers[layer]["shards"] if record["rows"]]
         files = (store.files(self.layer, record["shard"]).origin for record in self._shards)
@@ -187,7 +185,7 @@ class Tracer:
         return make_inputs(self._settings["inputs"])
 
     def _shard_of(self, row: int) -> tuple[int, int]:
-        """Index of the shard that holds a row, and the first row of that shard."""
+        """Return the index of the shard that holds a row, and the first row of that shard."""
         index = int(np.searchsorted(self._starts, row, side="right")) - 1
         return index, int(self._starts[index])
 
@@ -199,7 +197,7 @@ class Tracer:
         record = self._shards[index]
         stored = self.store.columns(self.layer, record["shard"])
         file = self.store.files(self.layer, record["shard"]).origin
-        # Columns of tokens and of patches come in whole groups or not at all.
+        # The columns of tokens, and those of patches, are stored together or not at all.
         names = sorted(
             name for group in COLUMNS if group is COLUMNS[0] or group[0] in stored for name in group
         )
@@ -211,11 +209,11 @@ class Tracer:
                 f"{file}: {len(columns['example'])} rows, but the manifest says {record['rows']}"
             )
         if "y" in columns and (columns["y"] >= 0)[np.minimum(columns["height"], columns["width"]) < 1].any():
-            raise StoreError(f"{file}: a patch in a grid of no height or width")
+            raise StoreError(f"{file}: a patch in a grid without height or width")
         return columns
 
     def _example(self, record: dict[str, Any], number: int) -> dict[str, Any]:
-        """The stored record of one example of a shard."""
+        """Return the stored record of one example of a shard."""
         first, examples = record["examples"][0], self._examples(record["shard"])
         if not 0 <= number - first < len(examples):
             raise StoreError(
@@ -226,7 +224,7 @@ class Tracer:
 
 
 def _box(at: dict[str, int], region: list[float]) -> tuple[int, int, int, int] | None:
-    """Top, left, bottom and right of a cell of the grid, in whole pixels of the image."""
+    """Return top, left, bottom and right of a cell of the grid, in whole pixels of the image."""
     if at["y"] < 0:
         return None
     top, left, height, width = region
@@ -239,7 +237,7 @@ def _box(at: dict[str, int], region: list[float]) -> tuple[int, int, int, int] |
 def _inside(
     box: tuple[int, int, int, int] | None, region: list[float], size: list[int]
 ) -> tuple[int, int, int, int] | None:
-    """The part of a box that lies in an image (height, width); None for a patch of padding."""
+    """Return the part of a box inside an image (height, width); None for a patch of padding."""
     top, left, height, width = region
     if box is None or (min(top, left) >= 0 and top + height <= size[0] and left + width <= size[1]):
         return box

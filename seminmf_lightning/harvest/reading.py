@@ -36,9 +36,9 @@ def read_examples(inputs: Inputs, feed: Feed, examples: Iterable[int], workers: 
 
 
 def pools_of(reads: Iterable[Read], items_per_pool: int) -> Iterator[list[Read]]:
-    """Group successive examples into pools of about ``items_per_pool`` items; longer examples come in parts.
+    """Group successive examples into pools of about ``items_per_pool`` items; longer examples are split.
 
-    The items of one pool are sorted by length, so that little is padded.
+    The items of one pool are later sorted by length, which saves padding.
     """
     pool: list[Read] = []
     size = 0
@@ -55,7 +55,7 @@ def pools_of(reads: Iterable[Read], items_per_pool: int) -> Iterator[list[Read]]
 
 
 def first_items(reads: Sequence[Read], items: int) -> list[Read]:
-    """Keep the first items of each readable example, ``items`` in all: a small sample for a trial."""
+    """Keep the first items of each readable example, at most ``items`` in all, for a trial run."""
     readable = [read for read in reads if read.items]
     each = max(1, items // max(1, len(readable)))
     return [read._replace(items=read.items[:each]) for read in readable][:items]

@@ -1,4 +1,4 @@
-"""The settings of a harvest, in one place: a model, inputs, layers, and which positions become rows."""
+"""The settings of a harvest: a model, inputs, layers, and which positions become rows."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class HarvestRecipe:
     layers: str | Sequence[str] = ()
     """Dotted paths or globs; see :mod:`seminmf_lightning.harvest.layers`."""
     tokens: str = "no_special"
-    """``all``, ``cls``, ``no_special``, ``mean`` (a row per item) or ``random`` (``number`` per item)."""
+    """``all``, ``cls``, ``no_special``, ``mean`` (one row per item) or ``random`` (``number`` per item)."""
     number: int | None = None
     """Rows per item, for ``tokens=random``."""
     layout: str = "auto"
@@ -48,17 +48,17 @@ class HarvestRecipe:
     norm_filter: str = "none"
     """What to do with rows far above the median norm: ``none``, ``drop`` or ``clip``."""
     norm_factor: float = 10.0
-    """Limit of the norm filter, in median norms of a sample."""
+    """Limit of the norm filter, in units of the median norm of a sample."""
     batch_size: int = 32
     """Items (images, windows of text) in one forward pass."""
     workers: int | None = None
-    """Processes that read examples; None: up to 8 beside a GPU, else none."""
+    """Processes that read examples; None: up to 8 with a GPU, otherwise none."""
     seed: int = 0
-    """Seed of ``tokens=random``, and of random weights where they are asked for."""
+    """Seed of ``tokens=random``, and of random weights if requested."""
     check_rows: bool = True
     """Refuse a network whose rows depend on chance or on the rest of their batch."""
     limit: int | None = None
-    """Take only the first so many examples; None: all."""
+    """Number of examples to take, from the first; None: all."""
 
     def __post_init__(self) -> None:
         self._model, self._inputs = build(Model, self.model), build(Inputs, self.inputs)
@@ -71,7 +71,7 @@ class HarvestRecipe:
 
     @cached_property
     def loaded(self) -> Loaded:
-        """The network and its feed; the weights are the same in every process even if they are random."""
+        """The network and its feed; random weights are the same in every process."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             return self._model.load(self._inputs.kind)
@@ -96,7 +96,7 @@ class HarvestRecipe:
         )
 
     def settings(self, layers: Sequence[Any]) -> dict[str, Any]:
-        """Describe everything that the rows depend on, in plain values, for a manifest."""
+        """Return everything that the rows depend on, as plain values for a manifest."""
         unused = ("number", "seed") if self.tokens != "random" else ()
         selector = {key: value for key, value in asdict(self.selector).items() if key not in unused}
         norms = {"name": self.norms.name, "factor": self.norms.factor}
@@ -131,13 +131,13 @@ class FirstExamples(Inputs):
 
 
 def describe_inputs(inputs: Inputs) -> dict[str, Any]:
-    """Return the plain mapping that makes equal inputs again, with their number and digest."""
+    """Return a plain mapping that restores the inputs, with their number and digest."""
     if isinstance(inputs, FirstExamples):
         return describe_inputs(inputs.inputs) | {"examples": len(inputs)}
     return spec_of(inputs) | {"examples": len(inputs), "content": inputs.digest()}
 
 
 def make_inputs(description: Mapping[str, Any]) -> Inputs:
-    """Make inputs from what :func:`describe_inputs` returned; only classes of ``harvest/inputs``."""
-    added = ("examples", "content", "digest")  # the last one until version 0.1
+    """Restore inputs from :func:`describe_inputs`; only classes of ``harvest/inputs``."""
+    added = ("examples", "content", "digest")  # `digest` is from version 0.1
     return build(Inputs, {key: value for key, value in description.items() if key not in added})

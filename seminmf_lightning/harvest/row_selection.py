@@ -1,6 +1,6 @@
 """Select rows from a layer's output, each with its origin.
 
-Maps (n, c, h, w) give a row per cell, sequences (n, t, c) a row per token, vectors (n, c) a row per item.
+Maps (n, c, h, w) give one row per cell, sequences (n, t, c) one per token, vectors (n, c) one per item.
 Padding never becomes a row.
 """
 
@@ -23,11 +23,11 @@ TOKENS = ("all", "cls", "no_special", "mean", "random")
 
 
 class Rows(NamedTuple):
-    """Rows (m, c), and columns (m,) that tell where each comes from.
+    """Rows (m, c), and columns (m,) with the origin of each.
 
     Columns: ``example``; ``window``, the part of a text; ``position``, the token of the window or the cell of
     the map; for texts ``start`` and ``stop``, the characters of the token; for images ``y``, ``x`` and
-    ``height``, ``width``, the patch and its grid. -1 where there is none, as for [CLS].
+    ``height``, ``width``, the patch and its grid. -1 where there is none, for example for [CLS].
     """
 
     values: Tensor
@@ -59,8 +59,8 @@ class Selector:
     """
 
     tokens: str = "no_special"
-    """``all``; ``cls``, the first token; ``no_special``, neither [CLS] nor the like; ``mean``, over an item's
-    ``no_special``; ``random``, ``number`` of an item's ``no_special``."""
+    """``all``; ``cls``, the first token; ``no_special``, all but [CLS] and the like; ``mean``, the mean over
+    an item's ``no_special``; ``random``, ``number`` of an item's ``no_special``."""
     number: int | None = None
     """Rows per item, for ``random``."""
     layout: str = "auto"
@@ -73,7 +73,7 @@ class Selector:
         whole_number("seed", self.seed, 0)
         if (self.tokens == "random") != (self.number is not None):
             raise ValueError(
-                "tokens=random needs number, and no other choice takes it; "
+                "tokens=random needs number, and only tokens=random takes it; "
                 f"got tokens={self.tokens} number={self.number}"
             )
         if self.number is not None:
@@ -84,7 +84,7 @@ class Selector:
     ) -> Rows:
         """Return the rows of a batch of items, item by item, position by position.
 
-        ``layout`` is that of the layer; None judges by the shape of ``output`` alone.
+        ``layout`` is that of the layer; None: guess from the shape of ``output``.
 
         Raises:
             ValueError: the shape cannot be read as maps, tokens or vectors of these items.
@@ -128,13 +128,13 @@ class Selector:
     def _choose(
         self, layer: Layer, usable: np.ndarray, ordinary: np.ndarray, items: Sequence[Item]
     ) -> np.ndarray:
-        """The positions (n, t) that become rows, or for ``mean`` are averaged."""
+        """Return the positions (n, t) that become rows, or for ``mean`` are averaged."""
         if self.tokens == "all":
             return usable
         if self.tokens == "cls":
             if ordinary[:, 0].any():
                 raise ValueError(
-                    f"layer {layer!s}: tokens=cls, but its first position is no [CLS]; "
+                    f"layer {layer!s}: tokens=cls, but its first position is not a [CLS] token; "
                     "use mean, all or no_special"
                 )
             first = np.zeros_like(usable)
@@ -154,7 +154,7 @@ class Selector:
 
 
 def _aspect(items: Sequence[Item]) -> float:
-    """Height over width of what the network takes; 1 if it is not an image."""
+    """Return height over width of the network's input; 1 if it is not an image."""
     shape = next(iter(items[0].inputs.values())).shape
     return shape[-2] / shape[-1] if len(shape) == 3 else 1.0
 
@@ -172,7 +172,7 @@ def _first_axis(shape: tuple[int, ...], items: Sequence[Item]) -> str:
 def _positions(
     layer: Layer, shape: tuple[int, ...], t: int, items: Sequence[Item], layout: Layout
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Masks (n, t) of the positions that are no padding, and of those that are no special token either."""
+    """Return masks (n, t): positions that are not padding, and those of them that are not special tokens."""
     usable, ordinary = np.ones((len(items), t), dtype=bool), np.ones((len(items), t), dtype=bool)
     if items[0].special is not None and len(shape) > 2:
         longest = max(item.tokens for item in items)
@@ -191,7 +191,7 @@ def _positions(
 
 
 def _means(output: Tensor, chosen: np.ndarray, items: Sequence[Item]) -> Rows:
-    """One row per item: the mean over its chosen positions, in float32."""
+    """Return one row per item: the mean over its chosen positions, in float32."""
     weights = torch.from_numpy(chosen).to(output.device)
     kept = np.flatnonzero(chosen.any(axis=1))
     at = torch.from_numpy(kept).to(output.device)
@@ -207,7 +207,7 @@ def _columns(
     grid: tuple[int, int] | None,
     prefix: int,
 ) -> dict[str, np.ndarray]:
-    """The origin of rows: row i is position ``position[i]`` of item ``item_of[i]``."""
+    """Return the origin of rows: row i is position ``position[i]`` of item ``item_of[i]``."""
     columns = {
         "example": np.array([item.example for item in items], dtype=np.int64)[item_of],
         "window": np.array([item.window for item in items], dtype=np.int32)[item_of],

@@ -1,4 +1,4 @@
-"""Rows on disk: shards that appear complete or not at all, and a manifest that describes them.
+"""Store rows on disk in shards that appear complete or not at all, and a manifest that describes them.
 
     <store>/manifest.json                          model, layers, preprocessing, rows, means, checksums
     <store>/examples/000000.jsonl                  name and text (or size) of each example of shard 0
@@ -144,7 +144,7 @@ class Store:
     # --- reading
 
     def record(self, layer: str, shard: int) -> dict[str, Any] | None:
-        """Return the record of a complete shard; None if it is missing or damaged, and has to be written."""
+        """Return the record of a complete shard; None if it is missing or damaged and must be written."""
         files = self.files(layer, shard)
         if not os.path.exists(files.origin) or not os.path.exists(files.activations):
             return None
@@ -169,7 +169,7 @@ class Store:
         with open_tensors(path) as handle:
             columns = {
                 name: read_tensor(path, handle, name, ("F64",) if name == "sum" else WHOLE_NUMBERS)
-                for name in handle.keys()  # noqa: SIM118  (the handle is no mapping)
+                for name in handle.keys()  # noqa: SIM118  (the handle is not a mapping)
             }
         lengths = {len(column) for name, column in columns.items() if name != "sum" and column.ndim == 1}
         if "sum" not in columns or any(column.ndim != 1 for column in columns.values()) or len(lengths) > 1:
@@ -182,7 +182,7 @@ class Store:
         path = self.inside(self.examples_file(shard))
         lines = _bytes(path).split(b"\n")
         if lines.pop():
-            raise StoreError(f"{path}: its last line has no end; it is truncated")
+            raise StoreError(f"{path}: its last line has no line break; it is truncated")
         return [_example(f"{path}, line {number}", line) for number, line in enumerate(lines, 1)]
 
     def inside(self, path: Path) -> Path:
@@ -193,7 +193,7 @@ class Store:
         """
         try:
             inside = path.resolve().is_relative_to(self.folder.resolve())
-        except (OSError, ValueError, RuntimeError) as error:  # an impossible name, or links in a circle
+        except (OSError, ValueError, RuntimeError) as error:  # an impossible name, or circular links
             raise StoreError(f"{self.folder / MANIFEST}: names an impossible file ({error})") from error
         if not inside:
             raise StoreError(f"{path}: leaves the store's folder {self.folder}; it was not opened")
@@ -217,7 +217,7 @@ def _example(where: str, line: bytes) -> dict[str, Any]:
 
 
 def folder_name(layer: str) -> str:
-    """Name the folder of a layer, without characters that file systems interpret.
+    """Return the folder name of a layer, without characters that are special in file systems.
 
     >>> folder_name("blocks.1/mlp:input")
     'blocks.1_mlp_input'
@@ -247,7 +247,7 @@ def sha256_of(path: Path) -> str:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write one file of a store: other processes see the old file or the new one.
+    """Write one file of a store atomically: other processes see the old file or the new one.
 
     Raises:
         OSError: the disk is full; the message says what is safe.

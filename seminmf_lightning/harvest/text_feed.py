@@ -1,4 +1,4 @@
-"""Texts through a tokenizer, in windows."""
+"""Tokenise texts and cut them into windows."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from seminmf_lightning.harvest.inputs import Unreadable
 from seminmf_lightning.harvest.inputs.base import digest_of
 
 CHUNK = 2**18
-"""Characters tokenised at once: a tokenizer takes 170 bytes of memory per character."""
+"""Characters tokenised at once: a tokenizer needs 170 bytes of memory per character."""
 OVERLAP = 2**12
-"""Characters that two chunks share; their tokens agree a short way from the borders."""
+"""Characters that two chunks share; their tokens agree except close to the borders."""
 AGREEING = 8
 """Successive tokens that must be equal where two chunks are joined."""
 
@@ -43,7 +43,7 @@ class TextFeed(Feed):
             content.encode()
         except UnicodeEncodeError as error:
             raise Unreadable(
-                f"half of a surrogate pair at character {error.start}, which is not text"
+                f"an unpaired surrogate at character {error.start}, which is not valid text"
             ) from error
         if len(content) > CHUNK:
             return self._long(example, content)
@@ -64,10 +64,10 @@ class TextFeed(Feed):
     def _item(
         self, example: int, window: int, content: str, ids: np.ndarray, special: np.ndarray, spans: np.ndarray
     ) -> Item:
-        """Make one window; a special token that was typed in the text stands for no text, either."""
+        """Make one window; a special token that is spelled out in the text counts as special too."""
         for at in np.flatnonzero(np.isin(ids, list(self.special)) & ~special):
             start, stop = spans[at]
-            # Unknown words have the number of a special token, too, but not its text.
+            # Unknown words also have the id of a special token, but not its text.
             special[at] = content[start:stop].strip() == self.special[int(ids[at])].strip()
         return Item(
             example, window, {"input_ids": torch.from_numpy(ids.astype(np.int64))}, torch.from_numpy(special),
@@ -75,7 +75,7 @@ class TextFeed(Feed):
         )  # fmt: skip
 
     def _long(self, example: int, content: str) -> list[Item]:
-        """Return the windows of a long text, tokenised in chunks: the same as of the whole."""
+        """Return the windows of a long text, tokenised in chunks; they equal those of the whole text."""
         template = self.items(0, "a")[0]  # what the tokenizer adds around each window
         assert template.special is not None
         added = template.special.numpy()
@@ -84,15 +84,15 @@ class TextFeed(Feed):
         before, after = around[:first], around[len(around) - last :]
         ids, spans = self._tokens(content)
         each, items = max(1, self.max_length - first - last), []
-        nowhere = np.zeros((first, 2), dtype=spans.dtype), np.zeros((last, 2), dtype=spans.dtype)
+        no_spans = np.zeros((first, 2), dtype=spans.dtype), np.zeros((last, 2), dtype=spans.dtype)
         for window, start in enumerate(range(0, max(1, len(ids)), each)):
             part = slice(start, start + each)
             tokens = np.concatenate([before, ids[part], after])
             special = np.ones(len(tokens), dtype=bool)
             special[first : len(tokens) - last] = False
-            places = np.concatenate([nowhere[0], spans[part], nowhere[1]])
+            all_spans = np.concatenate([no_spans[0], spans[part], no_spans[1]])
             if len(tokens):
-                items.append(self._item(example, window, content, tokens, special, places))
+                items.append(self._item(example, window, content, tokens, special, all_spans))
         return items
 
     def _tokens(self, content: str) -> tuple[np.ndarray, np.ndarray]:
@@ -137,7 +137,7 @@ def tokenizer_digest(tokenizer: Any) -> str:
 def _join(
     ids: np.ndarray, spans: np.ndarray, next_ids: np.ndarray, next_spans: np.ndarray
 ) -> tuple[int, int]:
-    """Return where the first chunk ends and where the next one begins: at tokens that both of them have."""
+    """Return where the first chunk ends and where the next one starts: at a token in both of them."""
     if not len(next_ids):
         return len(ids), 0
     if not len(ids):

@@ -1,4 +1,4 @@
-"""How many tokens a network takes at once, whatever its architecture calls that."""
+"""Find how many tokens a network takes at once, whatever its architecture calls that setting."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_l
 def window_limit(tokenizer: Any, network: nn.Module) -> int | None:
     """Return the largest number of tokens per window, special ones included; None if there is no limit.
 
-    It is the lesser of what the tokenizer and the configuration say, less the rows of the table of positions
-    that the network reserves: those up to its padding, behind which RoBERTa starts to count.  Zero, negative
-    and huge numbers stand for no limit, as in XLNet and in tokenizers without a limit.
+    It is the smaller of the limits of the tokenizer and of the configuration, minus the position embeddings
+    that the network reserves: RoBERTa starts to count after its padding index.  Zero, negative and huge
+    numbers mean no limit, as in XLNet and in tokenizers without a limit.
     """
     config = getattr(network, "config", None)
     if config is not None and hasattr(config, "get_text_config"):

@@ -13,7 +13,7 @@ from harvests import CPU, all_rows, image_recipe, job
 
 from seminmf_lightning.harvest import Store
 from seminmf_lightning.harvest.harvester import Harvester
-from seminmf_lightning.harvest.probe import PLACES, probe_images
+from seminmf_lightning.harvest.probe import CENTRES, probe_images
 from seminmf_lightning.harvest.provenance import PatchOrigin, Tracer
 from seminmf_lightning.harvest.row_selection import Rows
 
@@ -82,14 +82,14 @@ def test_rows_in_another_order_get_no_place_and_the_manifest_says_why(folder: Pa
     written = job(recipe(folder, "unrolled"), tmp_path / "store")
     written.tell = messages.append
     assert written.run() is not None
-    assert any("layer block: its rows get no place in the image" in message for message in messages)
+    assert any("layer block: its rows have no position in the image" in message for message in messages)
     manifest = json.loads((tmp_path / "store" / "manifest.json").read_text())
     assert "other rows than its own" in manifest["plan"]["layouts"]["block"]["unplaced"]
     tracer = Tracer(Store(tmp_path / "store"))
     assert len(tracer) == 2 * 48
     origin = tracer.origin(7)
     assert isinstance(origin, PatchOrigin) and origin.box is None
-    assert "position 7, no known place in the image of 48 x 64" in str(origin)
+    assert "position 7, unknown location in the image of 48 x 64" in str(origin)
 
 
 @pytest.mark.parametrize("order", ["heads", "attention", "blocks"])
@@ -117,7 +117,7 @@ def test_bright_patches_differ_from_the_neutral_image(dtype: torch.dtype, consta
     image = torch.full((3, 30, 40), 7) if constant else torch.randint(0, 255, (3, 30, 40))
     neutral, *bright = probe_images(image.to(dtype))
     assert neutral.dtype == dtype
-    for one, (y, x) in zip(bright, PLACES, strict=True):
+    for one, (y, x) in zip(bright, CENTRES, strict=True):
         differs = (one != neutral).any(dim=0).nonzero().double().mean(dim=0) + 0.5
         assert differs.tolist() == pytest.approx([30 * y, 40 * x], abs=1.6)
 

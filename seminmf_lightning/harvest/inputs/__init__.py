@@ -1,4 +1,4 @@
-"""Kinds of input: one file each, found by its name."""
+"""Kinds of input: one file each, discovered by file name."""
 
 from seminmf_lightning.harvest.inputs.base import Inputs, Unreadable
 

@@ -1,4 +1,4 @@
-"""Examples in a fixed order, read by number: an image, a text or a tensor each."""
+"""Examples in a fixed order, read by number; each is an image, a text or a tensor."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Inputs(ABC):
         """Return the number of examples.
 
         Raises:
-            FileNotFoundError, ValueError: there is nothing to read; the message says where.
+            FileNotFoundError, ValueError: there is nothing to read; the message has the path.
         """
 
     @abstractmethod
@@ -32,16 +32,16 @@ class Inputs(ABC):
         """Return one example by number.
 
         Raises:
-            Unreadable: it is broken; others may not be.
+            Unreadable: this example is broken.
         """
 
     @abstractmethod
     def digest(self) -> str:
-        """Return a short digest of the content, so that an edit that keeps the size is noticed, too."""
+        """Return a short digest of the content, which also detects edits that keep the size."""
 
     @abstractmethod
     def identify(self, example: int) -> str:
-        """Name an example so that a person finds it: a file, a line of it, a row of a data set."""
+        """Name an example for people: a file, a line of a file, a row of a data set."""
 
 
 def digest_of(parts: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""Find the files of an input, and notice when they change."""
+"""Find the files of an input, and detect when they change."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from seminmf_lightning.harvest.inputs.base import digest_of
 
 READ_IN_FULL = 2**30
-"""Bytes of all files together up to which every byte counts."""
+"""Total bytes up to which the digest covers every byte."""
 ENDS = 2**16
-"""Bytes at the start and at the end of a file that count beyond."""
+"""Bytes at the start and at the end of each file in the digest of larger inputs."""
 
 
 def files_of(path: str | Sequence[str], suffixes: tuple[str, ...], what: str) -> list[str]:
@@ -22,7 +22,7 @@ def files_of(path: str | Sequence[str], suffixes: tuple[str, ...], what: str) ->
     A file that is reached twice counts once. Hidden files and folders are left out, unless they are named.
 
     Raises:
-        FileNotFoundError: there is none; the message says where and for what it looked.
+        FileNotFoundError: there is none; the message has the folder and the suffixes.
     """
     files: list[str] = []
     for one in [path] if isinstance(path, str | os.PathLike) else list(path):
@@ -61,8 +61,8 @@ def _walk(top: str) -> Iterator[str]:
 def digest_of_files(files: Sequence[str]) -> str:
     """Return a short digest of the names and contents of files; their folder does not matter.
 
-    Up to 1 GB in all is read in full.  Beyond that, a file is known by its size, its time of change and its
-    first and last 64 KB, so that the cost stays bounded.
+    Up to 1 GB in all is read in full.  Beyond that, the digest covers the size, the time of change and the
+    first and last 64 KB of each file, so that the cost stays bounded.
     """
     in_full = sum(_size(file) for file in files) <= READ_IN_FULL
     return digest_of(f"{os.path.basename(file)} {_fingerprint(file, in_full)}" for file in files)
@@ -71,7 +71,7 @@ def digest_of_files(files: Sequence[str]) -> str:
 def _size(file: str) -> int:
     try:
         return os.path.getsize(file)
-    except OSError:  # a dangling link, say: one unreadable example
+    except OSError:  # such as a dangling link: one unreadable example
         return 0
 
 

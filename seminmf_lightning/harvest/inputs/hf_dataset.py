@@ -18,7 +18,7 @@ class HubDataset(Inputs):
     """One column of one split, memory-mapped."""
 
     path: str
-    """Name on the hub, or a local folder."""
+    """Name on the hub, or a folder of ``save_to_disk``."""
     column: str
     split: str = "train"
     config: str | None = None

@@ -16,10 +16,10 @@ from seminmf_lightning.io.untrusted import file_size
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-"""Formats that Pillow may open: a file of another format under such a name could start Ghostscript."""
+"""Formats that Pillow may open: another format with such a suffix could start Ghostscript."""
 MOST_PIXELS = 2**26
 """Largest accepted image.  Pillow allocates 4 bytes per pixel before it knows whether the file has that many,
-and decoders (WebP) take three times as much besides, so that the largest image takes 1 GB for a moment."""
+and decoders (WebP) need three times as much on top: at most 1 GB for a moment."""
 
 
 @dataclass

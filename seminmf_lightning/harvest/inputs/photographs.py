@@ -1,4 +1,4 @@
-"""The photographs inside scikit-image, cut into square tiles: real images without a download."""
+"""The images inside scikit-image, cut into square tiles: real images without a download."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ INSTALL = "pip install 'seminmf-lightning[demo]'"
 
 @dataclass
 class Photographs(Inputs):
-    """Non-overlapping tiles, photograph by photograph, row by row."""
+    """Non-overlapping tiles, image by image, row by row."""
 
     tiles_a_side: int = 3
-    """Tiles along the shorter side of each photograph."""
+    """Tiles along the shorter side of each image."""
     kind = "image"
 
     def __post_init__(self) -> None:
@@ -30,7 +30,7 @@ class Photographs(Inputs):
 
     @cached_property
     def tiles(self) -> list[tuple[str, int, int, int]]:
-        """Photograph, top, left and side of each tile."""
+        """Name of the image, top, left and side of each tile."""
         tiles = []
         for name in PHOTOGRAPHS:
             height, width = _photograph(name).shape[:2]
@@ -49,7 +49,7 @@ class Photographs(Inputs):
         return Image.fromarray(_photograph(name)[top : top + side, left : left + side]).convert("RGB")
 
     def digest(self) -> str:
-        return digest_of([str(self.tiles), metadata.version("scikit-image")])  # which ships the photographs
+        return digest_of([str(self.tiles), metadata.version("scikit-image")])  # which contains the images
 
     def identify(self, example: int) -> str:
         name, top, left, side = self.tiles[example]

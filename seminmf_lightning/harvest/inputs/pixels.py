@@ -1,4 +1,4 @@
-"""Images of every mode as 8-bit RGB: scaled by their type, or refused by name."""
+"""Convert images of every mode to 8-bit RGB, scaled by their type; refuse those of unknown range."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ BITS_PER_SAMPLE = 258
 PHOTOMETRIC, WHITE_IS_ZERO = 262, 0
 """Tag of TIFF, and its value for negatives."""
 SIXTEEN_BITS = ("PNG", "PPM")
-"""Formats whose integers Pillow widens to 32 bits although they have 16."""
+"""Formats whose 16-bit integers Pillow widens to 32 bits."""
 
 
 def as_rgb(image: Any) -> Any:
@@ -45,13 +45,14 @@ def _white(image: Any, values: np.ndarray) -> float:
     if image.mode == "F":
         if not (low >= 0.0 and high <= 1.0):  # False for NaN, too
             raise ValueError(
-                f"floating-point samples from {low:g} to {high:g}, whose white is unknown; scale them to 0..1"
+                f"floating-point samples from {low:g} to {high:g}, whose value of white is unknown; "
+                "scale them to 0..1"
             )
         return 1.0
     bits = getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE, (16,))[0]
     if (image.mode == "I" and image.format not in SIXTEEN_BITS) or bits > 16:
         raise ValueError(
-            f"32-bit integer samples from {low:g} to {high:g}, whose white is unknown; "
+            f"32-bit integer samples from {low:g} to {high:g}, whose value of white is unknown; "
             "save them as 8 or 16 bits"
         )
     return float(2**bits - 1)

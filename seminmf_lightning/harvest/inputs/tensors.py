@@ -1,4 +1,4 @@
-"""Network inputs that are tensors already."""
+"""Examples that are tensors already."""
 
 from __future__ import annotations
 

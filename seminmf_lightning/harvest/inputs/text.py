@@ -23,13 +23,13 @@ from seminmf_lightning.io.untrusted import Refused, file_size
 BYTE_ORDER_MARK = "\ufeff"
 SUFFIXES = (".txt", ".md", ".jsonl")
 PART = 2**20
-"""Bytes from which a file is read in parts of about that size, one example each: memory stays bounded."""
+"""Files beyond this many bytes are read in parts of about this size, one example each, to bound memory."""
 BORDER = 2**16
-"""Bytes behind the end of a part in which a border between words is looked for."""
+"""Bytes after the end of a part that are searched for a border between words."""
 DIVISIBLE = ("utf-8", "ascii", "iso8859", "cp125")
-"""Encodings in which a space is always a space, whatever stands before it."""
+"""Encodings in which the byte of a space never belongs to another character."""
 MARK_EVERY = 256
-"""Lines between two remembered offsets: memory stays small however many lines there are."""
+"""Lines between two stored offsets, so that memory stays small for any number of lines."""
 
 
 @dataclass
@@ -127,7 +127,7 @@ class TextFiles(Inputs):
             if isinstance(record, dict):
                 keys = ", ".join(f"{key}: {type(value).__name__}" for key, value in record.items())
             raise Unreadable(
-                f"{self.identify(example)}: no text under {self.field!r} (found {keys}); set inputs.field"
+                f"{self.identify(example)}: no text under {self.field!r} (it has {keys}); set inputs.field"
             )
         return record[self.field]
 
@@ -138,7 +138,7 @@ class TextFiles(Inputs):
         return index, example - starts[index]
 
     def _parts(self, file: str) -> int:
-        """Return in how many parts a file is read that is not read by line."""
+        """Return the number of parts of a file that is not read by line."""
         if not codecs.lookup(self.encoding).name.startswith(DIVISIBLE) or not os.path.isfile(file):
             return 1
         return max(1, math.ceil(os.path.getsize(file) / PART))
@@ -156,12 +156,12 @@ class TextFiles(Inputs):
 
 
 def _border(stream: BinaryIO, part: int) -> int:
-    """Return the byte at which a part starts: the first border between words behind its share of the file."""
+    """Return the byte at which a part starts: the first border between words after its share of the file."""
     if part == 0:
         return 0
     stream.seek(part * PART)
     block = stream.read(BORDER)
-    if found := re.search(rb"\n|(?= [^ ])", block):
-        return part * PART + found.end()
+    if border := re.search(rb"\n|(?= [^ ])", block):
+        return part * PART + border.end()
     first = next((at for at, byte in enumerate(block) if byte & 0xC0 != 0x80), 0)  # not inside a character
     return part * PART + first

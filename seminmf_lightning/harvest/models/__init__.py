@@ -1,4 +1,4 @@
-"""Model libraries: one file each, found by its name."""
+"""Model libraries: one file each, discovered by file name."""
 
 from seminmf_lightning.harvest.models.base import Loaded, Model
 

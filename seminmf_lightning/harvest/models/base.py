@@ -1,4 +1,4 @@
-"""What every model library gives: a network, how to feed it, and a description of both."""
+"""Base class of model libraries, which load a network, its feed, and a description of both."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ class TimmModel(Model):
     pretrained: bool = True
     """False: random weights."""
     checkpoint: str | None = None
-    """File of weights to load in place of the pretrained ones."""
+    """File of weights to load instead of the pretrained ones."""
     options: dict[str, Any] = field(default_factory=dict)
     """More arguments of ``timm.create_model``, such as ``img_size``."""
 
@@ -43,9 +43,9 @@ class TimmModel(Model):
         feed: Feed = TensorFeed(images=True)
         if kind == "image":
             feed = ImageFeed(create_transform(**settings, is_training=False), _region(settings))
-        # `features_only` wraps the network that knows.
-        known = [m.num_prefix_tokens for m in network.modules() if hasattr(m, "num_prefix_tokens")]
-        feed.prefix_tokens = int(known[0]) if known else 0
+        # `features_only` wraps the network that has the attribute.
+        prefixes = [m.num_prefix_tokens for m in network.modules() if hasattr(m, "num_prefix_tokens")]
+        feed.prefix_tokens = int(prefixes[0]) if prefixes else 0
         feed.channels_last = str(getattr(network, "output_fmt", "NCHW")).endswith("NHWC")
         pretrained_cfg = getattr(network, "pretrained_cfg", None) or {}
         description = {
@@ -65,7 +65,7 @@ class TimmModel(Model):
 
 
 def _region(settings: dict[str, Any]) -> CentreCrop:
-    """The region that timm's evaluation transform of these settings leaves."""
+    """Return the region that timm's evaluation transform keeps."""
     height, width = settings["input_size"][1:]
     share = settings["crop_pct"]
     fit = {"squash": "stretch", "border": "inside"}.get(settings["crop_mode"], "cover")

@@ -26,7 +26,7 @@ class TorchvisionModel(Model):
     weights: str | None = "DEFAULT"
     """Name of pretrained weights and their preprocessing; None: random weights, images of ``image_size``."""
     checkpoint: str | None = None
-    """File of weights (a state dict) to load in place of the pretrained ones, which are not downloaded."""
+    """File of weights (a state dict) to load instead of the pretrained ones, which are not downloaded."""
     image_size: int = 224
     """Side of the image in pixels, where ``weights`` is None."""
     options: dict[str, Any] = field(default_factory=dict)
@@ -151,7 +151,7 @@ class PaddedResize:
     """The shorter side gets this length, unless the longer one then exceeds ``longer``."""
     longer: int
     fixed: tuple[int, int] | None
-    """Width and height in their place, aspect not kept."""
+    """Width and height to resize to instead, aspect not kept."""
     divisible: int
     """Both sides are padded to multiples of this."""
 

@@ -20,7 +20,7 @@ from seminmf_lightning.harvest.text_feed import TextFeed, tokenizer_digest
 from seminmf_lightning.harvest.window_limit import window_limit
 
 NO_CROP_FROM = 384
-"""Size from which the image processor of ConvNeXT resizes without a crop."""
+"""From this size on, the image processor of ConvNeXT resizes without a crop."""
 IMAGE_SETTINGS = ("do_", "size", "crop_", "resample", "rescale_", "image_mean", "image_std", "pad_")
 """Starts of the keys of an image processor that decide what the network sees."""
 NO_SETTINGS = ("transformers_version", "architectures", "dtype", "torch_dtype", "id2label", "label2id")
@@ -43,7 +43,7 @@ class TransformersModel(Model):
     precision: str = "float32"
     """Type of the weights: ``float32``, ``bfloat16`` or ``float16``."""
     trust_remote_code: bool = False
-    """Run Python code that the model brings along.  Read it first."""
+    """Run Python code that comes with the model.  Read it first."""
 
     def __post_init__(self) -> None:
         one_of("model.precision", self.precision, ("float32", "bfloat16", "float16"))
@@ -100,15 +100,16 @@ class TransformersModel(Model):
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Name the setting that allows a model to run its own code; it is never asked for."""
+        """Name the setting that allows a model to run its own code, instead of an interactive question."""
         try:
             yield
         except ValueError as error:
             if self.trust_remote_code or "trust_remote_code" not in str(error):
                 raise
             raise ValueError(
-                f"model.path={self.path!r} brings Python code of its own, which is not run. If you have read "
-                "and trust the code, set model.trust_remote_code=true (and model.revision to what you read)"
+                f"model.path={self.path!r} comes with Python code of its own, which is not run. If you "
+                "have read and trust the code, set model.trust_remote_code=true (and model.revision to what "
+                "you read)"
             ) from error
 
     def _text(self, path: str, network: Any) -> TextFeed:
@@ -118,7 +119,8 @@ class TransformersModel(Model):
             tokenizer = AutoTokenizer.from_pretrained(path, **self._source)
         if not tokenizer.is_fast:
             raise ValueError(
-                f"{self.path}: only a fast tokenizer tells where a token is in its text, and this one is slow"
+                f"{self.path}: only fast tokenizers give the positions of tokens in the text, "
+                "and this one is slow"
             )
         tokenizer.padding_side = tokenizer.truncation_side = "right"
         limit = window_limit(tokenizer, network)
@@ -159,7 +161,7 @@ class Pixels:
 
 
 def _config_digest(config: Any) -> str:
-    """Return a short digest of what a configuration says, except where it lies and who wrote it."""
+    """Return a short digest of a configuration, without its location and authorship."""
     settings = plain(config.to_diff_dict())
     kept = {key: value for key, value in settings.items() if key not in NO_SETTINGS and key[0] != "_"}
     return digest_of([json.dumps(kept, sort_keys=True)])
@@ -167,7 +169,7 @@ def _config_digest(config: Any) -> str:
 
 @contextmanager
 def _quiet(logging: Any, local: bool) -> Iterator[None]:
-    """Hide progress bars and notes of transformers where nothing is downloaded."""
+    """Hide progress bars and warnings of transformers if the model is local."""
     bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     if local:
         logging.disable_progress_bar()

@@ -1,4 +1,4 @@
-"""Weights of a network: load a file of them, mark those that are missing, tell one set from another."""
+"""Load weights into a network, mark those that are missing, and compute a digest."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ SAMPLED_VALUES = 64
 STATE_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")
 """Keys under which training scripts put a state dict into a checkpoint."""
 PREFIXES = ("module.", "_orig_mod.")
-"""Put before every name by wrappers of torch (data parallel, compile)."""
+"""Prefixes that wrappers of torch (data parallel, compile) add to every name."""
 LISTED = 4
-"""Names that a message lists."""
+"""Most names listed in a message."""
 
 
 class NotLoaded(NamedTuple):
@@ -75,11 +75,11 @@ def read_weights(path: str) -> dict[str, Tensor]:
 def mark_missing(network: nn.Module, missing: Iterable[str], unused: Iterable[str], path: str) -> NotLoaded:
     """Set weights that were not loaded to NaN, so that no layer that depends on them can be harvested.
 
-    A head that is not asked for may be missing; whether a layer depends on a weight shows in its rows.
+    An unused head may be missing; a layer that depends on a missing weight has NaN in its rows.
 
     Raises:
         ValueError: the checkpoint holds further weights of a layer that has weights here, such as adapters
-            or scales of a quantisation: without them its outputs would be others.
+            or scales of a quantisation: without them its outputs would differ.
     """
     tensors: dict[str, Tensor] = dict(network.named_parameters(remove_duplicate=False))
     tensors |= dict(network.named_buffers(remove_duplicate=False))
@@ -100,7 +100,7 @@ def mark_missing(network: nn.Module, missing: Iterable[str], unused: Iterable[st
         if is_leaf and owner and not name.endswith("num_batches_tracked"):
             raise ValueError(
                 f"{path}: {name} belongs to a {type(modules[owner]).__name__} that has no such weight "
-                "here, so that its outputs would be others; merge adapters and quantised weights into the "
+                "here, so its outputs would differ; merge adapters and quantised weights into the "
                 "checkpoint"
             )
     with torch.no_grad():
