@@ -1,4 +1,4 @@
-"""Read and encode the rows of a report once, keeping only what the page shows.
+"""Read and encode all rows once, keeping only what the report shows.
 
 Legend:  A (m, d) activations of one batch   Z (m, k) codes   D (k, d) dictionary
 """
@@ -23,15 +23,15 @@ from seminmf_lightning.learners import Recipe
 from seminmf_lightning.metrics import ReconstructionMetrics
 
 MAX_SPECTRUM_FEATURES = 8192
-"""Features beyond which the second moment (d, d) is not summed, and no spectrum is drawn."""
+"""Most features for which the second moment (d, d) is summed and a spectrum drawn."""
 ENCODED_ROWS = 8192
-"""Rows per batch when the examples are encoded again, for the codes around each."""
+"""Rows per batch when the rows around each example are encoded again."""
 
 EncodeRanges = Callable[[Sequence[range]], Iterator[Tensor]]
 
 
 class Model(Protocol):
-    """What a report needs of a trained module."""
+    """The parts of a trained module that a report uses."""
 
     recipe: Recipe
     scale: Tensor
@@ -85,7 +85,7 @@ class Summary:
 def gather(
     model: Model, data: ActivationDataModule, origins: Origins, examples: int, batch_rows: int
 ) -> Summary:
-    """Encode all rows of ``data`` that are usable, in batches, on the device of ``model``."""
+    """Encode all usable rows of ``data`` in batches, on the device of ``model``."""
     D = model.dictionary.detach()
     summary = Summary.empty(D.cpu(), len(data.source), examples, model.recipe.l1_penalty)
     starts = range(0, len(data.source), batch_rows)

@@ -44,12 +44,12 @@ def require_libraries() -> None:
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """What goes on the page."""
+    """Settings of the page."""
 
     examples: int = 8
     """Examples per concept and sign."""
     max_concepts: int = 1000
-    """Concepts shown with examples, those of most energy; all are listed."""
+    """Concepts shown with examples, by decreasing energy; the table lists all concepts."""
     max_mb: float = 8.0
     """Megabytes of embedded images."""
     batch_rows: int = 4096
@@ -108,7 +108,7 @@ def embed(data: Any) -> str:
 def _notes(
     model: Model, trained_on: Mapping[str, Any], data: ActivationDataModule, origins: Origins, shown: int
 ) -> list[dict[str, str]]:
-    """Notes above the metrics: text, and a command to type or an empty string."""
+    """Return the notes above the metrics: a text, and a command to type or an empty string."""
     notes, concepts = [], len(model.dictionary)
     if not model.recipe.penalised and not model.recipe.encoder.sparse:
         notes.append({
@@ -129,7 +129,7 @@ def _notes(
 
 
 def _typed_data(trained_on: Mapping[str, Any], source: Source) -> str:
-    """The data of the training, or else of this report, as typed after a command.
+    """Return the data of the training, otherwise of this report, as typed after a command.
 
     >>> from seminmf_lightning.data import NpyRows
     >>> print(_typed_data({}, NpyRows("my rows.npy")))
@@ -150,7 +150,7 @@ def _charts(summary: Summary, run: Path) -> list[dict[str, Any]]:
 
 
 def _table(summary: Summary) -> list[list[float]]:
-    """One line per concept, most energy first: id, energy, densities, extreme codes, top feature."""
+    """Return one line per concept, most energy first: id, energy, densities, extreme codes, top feature."""
     rows, energy = max(summary.sums.rows, 1), summary.energy
     positive, negative = summary.top.signs()
     top_feature = summary.D.argmax(dim=1)
@@ -165,7 +165,7 @@ def _table(summary: Summary) -> list[list[float]]:
 
 
 def _details(summary: Summary, shown: list[int]) -> dict[int, dict[str, Any]]:
-    """Top features, similar atoms and co-active concepts of each concept, as pairs of id and value."""
+    """Return top features, similar atoms and co-active concepts of each concept, as pairs of id and value."""
     features = summary.D.topk(min(FEATURES, summary.D.shape[1]), dim=1)
     similar = nearest(unit_atoms(summary.D), NEIGHBOURS)
     together = nearest(summary.sample.vectors(), NEIGHBOURS)
@@ -189,11 +189,10 @@ def _details(summary: Summary, shown: list[int]) -> dict[int, dict[str, Any]]:
 def _examples(
     summary: Summary, shown: list[int], origins: Origins, encode: EncodeRanges
 ) -> dict[int, list[list[dict[str, Any]]]]:
-    """Examples of each concept and sign, with the codes of the rows around each."""
+    """Return examples of each concept and sign, with the codes of the rows around each."""
     signs = summary.top.signs()
-    requests: dict[
-        range, list[tuple[int, int, int]]
-    ] = {}  # rows to encode: concept, sign and row that need them
+    # Ranges of rows to encode, and the (concept, sign, row) of the examples that need each.
+    requests: dict[range, list[tuple[int, int, int]]] = {}
     for concept in shown:
         for sign, row in ((s, row) for s, top in enumerate(signs) for row in top.row_ids[concept].tolist()):
             if row >= 0:
@@ -211,12 +210,13 @@ def _examples(
                 z = (1, -1)[sign] * value
                 yield origins.show(row, rows, scaled) | {"row": row, "z": _short(z), "peak": _short(peak)}
 
-    # In order of energy, so that images go to the strongest concepts while max_mb lasts.
+    # In order of energy, so that the strongest concepts get images before max_mb is reached.
     return {concept: [list(of_sign(concept, 0)), list(of_sign(concept, 1))] for concept in shown}
 
 
 def scaled_codes(codes: Tensor) -> tuple[np.ndarray, float]:
-    """Codes (m,) of one example as integers, 127 the largest ``|z|`` among them; and that largest ``|z|``.
+    """Return codes (m,) of one example as integers, scaled so that the largest ``|z|`` is 127, and that
+    ``|z|``.
 
     >>> scaled_codes(torch.tensor([0.0, -2.0, 1.0]))
     (array([   0, -127,   64], dtype=int16), 2.0)

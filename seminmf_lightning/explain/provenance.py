@@ -1,4 +1,4 @@
-"""Show where a row comes from: a token in its sentence, a patch in its image, or a row number."""
+"""Show the origin of a row: a token in its sentence, a patch in its image, or a row number."""
 
 from __future__ import annotations
 
@@ -24,26 +24,27 @@ QUALITY = 70
 
 
 class Origins(ABC):
-    """Where the rows of a source come from, in a form that a page can show."""
+    """Origins of the rows of a source, as JSON for a page."""
 
     note: str | None = None
     """Shown at the head of the page."""
 
     @abstractmethod
     def groups(self, start: int, stop: int) -> np.ndarray:
-        """One id (stop - start,) per row; rows of one example share it and follow one another."""
+        """Return one id (stop - start,) per row; the rows of one example share it and are consecutive."""
 
     @abstractmethod
     def neighbours(self, row: int) -> range:
-        """The rows whose codes are shown around ``row``, itself included."""
+        """Return the rows whose codes are shown around ``row``, itself included."""
 
     @abstractmethod
     def show(self, row: int, rows: range, codes: np.ndarray) -> dict[str, Any]:
-        """JSON for the page; ``codes`` (len(rows),) are integers, 127 the largest ``|z|`` of ``rows``."""
+        """Return JSON for the page; ``codes`` (len(rows),) are integers, the largest ``|z|`` of ``rows`` is
+        127."""
 
 
 class RowNumbers(Origins):
-    """Rows of which only the file and number are known.
+    """Rows whose origin is only a file and a number.
 
     >>> RowNumbers(lambda row: f"a.npy, row {row}", None).show(3, range(3, 4), np.ones(1))
     {'name': 'a.npy, row 3'}
@@ -97,7 +98,7 @@ class Harvested(Origins):
 
     def _sentence(self, origin: TokenOrigin, rows: range, codes: np.ndarray) -> dict[str, Any]:
         text, (left, right) = origin.text, self._excerpt(origin, rows)
-        shift, tokens = left - (left > 0), []  # positions on the page count the ellipsis
+        shift, tokens = left - (left > 0), []  # positions on the page include the ellipsis
         for row, code in zip(rows, codes.tolist(), strict=True):
             if not code and row != origin.row:
                 continue
@@ -109,10 +110,11 @@ class Harvested(Origins):
         return {"name": origin.name, "text": shown, "tokens": tokens}
 
     def _excerpt(self, origin: TokenOrigin, rows: range) -> tuple[int, int]:
-        """Whole words on both sides of a token, within ``rows``: others would look like zeros."""
+        """Return whole words on both sides of a token, only from ``rows``: other words have no codes to
+        show."""
         ends = (self.tracer.origin(row) for row in (rows[0], rows[-1]))
-        known = [end for end in ends if isinstance(end, TokenOrigin) and end.start >= 0] + [origin]
-        first, last = min(end.start for end in known), max(end.stop for end in known)
+        inside = [end for end in ends if isinstance(end, TokenOrigin) and end.start >= 0] + [origin]
+        first, last = min(end.start for end in inside), max(end.stop for end in inside)
         left, right = max(first, origin.start - CONTEXT), min(last, origin.stop + CONTEXT)
         if left > first and (space := origin.text.find(" ", left, origin.start)) >= 0:
             left = space + 1
@@ -154,7 +156,7 @@ class Harvested(Origins):
 
 
 def origins_of(source: Source, budget: int = 0) -> Origins:
-    """Return the origins of a source's rows: tokens or patches where it has an index, else row numbers.
+    """Return the origins of a source's rows: tokens or patches where it has an index, otherwise row numbers.
 
     Args:
         source: rows, prepared.
@@ -164,9 +166,7 @@ def origins_of(source: Source, budget: int = 0) -> Origins:
         if harvest := source.harvest():
             folder, layer = harvest
             return Harvested(Tracer(Store(folder), layer), budget)
-        note = (
-            f"Rows are shown by number: this data has no index of origins; `{command('harvest')}` writes one."
-        )
+        note = f"Rows are shown by number: only the data of `{command('harvest')}` has an index of origins."
     except ValueError as error:
         note = f"Rows are shown by number, because their origins cannot be read: {error}"
     try:
@@ -177,7 +177,7 @@ def origins_of(source: Source, budget: int = 0) -> Origins:
 
 
 def network_view(image: Any, region: tuple[float, ...]) -> Any:
-    """The region (top, left, height, width) of a PIL image, at most :data:`SIDE` pixels long."""
+    """Return the region (top, left, height, width) of a PIL image, at most :data:`SIDE` pixels long."""
     top, left, height, width = region
     scale = SIDE / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))

@@ -1,4 +1,4 @@
-"""Read a run directory in whatever state it is: settings, metrics, status.
+"""Read a run directory in any state: settings, metrics, status.
 
 Training writes ``.hydra/`` when it starts, ``metrics.json`` when it ends, ``error.txt`` when it fails.
 """
@@ -28,7 +28,7 @@ METRICS = ("r2", "l0", "reconstruction_loss", "dead_fraction", "optimality_gap",
 """Metrics that runs are compared by."""
 REQUIRED = ("r2", "l0", "reconstruction_loss")
 LOCATIONS = ("run_dir", "ckpt_path")
-"""Settings that say where a run lies, not what it does."""
+"""Settings that hold the location of a run, not its behaviour."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ class Run:
     """One run directory.
 
     - ``status``: ``finished``, ``failed`` (there is ``error.txt``, or a metric is missing or not finite) or
-      ``unfinished``; ``reason`` explains it, and for a finished run that a later attempt to resume it failed.
+      ``unfinished``; ``reason`` explains it, and says of a finished run if a later attempt to resume it
+      failed.
     - ``overridden``: keys given on the command line.
     - ``settings``: every setting by its dotted key, defaults included.
     - ``metrics``: :data:`METRICS` from ``metrics.json``; None where a value is absent or not finite.
@@ -99,7 +100,7 @@ def _runs_below(directory: str) -> Iterable[str]:
 
 
 def read_run(path: Path) -> Run:
-    """Read a run directory; what is wrong with it becomes ``status`` and ``reason``, never an exception."""
+    """Read a run directory; problems are reported in ``status`` and ``reason``, never as an exception."""
     try:
         overridden, settings = _read_settings(path / ".hydra")
     except Exception as error:  # YAML errors have no common base class
@@ -122,7 +123,7 @@ def read_metrics(run: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is none.
-        ValueError: it is no JSON object.
+        ValueError: it is not a JSON object.
     """
     path = run / METRICS_FILE
     file_size(path)
@@ -132,7 +133,7 @@ def read_metrics(run: Path) -> dict[str, Any]:
 
 
 def _checked(metrics: Mapping[str, Any]) -> tuple[dict[str, float | None], str]:
-    """The finite values of :data:`METRICS`, and what is wrong with the others."""
+    """Return the finite values of :data:`METRICS`, and what is wrong with the others."""
     wrong = [
         f"{name} is {(metrics[name] or repr(metrics[name])) if name in metrics else 'missing'}"
         for name in METRICS
@@ -152,7 +153,8 @@ def _without_metrics(path: Path) -> tuple[str, str]:
 
 
 def _read_settings(folder: Path) -> tuple[tuple[str, ...], dict[str, Any]]:
-    """Keys given on the command line, and all settings: as composed where Hydra wrote that, else as typed."""
+    """Return keys given on the command line, and all settings: as composed by Hydra if saved, else as
+    typed."""
     typed: dict[str, Any] = {}
     for override in _read_yaml(folder / "overrides.yaml", []):
         key, _, value = override.partition("=")

@@ -1,4 +1,4 @@
-"""Find the rows on which each concept is strongest, and how often it is used, in one pass over the codes.
+"""Find the rows on which each concept is strongest, and how often it is used, reading the codes once.
 
 Legend:  Z (m, k) codes of one batch   D (k, d) dictionary   T examples kept per concept and sign
 """
@@ -15,7 +15,7 @@ from torch import Tensor
 from seminmf_lightning.core.linalg import unit_atoms
 
 ENTRIES = 2**22
-"""Codes examined at once; the nonzero ones are listed, 8 bytes per number."""
+"""Codes searched at once for nonzeros, whose indices take 8 bytes each."""
 
 
 class Nonzeros(NamedTuple):
@@ -88,7 +88,8 @@ class TopExamples:
             self._merge(index, *entries)
 
     def _merge(self, index: int, concepts: Tensor, values: Tensor, row_ids: Tensor, groups: Tensor) -> None:
-        """Merge entries (e,) into the lists of their concepts: of each group the largest, of these T."""
+        """Merge entries (e,) into the lists of their concepts: the largest of each group, and the T
+        largest."""
         touched = concepts.unique()
         kept_before = self.values[index, touched] > 0
         concept, value, row, group = (
@@ -100,7 +101,7 @@ class TopExamples:
                 (self._groups[index, touched][kept_before], groups),
             )
         )
-        # Of a group's entries the largest; of equal ones the first row.
+        # Keep the largest entry of each group; among equal ones, the first row.
         order = np.lexsort((row, -value, group, concept))
         first_of_group = np.append(True, (np.diff(concept[order]) != 0) | (np.diff(group[order]) != 0))
         best = order[first_of_group]
@@ -114,12 +115,12 @@ class TopExamples:
             lists[index][at] = torch.from_numpy(entries[kept])
 
     def signs(self) -> tuple[Top, Top]:
-        """The strongest rows with z > 0, and those with z < 0; the values of both are positive."""
+        """Return the strongest rows with z > 0, and those with z < 0; the values of both are positive."""
         return Top(self.values[0], self.row_ids[0]), Top(self.values[1], self.row_ids[1])
 
 
 class ConceptSums:
-    """Sums over rows per concept: counts of positive and negative codes, and of squares.
+    """Sums over rows per concept: counts of positive and negative codes, and sums of squares.
 
     >>> sums = ConceptSums(2)
     >>> sums.update(torch.tensor([[1.0, 0.0], [-2.0, 0.0]]))
@@ -150,7 +151,7 @@ class ConceptSums:
 
 
 class CodeSample:
-    """The codes of every s-th row, at most ``limit`` numbers: co-activation is measured on them.
+    """The codes of every s-th row, at most ``limit`` numbers, from which co-activation is computed.
 
     >>> sample = CodeSample(concepts=2, n_rows=3)
     >>> sample.update(torch.tensor([[1.0, 1.0], [2.0, -2.0], [3.0, 3.0]]), torch.arange(3))
@@ -167,15 +168,17 @@ class CodeSample:
         self.parts.append(Z[row_ids % self.step == 0].float().cpu())
 
     def vectors(self) -> Tensor:
-        """Centred ``|z|`` of each concept, of norm 1 (k, s): their products are Pearson correlations."""
+        """Return centred ``|z|`` of each concept, of norm 1 (k, s): their products are Pearson
+        correlations."""
         Z = torch.cat(self.parts).abs()
         return unit_atoms((Z - Z.mean(dim=0)).T)
 
 
 def nearest(vectors: Tensor, count: int, block: int = 1024) -> tuple[Tensor, Tensor]:
-    """Products and ids (k, count) of the ``count`` other rows of ``vectors`` (k, p) with the largest product.
+    """Return products and ids (k, count) of the ``count`` other rows of ``vectors`` (k, p) with largest
+    product.
 
-    Computes ``block`` rows at a time, so that k x k products are never held.
+    Computes ``block`` rows at a time, so that the (k, k) products are never in memory at once.
 
     >>> nearest(torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]]), 1)[1].tolist()
     [[1], [0], [1]]

@@ -17,7 +17,7 @@ from seminmf_lightning.explain.runs import Run
 
 
 class Stability(NamedTuple):
-    """How much dictionaries of several seeds agree."""
+    """Agreement of the dictionaries of several seeds."""
 
     share: float
     """Share of atoms with a partner in the other dictionary, averaged over pairs of seeds."""
@@ -25,7 +25,7 @@ class Stability(NamedTuple):
 
 
 def varying(runs: Iterable[Run]) -> list[str]:
-    """Keys given on the command line of some run whose values differ between runs, in the order first given.
+    """Return the command-line keys whose values differ between runs, in the order first given.
 
     Runs whose settings cannot be read are left out.
     """
@@ -35,7 +35,7 @@ def varying(runs: Iterable[Run]) -> list[str]:
 
 
 def frontier(runs: Iterable[Run]) -> list[Run]:
-    """Finished runs that no other run beats in one of r2 and l0 without losing in the other, sorted by l0.
+    """Return the finished runs on the Pareto front of high r2 and low l0, sorted by l0.
 
     >>> runs = [Run(Path(name), "finished", metrics={"l0": l0, "r2": r2})
     ...         for name, l0, r2 in (("a", 2.0, 0.5), ("b", 3.0, 0.4), ("c", 4.0, 0.9))]
@@ -50,16 +50,17 @@ def frontier(runs: Iterable[Run]) -> list[Run]:
 
 
 def best(runs: Iterable[Run], max_l0: float = math.inf) -> Run | None:
-    """The finished run of the highest r2 with at most ``max_l0`` nonzeros per row; None if there is none."""
+    """Return the finished run of highest r2 with at most ``max_l0`` nonzeros per row; None if there is
+    none."""
     return max(
         (run for run in _finished(runs) if run.l0 <= max_l0), key=lambda run: (run.r2, -run.l0), default=None
     )
 
 
 def stability(runs: Iterable[Run], cosine: float = 0.9) -> dict[Path, Stability]:
-    """Mean share of matched atoms over pairs of seeds, for runs that differ from others only in the seed.
+    """Return the mean share of matched atoms over pairs of seeds, for runs that differ only in the seed.
 
-    Where a dictionary cannot be read or compared, its runs have no stability, and a warning says why.
+    If a dictionary cannot be read or compared, its runs have no stability, and a warning says why.
     """
     result: dict[Path, Stability] = {}
     for group in _groups_by_all_but_seed(runs):

@@ -1,4 +1,4 @@
-"""Charts of the report, one per file, found by file name."""
+"""Charts of the report, one per file, discovered by file name."""
 
 from seminmf_lightning.explain.charts.base import Chart, Plot, Series
 

@@ -37,4 +37,5 @@ class Chart(ABC):
 
     @abstractmethod
     def plot(self, summary: Summary, run: Path) -> Plot | None:
-        """The plot for the rows in ``summary`` and the run directory; None where there is nothing to show."""
+        """Return the plot for the rows in ``summary`` and the run directory; None if there is nothing to
+        show."""

@@ -1,4 +1,4 @@
-"""How many concepts are used by which share of the rows."""
+"""Histogram of how often concepts are used."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from seminmf_lightning.explain.gather import Summary
 
 BINS = 40
 LEAST = 1e-7
-"""Share of rows at which concepts that no row uses are drawn."""
+"""Concepts that no row uses are drawn at this share of rows."""
 
 
 class DensityChart(Chart):

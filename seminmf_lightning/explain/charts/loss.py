@@ -24,7 +24,7 @@ class LossChart(Chart):
 
 
 def read_curves(run: Path) -> dict[str, tuple[list[float], list[float]]]:
-    """Steps and finite values of :data:`TAGS` that the run logged to TensorBoard."""
+    """Return steps and finite values of :data:`TAGS` that the run logged to TensorBoard."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     curves: dict[str, tuple[list[float], list[float]]] = {tag: ([], []) for tag in TAGS.values()}

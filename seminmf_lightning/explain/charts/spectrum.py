@@ -1,4 +1,4 @@
-"""The dictionary against the best approximation of any kind with as many components."""
+"""Compare the error of the dictionary with the smallest possible for as many components."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from seminmf_lightning.metrics.variation import variation
 
 
 class SpectrumChart(Chart):
-    """Share of ``||A||_F^2`` that any r components leave (Eckart-Young), and that this dictionary leaves."""
+    """Share of ``||A||_F^2`` left by the best r components (Eckart-Young), and by this dictionary."""
 
     def plot(self, summary: Summary, run: Path) -> Plot | None:
         _, squares = variation(summary.metrics.spread)

@@ -28,13 +28,13 @@
 
   // Concepts that are rarely worth reading: marked, and last in reading order.
   const marks = new Map(data.table.map((row) => {
-    const found = [], detail = data.details[row[0]];
-    if (row[2] + row[3] === 0) found.push("dead");
+    const reasons = [], detail = data.details[row[0]];
+    if (row[2] + row[3] === 0) reasons.push("dead");
     const codes = signsOf(row[0]).flat().map((one) => Math.abs(one.z)).sort((a, b) => b - a);
-    if (codes.length && codes[0] > MEMORISED * (codes[1] || 0)) found.push("one example");
+    if (codes.length && codes[0] > MEMORISED * (codes[1] || 0)) reasons.push("one example");
     const stronger = ([other, cosine]) => cosine > DUPLICATE && (byConcept.get(other)[1] - row[1] || row[0] - other) > 0;
-    if (detail && detail.similar.some(stronger)) found.push("near duplicate");
-    return [row[0], found];
+    if (detail && detail.similar.some(stronger)) reasons.push("near duplicate");
+    return [row[0], reasons];
   }));
   const searchable = new Map(data.table.map((row) => {
     const words = signsOf(row[0]).flat().map((example) => `${example.name} ${example.text || ""}`).join(" ");
@@ -47,11 +47,11 @@
 
   function rows() {
     const asked = state.words.toLowerCase().trim();
-    const [, column, wanted] = /^(?:(concept|feature)\s+)?(\d+)$/.exec(asked) || [];
+    const [, column, id] = /^(?:(concept|feature)\s+)?(\d+)$/.exec(asked) || [];
     const words = asked.split(/\s+/).filter(Boolean);
-    const matches = wanted === undefined
+    const matches = id === undefined
       ? (row) => words.every((word) => searchable.get(row[0]).includes(word))
-      : (row) => row[column === "feature" ? 6 : 0] === Number(wanted);
+      : (row) => row[column === "feature" ? 6 : 0] === Number(id);
     const shown = data.table.filter((row) => matches(row) && !marks.get(row[0]).some((mark) => state.hidden.has(mark)));
     if (state.sort === null) return shown.sort((a, b) => !!marks.get(a[0]).length - !!marks.get(b[0]).length || b[1] - a[1] || a[0] - b[0]);
     const { value } = columns[state.sort];
@@ -77,10 +77,10 @@
 
   function list() {
     head();
-    const found = rows();
-    const last = Math.max(0, Math.ceil(found.length / perPage) - 1);
+    const listed = rows();
+    const last = Math.max(0, Math.ceil(listed.length / perPage) - 1);
     state.page = Math.min(state.page, last);
-    byId("concepts").tBodies[0].replaceChildren(...found.slice(state.page * perPage, (state.page + 1) * perPage).map((row) => {
+    byId("concepts").tBodies[0].replaceChildren(...listed.slice(state.page * perPage, (state.page + 1) * perPage).map((row) => {
       const line = make("tr", undefined, { class: row[0] === state.chosen ? "chosen" : "" });
       const cell = make("td");
       const button = make("button", row[0], { type: "button", "aria-label": `Open concept ${row[0]}` });
@@ -89,7 +89,7 @@
       line.append(cell, preview(row), ...columns.slice(2).map(({ value, wide }) => make("td", number(value(row)), { class: wide ? "wide" : "" })));
       return line;
     }));
-    byId("count").textContent = `${found.length} of ${data.table.length} concepts, page ${state.page + 1} of ${last + 1}`;
+    byId("count").textContent = `${listed.length} of ${data.table.length} concepts, page ${state.page + 1} of ${last + 1}`;
     byId("previous").disabled = state.page === 0;
     byId("next").disabled = state.page === last;
     byId("reading").disabled = state.sort === null;
@@ -118,7 +118,7 @@
     return cell;
   }
 
-  // The firing token of an example with so many characters on each side; positions count characters, not UTF-16 units.
+  // The firing token of an example with `context` characters on each side; positions count characters, not UTF-16 units.
   function around(one, context) {
     const points = Array.from(one.text), [start, stop] = one.tokens.find((token) => token[3]) || [0, 0];
     const flat = (from, to) => points.slice(Math.max(0, from), to).join("").replace(/\s+/g, " ");
@@ -307,7 +307,7 @@
 
   const baseTitle = document.title;
   for (const mark of ["one example", "near duplicate", "dead"]) {
-    const count = [...marks.values()].filter((found) => found.includes(mark)).length;
+    const count = [...marks.values()].filter((reasons) => reasons.includes(mark)).length;
     if (!count) continue;
     const box = make("input", undefined, { type: "checkbox", checked: "" });
     box.addEventListener("change", () => { state.hidden[box.checked ? "delete" : "add"](mark); state.page = 0; list(); });
