@@ -45,7 +45,7 @@ def check_rows(
     except ValueError as error:
         if isinstance(error.__cause__, NetworkError):
             return
-        raise  # of n items with n tokens each, only these runs tell (t, n, c) from (n, t, c)
+        raise  # with n items of n tokens each, only these runs distinguish (t, n, c) from (n, t, c)
     example = name(item.example)
     for layer, rows in first.items():
         tolerance = TOLERANCE.get(rows.values.dtype, 1e-2)

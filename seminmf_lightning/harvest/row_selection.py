@@ -160,7 +160,7 @@ def _aspect(items: Sequence[Item]) -> float:
 
 
 def _first_axis(shape: tuple[int, ...], items: Sequence[Item]) -> str:
-    """Say what the first axis of an output is that is not as long as the batch."""
+    """Say what the first axis of an output is if it is not the batch."""
     longest = max(item.tokens for item in items)
     if shape[:2] == (longest, len(items)):
         return "is the tokens, and the second one the items, as in XLNet and many LSTMs"

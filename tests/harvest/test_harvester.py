@@ -48,7 +48,7 @@ def test_a_model_without_padding_or_special_tokens(tmp_path: Path, corpus: Path)
         )
     expected = expected[0] if isinstance(expected, tuple) else expected
     assert (rows.values[: len(ids)] - expected.reshape(-1, 16)).abs().max() < 1e-6
-    with pytest.raises(ValueError, match=r"no \[CLS\]"):
+    with pytest.raises(ValueError, match=r"not a \[CLS\]"):
         all_rows(text_recipe(folder, corpus, layers="h.1", tokens="cls").harvester(CPU))
 
 

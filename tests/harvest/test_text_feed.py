@@ -118,5 +118,5 @@ def test_typed_special_tokens_are_no_rows_but_unknown_words_are(typed: str, tmp_
 
 
 def test_half_a_surrogate_pair_is_named(tmp_path: Path) -> None:
-    with pytest.raises(Unreadable, match="surrogate pair at character 4"):
+    with pytest.raises(Unreadable, match="unpaired surrogate at character 4"):
         TextFeed(bert(tmp_path), 9).items(0, "cat \udc80 dog")

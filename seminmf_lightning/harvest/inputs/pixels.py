@@ -9,7 +9,7 @@ import numpy as np
 BITS_PER_SAMPLE = 258
 """Tag of TIFF."""
 PHOTOMETRIC, WHITE_IS_ZERO = 262, 0
-"""Tag of TIFF, and its value for negatives."""
+"""Tag of TIFF, and its value in negatives."""
 SIXTEEN_BITS = ("PNG", "PPM")
 """Formats whose 16-bit integers Pillow widens to 32 bits."""
 

@@ -127,7 +127,7 @@ class TextFiles(Inputs):
             if isinstance(record, dict):
                 keys = ", ".join(f"{key}: {type(value).__name__}" for key, value in record.items())
             raise Unreadable(
-                f"{self.identify(example)}: no text under {self.field!r} (it has {keys}); set inputs.field"
+                f"{self.identify(example)}: no text under {self.field!r} (found {keys}); set inputs.field"
             )
         return record[self.field]
 
