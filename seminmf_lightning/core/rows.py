@@ -30,7 +30,10 @@ def real_matrix(name: str, x: Any, accepted: str = "a tensor or an ndarray") -> 
     ValueError: A: row 0 has masked entries (1 such row); drop them, ...
     """
     if isinstance(x, np.ndarray):
-        x = _from_numpy(name, x)
+        x = plain_array(name, x)
+        # torch supports neither other byte orders nor long doubles, and warns of read-only memory.
+        x = np.asarray(x, dtype=np.float64 if x.dtype.itemsize > 8 else x.dtype.newbyteorder("="))
+        x = torch.from_numpy(x if x.flags.writeable and min(x.strides, default=0) >= 0 else x.copy())
     if not isinstance(x, Tensor):
         hint = "; use .to_numpy()" if hasattr(x, "to_numpy") else ""
         raise TypeError(f"{name} must be {accepted}, got {type(x).__name__}{hint}")
@@ -43,11 +46,18 @@ def real_matrix(name: str, x: Any, accepted: str = "a tensor or an ndarray") -> 
     if x.is_complex():
         raise TypeError(f"{name} must hold real numbers, got {x.dtype}")
     if x.ndim != 2:
-        raise ValueError(f"{name} must be 2-D (rows, columns), got {x.ndim}-D {tuple(x.shape)}")
+        advice = "; flatten images or tokens to rows first" if x.ndim > 2 else ""
+        raise ValueError(f"{name} must be 2-D (rows, columns), got {x.ndim}-D {tuple(x.shape)}{advice}")
     return x.detach()
 
 
-def _from_numpy(name: str, x: np.ndarray) -> Tensor:
+def plain_array(name: str, x: np.ndarray) -> np.ndarray:
+    """Return an array without its mask or subclass, over the same memory.
+
+    Raises:
+        TypeError: it does not hold real numbers.
+        ValueError: entries of a masked array are masked.
+    """
     if x.dtype.kind not in "fiub":
         cure = f"; use {name}.astype(np.float32)" if x.dtype.kind == "O" else ""
         raise TypeError(f"{name} must hold float or integer numbers, got dtype {x.dtype}{cure}")
@@ -59,10 +69,7 @@ def _from_numpy(name: str, x: np.ndarray) -> Tensor:
                 f"{name}: row {masked[0]} has masked entries ({len(masked)} such {rows}); drop them, or give "
                 f"the entries numbers with {name}.filled(value)"
             )
-    # torch supports neither other byte orders nor long doubles, and warns of read-only memory.
-    dtype = np.dtype(np.float64) if x.dtype.itemsize > 8 else x.dtype.newbyteorder("=")
-    x = np.asarray(x, dtype=dtype)
-    return torch.from_numpy(x if x.flags.writeable and min(x.strides, default=0) >= 0 else x.copy())
+    return np.asarray(x)
 
 
 def as_floats(x: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from seminmf_lightning.core.rows import plain_array
+
 
 class FileState(NamedTuple):
     """Size, time of the last change (ns) and inode: a changed or replaced file differs in one of them."""
@@ -89,17 +91,9 @@ def array_shard(name: str, array: np.ndarray, opened: FileState | None = None) -
     """Make a shard of an array or memory map, copied only where torch needs it (reversed, long double).
 
     Raises:
-        ValueError: masked entries, or numbers that are neither float, integer nor boolean.
+        TypeError, ValueError: numbers that are neither float, integer nor boolean; masked entries.
     """
-    if isinstance(array, np.ma.MaskedArray):
-        if hidden := int(np.ma.count_masked(array)):
-            raise ValueError(
-                f"{name}: a masked array that hides {hidden:,} entries, which every row needs; give "
-                "array.filled(value), or only the rows without them: array[~array.mask.any(axis=1)].data"
-            )
-        array = array.data
-    if array.dtype.kind not in "fiub":
-        raise ValueError(f"{name}: expected float or integer numbers, found dtype {array.dtype}")
+    array = plain_array(name, array)
     if array.dtype.itemsize > 8:
         array = array.astype(np.float64)
     if any(stride < 0 or stride % array.itemsize for stride in array.strides):

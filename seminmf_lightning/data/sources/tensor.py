@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from seminmf_lightning.core.rows import real_matrix
 from seminmf_lightning.data.shard import Shard, array_shard
 from seminmf_lightning.data.sources.base import Source
 
@@ -27,12 +27,7 @@ class TensorRows(Source):
     def open(self) -> list[Shard]:
         if isinstance(self.activations, np.ndarray):
             return [array_shard("activations", self.activations)]
-        if not isinstance(self.activations, Tensor):
-            kind = type(self.activations).__name__
-            raise TypeError(f"activations must be a tensor or an ndarray, got {kind}")
-        if self.activations.layout is not torch.strided:
-            raise TypeError(f"activations must be dense, got a tensor of layout {self.activations.layout}")
-        return [Shard("activations", self.activations.detach().cpu())]
+        return [Shard("activations", real_matrix("activations", self.activations).cpu())]
 
     def open_groups(self) -> np.ndarray | None:
         return None if self.groups is None else np.asarray(self.groups)

@@ -53,7 +53,7 @@ def test_a_read_only_map_is_not_copied(tmp_path: Path, recwarn: pytest.WarningsR
 @pytest.mark.parametrize("data", [lambda x: TensorRows(x).shards, lambda x: ActivationDataModule(x).features])
 def test_hidden_entries_are_refused(data: Any) -> None:
     hidden = np.ma.masked_array(A, A % 5 == 2)
-    with pytest.raises(ValueError, match=r"hides 5 entries.*array\.filled"):
+    with pytest.raises(ValueError, match=r"row 0 has masked entries \(5 such rows\).*activations\.filled"):
         data(hidden)
     assert data(hidden.filled(0)) and data(hidden[~hidden.mask.any(axis=1)].data)
 
