@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from platformdirs import user_cache_dir
 
 from seminmf_lightning.data.shard import Shard
 from seminmf_lightning.data.sources.base import Source
@@ -71,9 +72,5 @@ class DemoRows(Source):
         return self._rows().harvest()
 
     def _rows(self) -> HarvestedRows:
-        cache_dir = self.cache_dir
-        if cache_dir is None:
-            from platformdirs import user_cache_dir
-
-            cache_dir = user_cache_dir("seminmf_lightning")
+        cache_dir = user_cache_dir("seminmf_lightning") if self.cache_dir is None else self.cache_dir
         return HarvestedRows(str(Path(cache_dir) / "efficientnet_lite0_head"))

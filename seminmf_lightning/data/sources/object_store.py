@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import numpy as np
 import torch
+from platformdirs import user_cache_dir
 from torch import Tensor
 
 from seminmf_lightning.core.checks import real_number, whole_number
@@ -98,12 +99,10 @@ class ObjectStoreRows(Source):
                     f"{matrix.object.url}: type {matrix.rows.dtype}, but {first.object.url} has "
                     f"{first.rows.dtype}; all objects must have one type"
                 )
-        cache_dir = self.cache_dir
-        if cache_dir is None:
-            from platformdirs import user_cache_dir
-
-            cache_dir = os.path.join(user_cache_dir("seminmf_lightning"), "chunks")
-        self._cache = ChunkCache(cache_dir, int(self.cache_gb * GB))
+        chunks = os.path.join(user_cache_dir("seminmf_lightning"), "chunks")
+        self._cache = ChunkCache(
+            chunks if self.cache_dir is None else self.cache_dir, int(self.cache_gb * GB)
+        )
         self._prefetcher = Prefetcher(self._load)
         self._nonce = uuid4().hex
         self._follow(NO_FETCH)
@@ -226,11 +225,8 @@ class ObjectStoreRows(Source):
         # The name stays the same from run to run while the objects do; objects without a version get a new
         # name.
         objects = [self._matrices[index] for index in dict.fromkeys(index for index, _ in requests)]
-        content: list[Any] = [
-            [[*one.object, one.rows.offset] for one in objects],
-            str(self._type.dtype),
-            ranges,
-        ]
+        states = [[*one.object, one.rows.offset] for one in objects]
+        content: list[Any] = [states, str(self._type.dtype), ranges]
         if not all(one.object.version for one in objects):
             content.append(self._nonce)
         name = hashlib.sha256(json.dumps(content).encode()).hexdigest()
