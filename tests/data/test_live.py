@@ -48,12 +48,12 @@ def test_live_batches_hold_every_training_row_once_in_a_new_order_each_pass(
     assert len(loader.windows) == 1 if buffer_mb == 1.0 else len(loader.windows) > 3
     trained = data.train_examples.rows(np.arange(len(data.train_examples)))
     expected = whole.values[torch.from_numpy(np.isin(whole.origin["example"], trained))]
-    passes = [torch.cat([batch[0] for batch in loader]) for _ in range(2)]
-    for found in passes:
-        assert found.shape == expected.shape
-        by_sum, wanted = found[found.sum(1).argsort()], expected[expected.sum(1).argsort()]
-        assert torch.allclose(by_sum.sum(1), wanted.sum(1), atol=1e-4)
-    assert not torch.equal(*passes)
+    epochs = [torch.cat([batch[0] for batch in loader]) for _ in range(2)]
+    for actual in epochs:
+        assert actual.shape == expected.shape
+        by_sum, sorted_rows = actual[actual.sum(1).argsort()], expected[expected.sum(1).argsort()]
+        assert torch.allclose(by_sum.sum(1), sorted_rows.sum(1), atol=1e-4)
+    assert not torch.equal(*epochs)
 
 
 @pytest.mark.parametrize("epoch", [0, 1])
@@ -92,11 +92,11 @@ def test_live_training_equals_training_from_disk(script, bert: Path, corpus: Pat
     script("train", *common, *online, f"hydra.run.dir={tmp_path}/live")
     two = ("trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu")
     script("train", *common, *online, *two, f"hydra.run.dir={tmp_path}/two")
-    disk, live_figures, both = (
+    disk, live_metrics, both = (
         json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("disk", "live", "two")
     )
-    assert disk["rows_seen"] == live_figures["rows_seen"] == both["rows_seen"]
-    assert live_figures["r2"] == pytest.approx(disk["r2"], abs=0.01)
+    assert disk["rows_seen"] == live_metrics["rows_seen"] == both["rows_seen"]
+    assert live_metrics["r2"] == pytest.approx(disk["r2"], abs=0.01)
     assert both["r2"] == pytest.approx(disk["r2"], abs=0.01)
     endless = ("l1_penalty=0.05", "nb_concepts=8", "trainer.max_epochs=-1", "trainer.max_steps=60", *online)
     script("train", *endless, f"hydra.run.dir={tmp_path}/endless", "data.batch_size=128")

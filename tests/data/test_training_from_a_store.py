@@ -116,7 +116,7 @@ def test_two_million_rows(s3: S3, tmp_path: Path, capsys: pytest.CaptureFixture[
         )
         save_file({"activations": part.half()}, tmp_path / "acts" / f"{index}.safetensors")
     upload(s3, tmp_path / "acts")
-    metrics, found = {}, {}
+    metrics, dictionaries = {}, {}
     folder, bucket = (
         f"data.path={tmp_path}/acts",
         ("data.path=s3://rows/acts", f"data.storage.endpoint_url={s3.endpoint}"),
@@ -137,7 +137,7 @@ def test_two_million_rows(s3: S3, tmp_path: Path, capsys: pytest.CaptureFixture[
                 "logger=none",
                 "~callbacks.progress",
             )
-            found[name] = trained(tmp_path, name, *options, *cache, *more)
+            dictionaries[name] = trained(tmp_path, name, *options, *cache, *more)
         metrics[name] = json.loads((tmp_path / name / "metrics.json").read_text()) | {
             "seconds": round(time.monotonic() - began, 1), "gets": len(s3.gets),
             "failed": s3.failed, "bytes": s3.bytes,
@@ -146,8 +146,8 @@ def test_two_million_rows(s3: S3, tmp_path: Path, capsys: pytest.CaptureFixture[
         for name, row in metrics.items():
             print(f"\n{rows:,} rows, l1_penalty={penalty}, {name}: {row}")
     assert metrics["failing"]["failed"] > 0
-    assert torch.equal(found["s3"], found["local"])
-    assert torch.equal(found["failing"], found["local"])
+    assert torch.equal(dictionaries["s3"], dictionaries["local"])
+    assert torch.equal(dictionaries["failing"], dictionaries["local"])
     assert metrics["s3"]["r2"] == pytest.approx(metrics["mapped"]["r2"], abs=0.01)
 
 

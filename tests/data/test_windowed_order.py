@@ -69,9 +69,9 @@ def test_every_process_count_sees_the_same_windowed_batches(
 
     one, everything = batches(0, 1)
     parts = [batches(rank, world) for rank in range(world)]
-    assert {len(found) for found, _ in parts} == {len(one)}
+    assert {len(actual) for actual, _ in parts} == {len(one)}
     assert sum(len(fetched) for _, fetched in parts) == len(everything)  # nothing is fetched twice
-    for whole, shares in zip(one, zip(*(found for found, _ in parts), strict=True), strict=True):
+    for whole, shares in zip(one, zip(*(actual for actual, _ in parts), strict=True), strict=True):
         assert torch.equal(whole[0][:, 0].long(), whole[1])
         assert sorted(whole[1].tolist()) == sorted(torch.cat([share[1] for share in shares]).tolist())
         assert torch.equal(whole[2], sum(share[2] for share in shares))
@@ -91,7 +91,7 @@ def test_windows_are_mixed_anew_in_each_pass() -> None:
 @settings(deadline=None)
 @given(st.integers(1, 3000), st.integers(1, 3000), st.integers(1, 64))
 def test_stretches_of_a_sample_are_disjoint(n: int, count: int, longest: int) -> None:
-    found = np.concatenate([np.arange(*one) for one in scattered_stretches(n, count, 64, longest, 0)])
-    assert len(np.unique(found)) == len(found)
-    assert found.max() < n
-    assert len(found) == n if count >= n else count / 2 <= len(found) <= count + 64
+    actual = np.concatenate([np.arange(*one) for one in scattered_stretches(n, count, 64, longest, 0)])
+    assert len(np.unique(actual)) == len(actual)
+    assert actual.max() < n
+    assert len(actual) == n if count >= n else count / 2 <= len(actual) <= count + 64

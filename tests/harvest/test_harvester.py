@@ -18,9 +18,9 @@ from seminmf_lightning.harvest import HarvestRecipe
 def test_rows_of_a_text_model_are_those_of_a_direct_pass(bert: Path, corpus: Path) -> None:
     from transformers import AutoModel, AutoTokenizer
 
-    found = all_rows(text_recipe(bert, corpus, layers=["encoder.layer.*", "embeddings"]).harvester(CPU))
+    harvested = all_rows(text_recipe(bert, corpus, layers=["encoder.layer.*", "embeddings"]).harvester(CPU))
     tokenizer, network = AutoTokenizer.from_pretrained(bert), AutoModel.from_pretrained(bert).eval()
-    expected: dict[str, list[torch.Tensor]] = {name: [] for name in found}
+    expected: dict[str, list[torch.Tensor]] = {name: [] for name in harvested}
     for line in corpus.read_text().splitlines():  # one window at a time: no padding at all
         ids = tokenizer(json.loads(line)["text"], add_special_tokens=False)["input_ids"]
         for start in range(0, len(ids), 62):
@@ -29,7 +29,7 @@ def test_rows_of_a_text_model_are_those_of_a_direct_pass(bert: Path, corpus: Pat
                 states = network(input_ids=window, output_hidden_states=True).hidden_states
             for name, state in zip(("embeddings", "encoder.layer.0", "encoder.layer.1"), states, strict=True):
                 expected[name].append(state[0, 1:-1])
-    for name, rows in found.items():
+    for name, rows in harvested.items():
         assert (rows.values - torch.cat(expected[name])).abs().max() < 1e-6
         assert rows.values.is_contiguous()
 
@@ -57,14 +57,14 @@ def test_short_and_empty_texts_give_the_same_rows_in_any_batch(bert: Path, tmp_p
     file.write_text(
         "".join(json.dumps({"text": text}) + "\n" for text in ("a", "", "cat", "a dog ran", "", "mat")) + "\n"
     )
-    found = [
+    harvested = [
         all_rows(text_recipe(bert, file, batch_size=size).harvester(CPU))["encoder.layer.1"]
         for size in (1, 4, 64)
     ]
-    for rows in found:
+    for rows in harvested:
         assert rows.origin["example"].tolist() == [0, 2, 3, 3, 3, 5]
         assert rows.origin["position"].tolist() == [1, 1, 1, 2, 3, 1]
-        assert (rows.values - found[0].values).abs().max() < 1e-6
+        assert (rows.values - harvested[0].values).abs().max() < 1e-6
     gpt = tiny.gpt(tmp_path / "gpt")  # no special tokens: a text may be one token, or none
     for size in (1, 4, 64):
         rows = all_rows(text_recipe(gpt, file, layers="h.0", batch_size=size).harvester(CPU))["h.0"]
@@ -105,7 +105,7 @@ def test_out_of_memory_says_which_batch_was_tried(tmp_path: Path, monkeypatch: p
 
 
 class Fails(torch.nn.Module):
-    """Raises an error of its own for inputs above a limit, behind its first layer."""
+    """Raises its own error for inputs above a limit, after its first layer."""
 
     def __init__(self, error: str) -> None:
         super().__init__()

@@ -44,7 +44,7 @@ def test_killed_five_times_and_resumed_is_bitwise_the_undisturbed_harvest(bert: 
     subprocess.run(command(tmp_path / "whole", corpus, bert), cwd=ROOT, check=True, timeout=120, **silent)
     manifest = json.loads((tmp_path / "whole" / "manifest.json").read_text())
     generator, kills, killed = random.Random(0), 0, tmp_path / "killed"
-    wanted = len(manifest["layers"]["encoder.layer.0"]["shards"])
+    n_shards = len(manifest["layers"]["encoder.layer.0"]["shards"])
     while kills < 5:
         before = len(list(killed.glob("encoder.layer.0/index/*")))
         process = subprocess.Popen(command(killed, corpus, bert), cwd=ROOT, **silent)
@@ -56,7 +56,7 @@ def test_killed_five_times_and_resumed_is_bitwise_the_undisturbed_harvest(bert: 
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL, "it ended before it was killed: give it more texts"
         kills += 1
-    assert len(list(killed.glob("encoder.layer.0/index/*.safetensors"))) < wanted
+    assert len(list(killed.glob("encoder.layer.0/index/*.safetensors"))) < n_shards
     (killed / "encoder.layer.0" / "000000.safetensors.999999999.partial").write_bytes(b"left behind")
     subprocess.run(command(killed, corpus, bert), cwd=ROOT, check=True, timeout=120, **silent)
     assert snapshot(killed) == snapshot(tmp_path / "whole")
@@ -135,11 +135,12 @@ def test_a_store_that_version_0_1_began_is_resumed_with_a_word_about_its_inputs(
     manifest["settings"]["inputs"]["digest"] = "0123456789abcdef"
     file.write_text(json.dumps(manifest | {"complete": False}))
     again = job(image_recipe(folder), tmp_path / "store")
-    told: list[str] = []
-    again.tell = told.append
+    messages: list[str] = []
+    again.tell = messages.append
     assert again.run() is not None
     assert (
-        "begun by version 0.1" in told[0] and "content" in json.loads(file.read_text())["settings"]["inputs"]
+        "begun by version 0.1" in messages[0]
+        and "content" in json.loads(file.read_text())["settings"]["inputs"]
     )
     assert job(image_recipe(folder, layers="first"), tmp_path / "other").run() is not None
 

@@ -18,7 +18,7 @@ from seminmf_lightning.harvest.layers import Capture, Layer, match_layers
 
 def test_rows_of_maps_survive_what_later_layers_do_in_place(tmp_path: Path) -> None:
     folder = tiny.pictures(tmp_path / "pictures")
-    found = all_rows(image_recipe(folder, layers=["first", "second", "relu@1"]).harvester(CPU))
+    harvested = all_rows(image_recipe(folder, layers=["first", "second", "relu@1"]).harvester(CPU))
     network, inputs = tiny.convolutions(), build(Inputs, {"name": "images", "path": str(folder)})
     from seminmf_lightning.harvest.models.callable import unit_range
 
@@ -27,7 +27,7 @@ def test_rows_of_maps_survive_what_later_layers_do_in_place(tmp_path: Path) -> N
         first = network.first(x)
         second = network.second(first.relu())
     for name, direct in (("first", first), ("second", second), ("relu@1", second.relu())):
-        rows = found[name]
+        rows = harvested[name]
         assert (rows.values - direct.permute(0, 2, 3, 1).flatten(0, 2)).abs().max() < 1e-6
         y, x_at, example = rows.origin["y"][7], rows.origin["x"][7], rows.origin["example"][7]
         assert torch.allclose(rows.values[7], direct[example, :, y, x_at])

@@ -1,4 +1,4 @@
-"""The row that reacts to a bright patch has a box that holds it, or no place, whatever a layer returns."""
+"""The row that reacts to a bright patch has a box around it, or no position, whatever a layer returns."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def sequences(draw: Any) -> tuple[torch.Tensor, list[Item]]:
 def test_padding_never_becomes_a_row(problem: tuple[torch.Tensor, list[Item]], tokens: str) -> None:
     output, items = problem
     rows = Selector(tokens, 2 if tokens == "random" else None).rows(Layer("x"), output, items, FEED)
-    expected, places = [], []
+    expected, positions = [], []
     for number, item in enumerate(items):  # the naive way
         allowed = (
             list(range(item.tokens))
@@ -47,18 +47,20 @@ def test_padding_never_becomes_a_row(problem: tuple[torch.Tensor, list[Item]], t
         if tokens == "mean":
             expected += [output[number, allowed].mean(0)] if allowed else []
             continue
-        places += [(number, place) for place in allowed]
-        expected += [output[number, place] for place in allowed]
+        positions += [(number, position) for position in allowed]
+        expected += [output[number, position] for position in allowed]
     if tokens == "random":
-        found = list(zip(rows.origin["example"].tolist(), rows.origin["position"].tolist(), strict=True))
-        assert set(found) <= set(places) and len(set(found)) == len(found)
-        assert len(found) == sum(min(2, item.tokens - 1) for item in items)
-        assert all(torch.equal(value, output[place]) for value, place in zip(rows.values, found, strict=True))
+        actual = list(zip(rows.origin["example"].tolist(), rows.origin["position"].tolist(), strict=True))
+        assert set(actual) <= set(positions) and len(set(actual)) == len(actual)
+        assert len(actual) == sum(min(2, item.tokens - 1) for item in items)
+        assert all(
+            torch.equal(value, output[position]) for value, position in zip(rows.values, actual, strict=True)
+        )
         return
     assert torch.allclose(rows.values, torch.stack(expected) if expected else torch.empty(0, 2))
     if tokens != "mean":
-        assert rows.origin["position"].tolist() == [place for _, place in places]
-        starts = [-1 if place == 0 else place for _, place in places]
+        assert rows.origin["position"].tolist() == [position for _, position in positions]
+        starts = [-1 if position == 0 else position for _, position in positions]
         assert rows.origin["start"].tolist() == starts
 
 

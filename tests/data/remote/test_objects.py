@@ -28,9 +28,9 @@ def test_one_failed_request_in_twenty_changes_nothing(s3: S3, tmp_path: Path) ->
         for A, numbers, _ in stream:
             assert torch.equal(A, rows[numbers])
     assert s3.failed > 1
-    told = [str(one.message) for one in caught if "trying again" in str(one.message)]
-    assert 1 <= len(told) <= 4  # once an object
-    assert "acts/" in told[0]
+    messages = [str(one.message) for one in caught if "trying again" in str(one.message)]
+    assert 1 <= len(messages) <= 4  # one per object
+    assert "acts/" in messages[0]
 
 
 def test_a_store_that_is_down_is_an_error_that_names_the_object(

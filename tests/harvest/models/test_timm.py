@@ -1,4 +1,4 @@
-"""Networks of timm: rows, special tokens, places and regions. Skipped where timm does not import."""
+"""Networks of timm: rows, special tokens, positions and regions. Skipped where timm does not import."""
 
 from __future__ import annotations
 
