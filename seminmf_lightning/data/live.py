@@ -33,7 +33,7 @@ class HarvestDataModule(lightning.LightningDataModule):
         inputs: examples that the network is run on, as for the recipe.
         layers: exactly one layer.
         recipe: other settings of the recipe.
-        network_batch_size: images or windows of text shown to the network at once.
+        network_batch_size: images or windows of text per forward pass of the network.
         batch_size: rows per batch of all processes together, on average.  None: 1,024 where the order of rows
             matters to the module, else 8,192.
         buffer_mb: size of the window of rows that are shuffled together, in each process.

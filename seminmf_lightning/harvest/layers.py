@@ -134,8 +134,7 @@ def first_tensor(output: Any) -> Tensor | None:
     """Return the activations in a module's output: itself, or the first ones in a mapping or tuple.
 
     Losses (scalars), masks (boolean and whole numbers), complex numbers, and sparse, nested and empty tensors
-    are no activations; values of a mapping whose key says that they are attention, masks or caches are
-    passed over.
+    are not activations; values of a mapping whose keys name attention, masks or caches are skipped.
 
     >>> first_tensor({"attention_mask": torch.ones(2, 3), "last_hidden_state": torch.zeros(2, 3, 4)}).shape
     torch.Size([2, 3, 4])
