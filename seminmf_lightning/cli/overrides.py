@@ -197,7 +197,12 @@ def _is_open(
     override: Override, node: DictConfig, parent: str, path: str, known: list[str], typed: list[str]
 ) -> bool:
     """Whether a new key may be appended: an object with a ``_target_``, or an option of a plain mapping."""
-    if not (override.is_add() or override.is_force_add()) or "name" in node:
+    appended = override.is_add() or override.is_force_add()
+    if parent.rpartition(".")[2] == "options":  # arguments of a function that this package does not know
+        if not appended:
+            raise ValueError(f"{override.input_line}: an option is appended with +: +{override.input_line}")
+        return True
+    if not appended or "name" in node:
         return False
     objects = [child for child in node.values() if OmegaConf.is_dict(child) and "_target_" in child]
     if objects or not len(node):

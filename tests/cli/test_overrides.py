@@ -200,3 +200,13 @@ def test_a_path_that_exists_is_taken_as_it_is_typed(
 def test_values_that_cannot_be_read_are_named(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         overrides.check(CONFIGS, "train", [text])
+
+
+def test_options_of_a_model_take_any_key_that_is_appended() -> None:
+    name, choice = COMMANDS["harvest"].config.stem, ["model=timm", "inputs=images", "layers=[blocks.1]"]
+    required = ["model.path=vit", "inputs.path=images", "output=store"]
+    overrides.check(PACKAGES["harvest"], name, [*choice, *required, "+model.options.img_size=128"])
+    with pytest.raises(ValueError, match=r"appended with \+: \+model\.options\.img_size=128"):
+        overrides.check(PACKAGES["harvest"], name, [*choice, *required, "model.options.img_size=128"])
+    with pytest.raises(ValueError, match="unknown key of model"):
+        overrides.check(PACKAGES["harvest"], name, [*choice, *required, "+model.optoins=3"])
