@@ -113,6 +113,9 @@ def build_trainer(cfg: DictConfig, callbacks: list[Callback], loggers: list[Any]
 
 def refuse_without_validation(trainer: Trainer) -> None:
     """Raise ValueError if metrics could not be measured at the end."""
+    every: int | None = trainer.check_val_every_n_epoch
+    if every is not None and every < 1:
+        raise ValueError(f"trainer.check_val_every_n_epoch must be at least 1, got {every}")
     if trainer.limit_val_batches == 0:
         raise ValueError(
             "trainer.limit_val_batches=0: the metrics of a run are measured in validation; give a share "
