@@ -12,8 +12,13 @@ import numpy as np
 import pytest
 import torch
 from commands import ROOT
+from hypothesis import settings
 
 from seminmf_lightning.encoders import numba_kernels
+
+# A crowded machine is slow, not wrong: tests have limits of their own.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 
 @pytest.fixture

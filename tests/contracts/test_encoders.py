@@ -53,7 +53,7 @@ def test_declarations(name: str) -> None:
 
 
 @given(st.integers(0, 1000), st.sampled_from([(20, 24), (24, 24), (60, 24)]), st.sampled_from(DEFECTS))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 def test_codes_are_finite_and_better_than_none(
     name: str, seed: int, shape: tuple[int, int], defect: str
 ) -> None:

@@ -29,7 +29,7 @@ def test_settings_survive_a_file_and_are_those_of_the_yaml(name: str) -> None:
 
 
 @given(st.integers(0, 1000), st.integers(1, 12), st.integers(1, 9), st.integers(1, 20), st.booleans())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_atoms_are_nonnegative_and_of_length_one(
     name: str, seed: int, k: int, d: int, m: int, single: bool
 ) -> None:

@@ -63,7 +63,7 @@ def test_values_are_those_of_the_reference(kind: str) -> None:
                 assert values[name] == pytest.approx(value, rel=1e-6, abs=1e-7, nan_ok=True), name
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(1, 40), st.integers(1, 6), st.lists(st.integers(0, 7), max_size=5), st.integers(0, 99))
 def test_any_split_into_batches_gives_the_same(rows: int, concepts: int, sizes: list[int], seed: int) -> None:
     A, Z, D = problem(rows, concepts, seed)

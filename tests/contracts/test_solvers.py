@@ -33,7 +33,7 @@ def test_settings_survive_a_file_and_are_those_of_the_yaml(name: str) -> None:
 
 @pytest.mark.parametrize("name", SOLVERS)
 @given(st.integers(0, 10_000), st.integers(1, 9), st.integers(1, 12), st.booleans(), st.booleans())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_objective_never_rises(name: str, seed: int, k: int, d: int, single: bool, bounded: bool) -> None:
     solver = build(Solver, name)
     bounded = bounded and solver.supports_penalty

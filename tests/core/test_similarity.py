@@ -60,7 +60,7 @@ def test_of_dictionaries_of_two_sizes_the_smaller_is_matched() -> None:
     assert matched_share(D[:3], D[2:]) == pytest.approx(1 / 3)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(1, 6), st.integers(1, 6), st.integers(0, 99))
 def test_matching_is_the_best_there_is(first: int, second: int, seed: int) -> None:
     D1, D2 = problem(1, first, seed)[2], problem(1, second, seed + 100)[2]

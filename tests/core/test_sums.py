@@ -11,7 +11,7 @@ from seminmf_lightning.core import sums as statistics
 from seminmf_lightning.core.sums import CodeStatistics, SecondMoment
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(0, 30), st.integers(1, 40), st.floats(0, 1), st.integers(0, 99))
 def test_products_from_nonzeros_are_the_dense_ones(rows: int, concepts: int, share: float, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)

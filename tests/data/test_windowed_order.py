@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from s3_server import streams
 
@@ -38,7 +38,6 @@ class Chunked(TensorRows):
         return super().read_range(start, stop)
 
 
-@settings(deadline=None)
 @given(
     st.integers(1, 300), st.integers(1, 90), st.integers(1, 4), st.booleans(), st.integers(1, 60),
     st.integers(1, 200), st.integers(1, 40), st.integers(1, 40), st.integers(0, 3), st.booleans(),
@@ -88,7 +87,6 @@ def test_windows_are_mixed_anew_in_each_pass() -> None:
     assert len(np.unique(first[0] // 10)) >= 4  # a batch has rows of all chunks of a window
 
 
-@settings(deadline=None)
 @given(st.integers(1, 3000), st.integers(1, 3000), st.integers(1, 64))
 def test_stretches_of_a_sample_are_disjoint(n: int, count: int, longest: int) -> None:
     actual = np.concatenate([np.arange(*one) for one in scattered_stretches(n, count, 64, longest, 0)])

@@ -35,7 +35,7 @@ def test_agreement_with_scikit_learn_and_the_certificate(k: int, d: int) -> None
     st.floats(0.01, 0.5),
     st.sampled_from(DEFECTS),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_optimality_conditions(seed: int, shape: tuple[int, int], penalty: float, defect: str) -> None:
     A, D = rows_and_atoms(seed, *shape, defect)
     Z = Lasso(l1_penalty=penalty, precise_gap=1e-7, max_iter=5000).precise(D)(A)
@@ -49,7 +49,7 @@ def test_optimality_conditions(seed: int, shape: tuple[int, int], penalty: float
 
 
 @given(st.integers(0, 1000), st.sampled_from([(4, 9), (9, 9), (30, 9)]), st.sampled_from(DEFECTS))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_refit_never_has_a_larger_residual(seed: int, shape: tuple[int, int], defect: str) -> None:
     A, D = rows_and_atoms(seed, *shape, defect)
     Z = Lasso(l1_penalty=0.1).precise(D)(A)

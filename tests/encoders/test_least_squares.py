@@ -11,7 +11,7 @@ from seminmf_lightning.encoders.least_squares import LeastSquares
 
 
 @given(st.integers(0, 1000), st.integers(1, 12), st.integers(1, 12), st.sampled_from(DEFECTS))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_codes_are_optimal_and_of_least_norm(seed: int, k: int, d: int, defect: str) -> None:
     A, D = rows_and_atoms(seed, k, d, defect)
     Z = LeastSquares().precise(D)(A)

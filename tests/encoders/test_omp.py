@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("both_backends")
 
 
 @given(st.integers(0, 1000), st.sampled_from([(6, 9), (9, 9), (30, 9)]), st.integers(1, 6))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_agreement_with_scikit_learn(seed: int, shape: tuple[int, int], nonzeros: int) -> None:
     A, D = rows_and_atoms(seed, *shape)
     Z = OMP(nonzeros=nonzeros).precise(D)(A)

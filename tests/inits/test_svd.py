@@ -12,7 +12,7 @@ from seminmf_lightning.inits.svd import SVD, positive_combination
 
 
 @given(st.integers(0, 1000), st.integers(2, 6), st.booleans())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_error_of_rank_k_on_nonnegative_data_else_of_rank_k_minus_1(
     seed: int, k: int, nonnegative: bool
 ) -> None:

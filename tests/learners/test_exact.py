@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from learning import learn
 
@@ -28,7 +28,6 @@ def test_the_error_from_the_second_moment_is_that_of_the_codes(signed: torch.Ten
     assert torch.allclose(squared_error(A.T @ A, row_space(D)), naive)
 
 
-@settings(deadline=None)
 @given(st.permutations(range(30)), st.integers(1, 29), st.floats(-6, 6))
 def test_the_sum_over_rows_depends_neither_on_their_order_nor_on_who_adds_them(
     order: list[int], cut: int, power: float

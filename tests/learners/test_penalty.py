@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from seminmf_lightning.learners.penalty import PenaltyTuner
 
 
-@settings(deadline=None)
 @given(st.floats(0.5, 60), st.floats(1e-3, 10), st.floats(0.3, 3), st.floats(20, 500))
 def test_the_penalty_of_a_wanted_number_of_nonzeros_is_found(
     target: float, middle: float, power: float, most: float

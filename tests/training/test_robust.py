@@ -175,7 +175,7 @@ def check_estimator(problem: Problem, recipe: dict[str, Any]) -> None:
 
 
 @given(st.integers(0, 999), st.floats(1e-8, 1), st.sampled_from([(5, 24), (24, 24), (30, 24)]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_the_figure_of_collinear_atoms_is_that_of_their_codes(
     seed: int, apart: float, shape: tuple[int, int]
 ) -> None:
@@ -197,7 +197,7 @@ def test_the_figure_of_collinear_atoms_is_that_of_their_codes(
 
 FEW_DISTINCT = Problem(1, 400, 24, 5, 24, "nothing", 0, torch.float32)
 PLAIN = {"nb_concepts": 8, "init": "data", "seed": 1, "l1_penalty": 0.0, "normalize": "scale"}
-QUICK = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+QUICK = settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 LONG = settings(QUICK, max_examples=5000)
 STATISTICS = st.sampled_from(["auto", "auto", "codes"])
 
