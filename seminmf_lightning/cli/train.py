@@ -40,7 +40,7 @@ from seminmf_lightning.cli.run_directory import (
     write_settings,
 )
 from seminmf_lightning.core.checks import one_of
-from seminmf_lightning.data.build import DataModule, build_data, named
+from seminmf_lightning.data.build import DataModule, absolute, build_data, named
 from seminmf_lightning.data.secrets import refuse_secrets
 from seminmf_lightning.dictionary_file import FILE_NAME
 from seminmf_lightning.explain.runs import ERROR_FILE, METRICS_FILE
@@ -100,7 +100,8 @@ def prepare(cfg: DictConfig) -> tuple[SemiNMFModule, DataModule, Trainer]:
     for name in to_optimize if isinstance(to_optimize, list) else [to_optimize]:
         one_of("optimized_metric", name, tuple(MEANINGS))
     module, data = build_module(cfg), build_data(plain(cfg.data))
-    saver = SaveDictionary(str(Path(cfg.run_dir) / FILE_NAME), config=plain(cfg))
+    config = plain(cfg) | {"data": absolute(plain(cfg.data))}
+    saver = SaveDictionary(str(Path(cfg.run_dir) / FILE_NAME), config=config)
     trainer = build_trainer(cfg, [*build_each(cfg.callbacks), saver], build_each(cfg.logger) or False)
     return module, data, trainer
 

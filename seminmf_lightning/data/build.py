@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import fields
@@ -54,6 +55,21 @@ def build_data(spec: Mapping[str, Any]) -> DataModule:
         return kind(**settings)
     stream = {key: settings.pop(key) for key in _stream_keys() if key in settings}
     return ActivationDataModule(build(Source, {"name": spec["name"], **settings}), **stream)
+
+
+def absolute(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings whose local ``path`` and ``groups`` are absolute: a run finds its rows from any folder.
+
+    >>> absolute({"name": "npy", "path": "s3://bucket/a.npy"})["path"]
+    's3://bucket/a.npy'
+    """
+
+    def located(path: Any) -> Any:
+        if isinstance(path, list):
+            return [located(one) for one in path]
+        return os.path.abspath(path) if isinstance(path, str) and "://" not in path else path
+
+    return dict(settings) | {key: located(settings[key]) for key in ("path", "groups") if key in settings}
 
 
 def named(spec: Mapping[str, Any]) -> dict[str, Any]:

@@ -41,9 +41,19 @@ def test_each_command_uses_the_data_of_the_run_and_names_the_next(
     for name, following in (("report", "evaluate"), ("evaluate", "report"), ("encode", "evaluate")):
         command(name, "run='my run'", *(QUIET if name != "report" else ()))
         shown = capsys.readouterr().out
-        assert "data=npy data.path=mine.npy, the run's own" in shown
+        assert f"data=npy data.path={Path('mine.npy').resolve()}, the run's own" in shown
         assert next_command(shown) == [following, "run=my run"]
     assert np.load(run / "codes.npy").shape == (70, 3)
+
+
+def test_a_run_finds_its_own_rows_from_another_folder(
+    command, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    np.save("mine.npy", np.zeros((5, 7), dtype=np.float32))  # another file of that name and width
+    command("encode", "run='../my run'", *QUIET)
+    assert np.load(tmp_path / run / "codes.npy").shape == (70, 3)
 
 
 def test_results_are_made_again_and_the_old_ones_kept(command, run: Path) -> None:

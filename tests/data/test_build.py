@@ -12,7 +12,7 @@ from commands import ROOT
 
 from seminmf_lightning.core.discovery import available
 from seminmf_lightning.data import ActivationDataModule, HarvestDataModule, NpyRows, Source
-from seminmf_lightning.data.build import NAMES_OF_0_1_0, build_data, named, settings_from_file
+from seminmf_lightning.data.build import NAMES_OF_0_1_0, absolute, build_data, named, settings_from_file
 from seminmf_lightning.dictionary_file import load_dictionary
 
 
@@ -68,6 +68,13 @@ def test_a_run_of_0_1_0_says_which_data_it_was_trained_on() -> None:
         spec = settings_from_file(file, load_dictionary(file).config["data"])
     data = build_data(spec)
     assert isinstance(data.source, NpyRows) and data.val_fraction == 0.1
+
+
+def test_local_paths_of_a_run_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    spec = {"name": "npy", "path": ["a.npy", "/b.npy", "s3://c/d.npy"], "groups": None, "batch_size": 4}
+    paths = [f"{tmp_path}/a.npy", "/b.npy", "s3://c/d.npy"]
+    assert absolute(spec) == spec | {"path": paths}
 
 
 def test_options_of_a_store_may_be_plain_values() -> None:
