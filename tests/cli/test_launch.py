@@ -103,6 +103,7 @@ def test_two_torchrun_agents_equal_one_process_in_one_directory(
     assert {path.name for path in second[0].iterdir()} == {"train.log"}  # the rest is of the first process
 
 
+@pytest.mark.slow
 def test_a_restart_by_torchrun_keeps_the_run_id(tmp_path: Path) -> None:
     (tmp_path / "worker.py").write_text(
         "import os, sys\nfrom seminmf_lightning.cli import launch\n"

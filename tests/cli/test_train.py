@@ -89,11 +89,12 @@ def test_a_run_directory_holds_what_it_should(script, npy: Path, tmp_path: Path,
 
 # 600 rows, 540 to train on: 539 leave one row, 1 process of two with none, and 77 one odd row a batch and an
 # odd tail.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
-        pytest.param(("solver=hals",), marks=pytest.mark.slow),
-        pytest.param(("solver=pgd", "l1_penalty=0.1", "data.batch_size=77"), marks=pytest.mark.slow),
+        ("solver=hals",),
+        ("solver=pgd", "l1_penalty=0.1", "data.batch_size=77"),
         ("l1_penalty=0.1", "data.batch_size=539"),
     ],
 )
@@ -127,10 +128,8 @@ def test_sweep_under_ddp_has_one_directory(script, npy: Path, tmp_path: Path) ->
     assert len(list((tmp_path / "sweep").glob("*/metrics.json"))) == 4
 
 
-@pytest.mark.parametrize(
-    ("penalty", "processes"),
-    [(0, 1), *(pytest.param(*one, marks=pytest.mark.slow) for one in [(0.05, 1), (0, 2), (0.05, 2)])],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("penalty", "processes"), [(0, 1), (0.05, 1), (0, 2), (0.05, 2)])
 def test_killed_and_resumed_is_bitwise_the_undisturbed_run(
     script, tmp_path: Path, penalty: float, processes: int
 ) -> None:
@@ -188,6 +187,7 @@ def test_target_l0_is_met_and_other_encoders_take_the_run_up(script, npy: Path, 
     assert omp < plain
 
 
+@pytest.mark.slow
 def test_planted_atoms_are_found(script, tmp_path: Path) -> None:
     script("train", "experiment=planted", f"hydra.run.dir={tmp_path}/run")
     D, planted = dictionary(tmp_path / "run"), PlantedRows().planted()[2]
@@ -246,7 +246,11 @@ def test_a_checkpoint_of_another_shape_is_refused(script, npy: Path, tmp_path: P
 
 
 SHIPPED = [
-    f"{path.parent.name}={path.stem}"
+    # What starts from a whole network takes longest.
+    pytest.param(
+        f"{path.parent.name}={path.stem}",
+        marks=[pytest.mark.slow] * (path.parent.name in ("experiment", "trainer")),
+    )
     for path in sorted((ROOT / "configs").rglob("*.yaml"))
     if path.parent.name not in ("configs", "hparams_search")
     and "harvest" not in path.parts

@@ -54,7 +54,7 @@ def trained(tmp_path: Path, name: str, *overrides: str) -> torch.Tensor:
     return load_file(tmp_path / name / "dictionary.safetensors")["D"]
 
 
-@pytest.mark.parametrize("penalty", [0, 0.05])
+@pytest.mark.parametrize("penalty", [0, pytest.param(0.05, marks=pytest.mark.slow)])
 def test_training_from_s3_is_training_from_a_folder(
     s3: S3, shards: Path, tmp_path: Path, penalty: float
 ) -> None:

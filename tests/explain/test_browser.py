@@ -155,6 +155,7 @@ def test_a_report_of_texts(script, browser: Any, tmp_path: Path) -> None:
     drive(browser, tmp_path / "plain.html", "safetensors", "plain")
 
 
+@pytest.mark.slow
 def test_a_report_of_pictures(script, browser: Any, tmp_path: Path) -> None:
     assert job(image_recipe(tiny.pictures(tmp_path / "pictures", 20)), tmp_path / "store").run() is not None
     run = tmp_path / "run"

@@ -129,6 +129,7 @@ def test_other_files_are_whole_or_absent_too(tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_a_run_that_cannot_log_says_why(script, npy: Path, megabyte: Path) -> None:
     (megabyte / "filler").write_bytes(bytes(2**20 - 100_000))
     done = script(

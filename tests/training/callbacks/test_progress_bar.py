@@ -61,7 +61,9 @@ def test_numbers_read_as_people_write_them() -> None:
     ("columns", "recipe", "shown"),
     [
         (80, "target_l0=3", ("l0", "penalty")),
-        (100, "tol=0, solver={'name': 'hals', 'max_iter': 600}", ("gap",)),
+        pytest.param(
+            100, "tol=0, solver={'name': 'hals', 'max_iter': 600}", ("gap",), marks=pytest.mark.slow
+        ),
     ],
 )
 def test_the_bar_in_a_terminal(columns: int, recipe: str, shown: tuple[str, ...], tmp_path: Path) -> None:
