@@ -50,9 +50,9 @@ def show_metrics(rows: Iterable[tuple[str, str, str]], title: str) -> None:
     console.print(table)
 
 
-def plain(node: Any) -> Any:
+def plain(node: Any, resolve: bool = True) -> Any:
     """Return containers, strings and numbers instead of config objects."""
-    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+    return OmegaConf.to_container(node, resolve=resolve) if OmegaConf.is_config(node) else node
 
 
 def build_module(cfg: DictConfig) -> SemiNMFModule:

@@ -13,7 +13,7 @@ from typing import Any
 
 from lightning import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from seminmf_lightning import ActivationDataModule, SemiNMFModule
 from seminmf_lightning.cli.build import (
@@ -63,7 +63,7 @@ set_run_id()  # before Hydra names the directory
 
 def main(cfg: DictConfig) -> float | list[float]:
     run_dir = Path(cfg.run_dir)
-    cfg.data = named(OmegaConf.to_container(cfg.data))  # unresolved: seeds of a sweep are one setting
+    cfg.data = named(plain(cfg.data, resolve=False))  # data.seed=${seed} is no setting of its own
     if cfg.ckpt_path == "auto":
         if (metrics := run_dir / METRICS_FILE).is_file():
             print(f"{run_dir} is finished already: {metrics}")
