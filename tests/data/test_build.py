@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -81,3 +82,14 @@ def test_options_of_a_store_may_be_plain_values() -> None:
     options = {"endpoint_url": "http://x", "anon": None}
     spec = {"name": "object_store", "path": ["s3://a/b"], "storage": options}
     assert settings_from_file("run", spec) == spec
+
+
+def test_settings_that_may_be_fractions_have_such_defaults_in_yaml() -> None:
+    """The commands take the type of a setting from its YAML."""
+    classes = available(Source) | {HarvestDataModule.name: HarvestDataModule}
+    for name, kind in classes.items():
+        path = ROOT / "configs" / "data" / f"{name}.yaml"
+        defaults = yaml.safe_load(path.read_text()) if path.is_file() else {}
+        for key, parameter in inspect.signature(kind).parameters.items():
+            if parameter.annotation == "float" and defaults.get(key) is not None:
+                assert isinstance(defaults[key], float), f"{path.name}: {key}"
