@@ -17,7 +17,8 @@ COMMAND = re.compile(r"(seminmf|python) ")
 
 
 def run(command: str, folder: Path) -> None:
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    environment = {name: value for name, value in os.environ.items() if name != "SEMINMF_RUN_ID"}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True, timeout=400,
         check=False,
@@ -43,9 +44,9 @@ def test_the_commands_of_the_readme_run_in_order(tmp_path: Path) -> None:
     for name in ("scripts", "configs", "seminmf_lightning"):
         (tmp_path / name).symlink_to(ROOT / name)
     # What the README takes for granted: a language model, its texts, rows of one's own.
-    tiny_networks.gpt(tmp_path / "gpt2", layers=6)
+    tiny_networks.gpt(tmp_path / "gpt2", layers=6, width=64)
     (tmp_path / "corpus").mkdir()
-    for number, text in enumerate(tiny_networks.texts(300)):
+    for number, text in enumerate(tiny_networks.texts(60)):
         (tmp_path / "corpus" / f"{number}.txt").write_text(text)
     generator = np.random.default_rng(0)
     np.save(tmp_path / "acts.npy", generator.standard_normal((2000, 300), dtype=np.float32))

@@ -40,7 +40,7 @@ def bert(folder: Path, **options: Any) -> Path:
     return folder
 
 
-def gpt(folder: Path, layers: int = 2) -> Path:
+def gpt(folder: Path, layers: int = 2, width: int = 16) -> Path:
     """A two-layer GPT-2 whose tokenizer has neither special tokens nor padding."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import GPT2Config, GPT2Model, PreTrainedTokenizerFast
@@ -52,7 +52,7 @@ def gpt(folder: Path, layers: int = 2) -> Path:
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=32).save_pretrained(folder)
     torch.manual_seed(0)
     GPT2Model(
-        GPT2Config(vocab_size=len(WORDS) + 1, n_embd=16, n_layer=layers, n_head=2, n_positions=32)
+        GPT2Config(vocab_size=len(WORDS) + 1, n_embd=width, n_layer=layers, n_head=2, n_positions=32)
     ).save_pretrained(folder)
     return folder
 
