@@ -92,7 +92,7 @@ class ExactLearner(Learner):
         self._factor = 2.0 ** -round(math.log2(self.normalizer.scale)) if raw else 0.0
         self._grid = self._grid_for(rows)
         centred = self.normalizer.apply(sample).double()
-        centred -= centred.mean(dim=0)
+        centred = centred - centred.mean(dim=0)  # a copy: these may be the rows of the caller
         squares = float(self.preview.gram.trace())
         self._spread_share = float(centred.square().sum()) / squares if squares else 1.0
         self.warn_of_offset(self.normalizer.apply(sample), self._spread_share)

@@ -158,3 +158,11 @@ def test_convergence_is_a_small_decrease_over_ten_steps(signed: torch.Tensor) ->
             if slow:
                 break
     assert learner.converged()
+
+
+@pytest.mark.parametrize("normalize", ["none", "scale", "center"])
+def test_the_rows_of_the_caller_stay_as_they_are(normalize: str) -> None:
+    rows = torch.tensor([[-2.0, 1.0], [3.0, 4.0]], dtype=torch.float64)
+    before = rows.clone()
+    make_learner(Recipe(nb_concepts=1, normalize=normalize), 2).initialise(rows)
+    assert torch.equal(rows, before)
