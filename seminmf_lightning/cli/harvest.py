@@ -32,6 +32,7 @@ from seminmf_lightning.cli.launch import rank_and_world
 from seminmf_lightning.cli.run_directory import next_commands, shown_path
 from seminmf_lightning.harvest import HarvestJob, HarvestRecipe, Store
 from seminmf_lightning.harvest.job import Progress as JobProgress
+from seminmf_lightning.harvest.layers import Layer
 
 EXAMPLES = (
     "experiment=minilm_pydoc",
@@ -98,16 +99,21 @@ def make_recipe(cfg: DictConfig) -> HarvestRecipe:
 
 
 def list_layers(cfg: DictConfig) -> None:
-    """Print every module that the network calls, with the shape of its output for one example."""
+    """Print every module that the network calls, with the shape of its output for one example.
+
+    Its input is listed where no module returns that tensor: after a gate, or a sum with the residual stream.
+    """
     recipe = make_recipe(cfg)
     recipe.layers = "**"
     architecture = f"{recipe.loaded.description['architecture']}"
-    table = Table("layer", "module", "output for one example", title=architecture)
+    table = Table(
+        "layer", "module", "output for one example", "other input (layer:input)", title=architecture
+    )
     candidates, failure = recipe.harvester(choose_device(cfg.device)).candidates()
     for layer in candidates:
-        for call, shape in enumerate(layer.shapes):
-            output = "no tensor" if shape is None else " x ".join(map(str, shape))
-            table.add_row(layer.name + (f"@{call}" if call else ""), layer.module, output)
+        for call, shapes in enumerate(zip(layer.outputs, layer.inputs, strict=True)):
+            output, given = (shape and " x ".join(map(str, shape)) for shape in shapes)
+            table.add_row(str(Layer(layer.name, call)), layer.module, output or "no tensor", given or "")
     Console(width=None if console.is_terminal else 160).print(table)
     if failure is not None:
         say(f"the forward pass ended here ({failure}); the layers above can be harvested all the same")

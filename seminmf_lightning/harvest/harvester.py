@@ -1,4 +1,4 @@
-"""Run a network on examples and turn the outputs of its layers into rows."""
+"""Run a network on examples and turn the outputs and inputs of its layers into rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from seminmf_lightning.core.checks import whole_number
 from seminmf_lightning.harvest.adapters import Item
 from seminmf_lightning.harvest.consistency import check_rows
 from seminmf_lightning.harvest.inputs import Inputs
-from seminmf_lightning.harvest.layers import Capture, Layer, LayerOutputs, NetworkError, list_outputs
+from seminmf_lightning.harvest.layers import Capture, Layer, LayerShapes, NetworkError, list_shapes
 from seminmf_lightning.harvest.layout import Layout
 from seminmf_lightning.harvest.models import Loaded
 from seminmf_lightning.harvest.norm_filter import NormFilter, row_norms
@@ -126,15 +126,14 @@ class Harvester:
         finally:
             self.norm_filter, self.dtype = stored
 
-    def candidates(self, example: int = 0) -> tuple[list[LayerOutputs], Exception | None]:
-        """Return the output shapes of each module for one example, and the error that ended the run, if
-        any."""
+    def candidates(self, example: int = 0) -> tuple[list[LayerShapes], Exception | None]:
+        """Return the shapes of each module for one example, and the error that ended the run, if any."""
         reads = self.read(range(example, len(self.inputs)))
         items = next((read.items[:1] for read in reads if read.items), None)
         if items is None:
             raise ValueError(f"none of the {len(self.inputs)} examples can be read")
         network, feed = self.loaded.network, self.loaded.feed
-        return list_outputs(network, lambda: feed.call(network, items, self.device))
+        return list_shapes(network, lambda: feed.call(network, items, self.device))
 
     def run(self, items: list[Item]) -> dict[Layer, LayerBatch]:
         """Run one batch and return the rows of each layer.  Raises as :meth:`harvest`."""

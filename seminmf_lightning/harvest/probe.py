@@ -69,7 +69,7 @@ def probe_layouts(
         def keep(layer: Layer, output: Tensor, count: int = len(batch)) -> None:
             if output.ndim == 0 or len(output) != count:
                 raise ValueError(
-                    f"layer {layer!s} returns {tuple(output.shape)} for a batch of {count} items: its first "
+                    f"layer {layer!s} gives {tuple(output.shape)} for a batch of {count} items: its first "
                     "axis is not the batch, as where windows or heads are folded into it. Choose another "
                     "layer (list=true)"
                 )
@@ -151,7 +151,7 @@ def _confirm(layer: Layer, distances: _Distances, guess: Layout, aspect: float, 
         return guess._replace(unplaced="every position reacts alike, wherever a bright patch lies")
     if len(shape) == 4 and choice == "auto":
         raise ValueError(
-            f"layer {layer!s} returns {shape[1:]} per image, of which neither the last two axes nor the "
+            f"layer {layer!s} gives {shape[1:]} per image, of which neither the last two axes nor the "
             "first two are those of the image: a bright patch moves other positions than its own, as in "
             "attention maps, heads, blocks and windows. Choose another layer (list=true); or set "
             "layout=channels_first or layout=channels_last, which gives rows without a position in the image"

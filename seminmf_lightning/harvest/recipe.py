@@ -38,7 +38,7 @@ class HarvestRecipe:
     inputs: Inputs | Mapping[str, Any]
     """A kind of input, or a mapping with its ``name`` (a file of ``harvest/inputs``) and settings."""
     layers: str | Sequence[str] = ()
-    """Dotted paths or globs; see :mod:`seminmf_lightning.harvest.layers`."""
+    """Dotted paths or globs, ``:input`` for inputs; see :mod:`seminmf_lightning.harvest.layers`."""
     tokens: str = "no_special"
     """``all``, ``cls``, ``no_special``, ``mean`` (one row per item) or ``random`` (``number`` per item)."""
     number: int | None = None

@@ -92,12 +92,12 @@ class Selector:
         shape, is_text = tuple(output.shape), items[0].special is not None
         if output.ndim not in (2, 3, 4) or (output.ndim == 4 and is_text):
             raise ValueError(
-                f"layer {layer!s} returns {shape}; rows come from vectors (n, c), sequences (n, t, c) "
+                f"layer {layer!s} gives {shape}; rows come from vectors (n, c), sequences (n, t, c) "
                 "and maps of images"
             )
         if len(output) != len(items):
             raise ValueError(
-                f"layer {layer!s} returns {shape} for a batch of {len(items)} items: its first axis "
+                f"layer {layer!s} gives {shape} for a batch of {len(items)} items: its first axis "
                 f"{_first_axis(shape, items)}. Choose a layer whose first axis is the batch (list=true)"
             )
         if is_text:
@@ -178,7 +178,7 @@ def _positions(
         longest = max(item.tokens for item in items)
         if t != longest:
             raise ValueError(
-                f"layer {layer!s} returns {shape}: {t} positions for a batch of {longest} tokens, so that no "
+                f"layer {layer!s} gives {shape}: {t} positions for a batch of {longest} tokens, so that no "
                 "row has a token: the network pads, pools or adds some. Choose another layer or model"
             )
         for row, item in enumerate(items):

@@ -219,10 +219,12 @@ def _example(where: str, line: bytes) -> dict[str, Any]:
 def folder_name(layer: str) -> str:
     """Return the folder name of a layer, without characters that are special in file systems.
 
+    ``:`` becomes ``@``, which keeps ``mlp:input`` apart from a module ``mlp_input``.
+
     >>> folder_name("blocks.1/mlp:input")
-    'blocks.1_mlp_input'
+    'blocks.1_mlp@input'
     """
-    return re.sub(r"[^\w.@-]", "_", layer).lstrip(".") or "_"
+    return re.sub(r"[^\w.@-]", "_", layer.replace(":", "@")).lstrip(".") or "_"
 
 
 def open_tensors(path: Path) -> safe_open:

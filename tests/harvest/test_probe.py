@@ -96,7 +96,7 @@ def test_rows_in_another_order_get_no_place_and_the_manifest_says_why(folder: Pa
 def test_heads_attention_maps_and_blocks_are_refused_unless_the_axes_are_given(
     folder: Path, order: str
 ) -> None:
-    with pytest.raises(ValueError, match=r"layer block returns \(.*\) per image.*layout=channels_last"):
+    with pytest.raises(ValueError, match=r"layer block gives \(.*\) per image.*layout=channels_last"):
         rows_of(folder, order, prefix=1)
     harvester, rows = rows_of(folder, order, prefix=1, layout="channels_last")
     assert harvester.layouts["block"].unplaced is not None
@@ -107,7 +107,7 @@ def test_square_attention_maps_are_not_taken_for_square_images(tmp_path: Path) -
     from PIL import Image
 
     Image.new("RGB", (64, 64), (90, 90, 90)).save(tmp_path / "a.png")
-    with pytest.raises(ValueError, match=r"layer block returns \(3, 64, 64\) per image"):
+    with pytest.raises(ValueError, match=r"layer block gives \(3, 64, 64\) per image"):
         rows_of(tmp_path, "attention")
 
 

@@ -42,19 +42,40 @@ def bert(folder: Path, **options: Any) -> Path:
 
 def gpt(folder: Path, layers: int = 2, width: int = 16) -> Path:
     """A two-layer GPT-2 whose tokenizer has neither special tokens nor padding."""
+    from transformers import GPT2Config, GPT2Model
+
+    save_plain_tokenizer(folder)
+    torch.manual_seed(0)
+    GPT2Model(
+        GPT2Config(vocab_size=len(WORDS) + 1, n_embd=width, n_layer=layers, n_head=2, n_positions=32)
+    ).save_pretrained(folder)
+    return folder
+
+
+def llama(folder: Path) -> Path:
+    """A two-layer Llama, whose MLP multiplies a gate and a projection; the tokenizer is that of ``gpt``."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    save_plain_tokenizer(folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(WORDS) + 1, hidden_size=16, intermediate_size=24, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=32,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def save_plain_tokenizer(folder: Path) -> None:
+    """Save a word-level tokenizer without special tokens and padding."""
     from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import GPT2Config, GPT2Model, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(
         models.WordLevel({word: number for number, word in enumerate(["?", *WORDS])}, unk_token="?")
     )
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=32).save_pretrained(folder)
-    torch.manual_seed(0)
-    GPT2Model(
-        GPT2Config(vocab_size=len(WORDS) + 1, n_embd=width, n_layer=layers, n_head=2, n_positions=32)
-    ).save_pretrained(folder)
-    return folder
 
 
 def texts(count: int, seed: int = 0) -> list[str]:
