@@ -21,6 +21,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from seminmf_lightning.core.constraints import CONSTRAINTS
 from seminmf_lightning.core.normalize import Normalizer
 from seminmf_lightning.encoders import Effort
 from seminmf_lightning.io.atomic import whole_file
@@ -98,12 +99,6 @@ def load_dictionary(path: str | os.PathLike[str]) -> SavedDictionary:
             f"{path}: D {tuple(D.shape)}, mean {tuple(mean.shape)} and scale {tuple(scale.shape)} "
             "do not belong together; expected (k, d), (d,) and ()"
         )
-    if not D.isfinite().all() or (D < 0).any():
-        wrong = D[~D.isfinite() | (D < 0)]
-        raise Refused(
-            f"{path}: D must be finite and nonnegative; {len(wrong):,} of its numbers are not, such as "
-            f"{float(wrong[0]):g}"
-        )
     if not mean.isfinite().all() or not 0 < float(scale) < math.inf:
         raise Refused(f"{path}: scale must be above 0 and finite, mean finite; found scale {float(scale):g}")
     if "config" not in metadata:
@@ -118,6 +113,13 @@ def load_dictionary(path: str | os.PathLike[str]) -> SavedDictionary:
     effort = parse_json(path, metadata.get("effort", "[]"), "a dictionary: its 'effort' is not JSON")
     conform(path, effort, [float], "effort")
     settings = _settings(path, config, len(D))
+    signs = CONSTRAINTS[settings["nonnegative"]]
+    wrong = D[signs.forbidden(D)]
+    if len(wrong):
+        raise Refused(
+            f"{path}: D must be finite{' and nonnegative' * signs.nonnegative_atoms} "
+            f"(nonnegative={signs.name}); {len(wrong):,} of its numbers are not, such as {float(wrong[0]):g}"
+        )
     if mean.any() and settings["normalize"] != "center":
         raise Refused(f"{path}: mean is not zero, but normalize={settings['normalize']} centres nothing")
     return SavedDictionary(

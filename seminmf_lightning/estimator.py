@@ -31,7 +31,7 @@ BLOCK_ROWS = 8_192
 
 
 class SemiNMF:
-    """``A ~ Z D`` with ``D >= 0`` and Z free in sign.
+    """``A ~ Z D`` with ``D >= 0`` and Z free in sign, or as ``nonnegative`` says.
 
     ``min over D >= 0 of (1/n) sum_i min_z 1/2 ||a_i - z D||^2 + l1_penalty ||z||_1``; with l1_penalty > 0
     every atom has ``||D_j||_2 <= 1``, and ``a`` is first divided by the mean row norm, which :meth:`decode`
@@ -48,8 +48,9 @@ class SemiNMF:
         l1_penalty: weight of ``||z||_1``.
         verbose: print the loss during :meth:`fit`.
         seed: seed of the initial dictionary and the order of rows.
-        settings: the other settings of :class:`~seminmf_lightning.learners.Recipe`: ``init``, ``encoder``,
-            ``normalize``, ``target_l0``, ``statistics``.
+        settings: the other settings of :class:`~seminmf_lightning.learners.Recipe`: ``nonnegative``
+            (``dictionary``, ``codes``, ``both`` or ``none``), ``init``, ``encoder``, ``normalize``,
+            ``target_l0``, ``statistics``.
 
     Attributes:
         iterations: solver steps (or epochs) of the last :meth:`fit`, at most ``max_iter``; 0 if the initial
@@ -152,13 +153,23 @@ class SemiNMF:
             metrics.update(rows, Z @ D.to(Z), Z)
         return in_data_units(metrics.compute(), self.normalizer.scale)
 
-    def decode(self, Z: Tensor | np.ndarray) -> Tensor:
-        """Return rows (n, d) in data units: ``scale * (Z D) + mean``."""
+    def decode(self, Z: Tensor | np.ndarray, strict: bool = False) -> Tensor:
+        """Return rows (n, d) in data units: ``scale * (Z D) + mean``.
+
+        Raises:
+            ValueError: ``strict``, and a code is negative though the model's codes are nonnegative.
+        """
         codes = self.sanitize_np_codes(Z)
+        if strict and self.recipe.constraint.nonnegative_codes and (codes < 0).any():
+            raise ValueError(
+                f"{int((codes < 0).sum()):,} of {codes.numel():,} codes are negative, such as "
+                f"{float(codes.min()):g}, and nonnegative="
+                f"{self.recipe.nonnegative} has none; strict=False decodes them"
+            )
         return self.normalizer.undo(codes @ self.get_dictionary().to(codes))
 
     def get_dictionary(self) -> Tensor:
-        """Return D (k, d), nonnegative.
+        """Return D (k, d).
 
         Raises:
             RuntimeError: nothing has been learned or loaded yet.
@@ -168,19 +179,22 @@ class SemiNMF:
         return self.D
 
     def init_random_z(self, A: Tensor | np.ndarray) -> Tensor:
-        """Return random codes (n, k), free in sign, from the seed."""
+        """Return random codes (n, k) of the right signs, from the seed."""
         rows = self.sanitize_np_input(A)
         generator = torch.Generator().manual_seed(self.recipe.seed)
-        return torch.randn(rows.shape[0], self.recipe.nb_concepts, generator=generator).to(rows)
+        codes = torch.randn(rows.shape[0], self.recipe.nb_concepts, generator=generator).to(rows)
+        return codes.abs() if self.recipe.constraint.nonnegative_codes else codes
 
     def init_random_d(self, A: Tensor | np.ndarray, Z: Tensor | np.ndarray) -> Tensor:
-        """Return a random nonnegative dictionary (k, d) from the seed, of the length that fits codes Z best.
+        """Return a random dictionary (k, d) from the seed, of the length that fits codes Z best.
 
-        All atoms have the norm ``max(0, <A, Z U> / ||Z U||^2)``, with U unit atoms uniform in (0, 1].
+        All atoms have the norm ``|<A, Z U>| / ||Z U||^2``, with U random unit atoms: uniform in (0, 1], or
+        normal where atoms are free in sign.
         """
         rows, codes = self.sanitize_np_input(A), self.sanitize_np_codes(Z)
         generator = torch.Generator().manual_seed(self.recipe.seed)
-        U = unit_atoms(1 - torch.rand(codes.shape[1], rows.shape[1], generator=generator)).to(rows)
+        atoms = self.recipe.constraint.random_atoms(codes.shape[1], rows.shape[1], generator)
+        U = unit_atoms(atoms).to(rows)
         product = codes.to(rows) @ U
         length = (rows * product).sum().abs() / product.square().sum().clamp(min=torch.finfo(rows.dtype).tiny)
         return U * length

@@ -73,15 +73,13 @@ def idle_atoms(D: Tensor) -> Tensor:
     return R.diagonal().abs() <= RANK_TOLERANCE
 
 
-def project_atoms(D: Tensor, bounded: bool) -> Tensor:
-    """Return the nearest dictionary with ``D >= 0`` and, if ``bounded``, ``||D_j||_2 <= 1``.
+def into_unit_ball(D: Tensor) -> Tensor:
+    """Return the nearest dictionary with ``||D_j||_2 <= 1``.
 
-    >>> project_atoms(torch.tensor([[-1.0, 0.5]]), bounded=True).tolist()
-    [[0.0, 0.5]]
+    >>> into_unit_ball(torch.tensor([[0.0, 2.0], [0.5, 0.0]])).round(decimals=3)
+    tensor([[0.0000, 1.0000],
+            [0.5000, 0.0000]])
     """
-    D = D.clamp(min=0)
-    if not bounded:
-        return D
     # Slightly inside the ball, so that rounding cannot leave a norm above 1.
     lengths: Tensor = D.norm(dim=1, keepdim=True) * (1 + 4 * torch.finfo(D.dtype).eps)
     return D / lengths.clamp(min=1)

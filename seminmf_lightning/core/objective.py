@@ -65,11 +65,14 @@ def optimality_gap(
     return 0.0 if error <= 2 * rounding else error / spread if spread > 0 else None
 
 
-def lasso_duality_gap(A: Tensor, Z: Tensor, D: Tensor, l1_penalty: float) -> tuple[Tensor, Tensor]:
+def lasso_duality_gap(
+    A: Tensor, Z: Tensor, D: Tensor, l1_penalty: float, *, nonnegative: bool = False
+) -> tuple[Tensor, Tensor]:
     """Return objective and duality gap of lasso codes, each (n,): the best objective is within ``gap``.
 
-    The dual point is the residual r = a - z D, shrunk until ``||theta D^T||_inf <= l1_penalty``; its value is
-    ``<a, theta> - 1/2 ||theta||^2`` (Kim, Koh, Lustig, Boyd & Gorinevsky, 2007).
+    The dual point is the residual r = a - z D, shrunk until ``||theta D^T||_inf <= l1_penalty``, or, for
+    nonnegative codes, ``max_j <theta, D_j> <= l1_penalty``; its value is ``<a, theta> - 1/2 ||theta||^2``
+    (Kim, Koh, Lustig, Boyd & Gorinevsky, 2007).
 
     >>> D = torch.eye(2)
     >>> objective, gap = lasso_duality_gap(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.5, 0.0]]), D, 0.5)
@@ -78,9 +81,26 @@ def lasso_duality_gap(A: Tensor, Z: Tensor, D: Tensor, l1_penalty: float) -> tup
     """
     residual = A - Z @ D
     primal = 0.5 * residual.square().sum(dim=1) + l1_penalty * Z.abs().sum(dim=1)
-    correlation = (residual @ D.T).abs().amax(dim=1)
+    correlation = residual @ D.T
+    correlation = (correlation if nonnegative else correlation.abs()).amax(dim=1)
     shrink = (
         (l1_penalty / correlation.clamp(min=l1_penalty)) if l1_penalty > 0 else torch.zeros_like(correlation)
     )
     dual = shrink * (A * residual).sum(dim=1) - 0.5 * shrink.square() * residual.square().sum(dim=1)
     return primal, (primal - dual).clamp(min=0)
+
+
+def nonnegativity_residual(A: Tensor, Z: Tensor, D: Tensor) -> Tensor:
+    """Return how far codes are from the minimum of ``||a - z D||`` over z >= 0, (n,): 0 there.
+
+    The largest violation of its Karush-Kuhn-Tucker conditions, over ``||a||`` and the length of the longest
+    atom: with ``c = (a - z D) D^T``, c_j may not be above 0, nor other than 0 where ``z_j > 0``.
+
+    >>> D = torch.eye(2)
+    >>> nonnegativity_residual(torch.tensor([[1.0, -1.0]]), torch.tensor([[1.0, 0.0]]), D).tolist()
+    [0.0]
+    """
+    correlation = (A - Z @ D) @ D.T
+    violation = torch.where(Z > 0, correlation.abs(), correlation.clamp(min=0)).amax(dim=1)
+    scale: Tensor = A.norm(dim=1) * D.norm(dim=1).max()
+    return violation / scale.clamp(min=torch.finfo(A.dtype).tiny)

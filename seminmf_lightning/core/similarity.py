@@ -53,10 +53,14 @@ def cosines(D1: Tensor, D2: Tensor) -> Tensor:
     return product.clamp(-1, 1)
 
 
-def collinearity(D: Tensor) -> Collinearity:
+def _similarity(cosine: Tensor, sign_is_free: bool) -> Tensor:
+    return cosine.abs() if sign_is_free else cosine
+
+
+def collinearity(D: Tensor, *, sign_is_free: bool = False) -> Collinearity:
     """Return the largest and the mean cosine of two different atoms: 1 is a repeated direction, 0 orthogonal.
 
-    The k (k - 1) / 2 cosines are computed in blocks, so that memory is O(k).
+    ``sign_is_free`` as in :func:`match_atoms`.  The cosines are computed in blocks, so that memory is O(k).
 
     >>> collinearity(torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]])).max
     1.0
@@ -66,7 +70,7 @@ def collinearity(D: Tensor) -> Collinearity:
         return Collinearity(math.nan, math.nan)
     largest, total = -1.0, 0.0
     for start in range(0, k, BLOCK_ATOMS):
-        block = cosines(D[start : start + BLOCK_ATOMS], D)
+        block = _similarity(cosines(D[start : start + BLOCK_ATOMS], D), sign_is_free)
         own = torch.arange(len(block), device=block.device)
         block[own, own + start] = 0.0
         total += float(block.sum())
@@ -75,20 +79,22 @@ def collinearity(D: Tensor) -> Collinearity:
     return Collinearity(largest, total / (k * (k - 1)))
 
 
-def match_atoms(D1: Tensor, D2: Tensor) -> Matching:
+def match_atoms(D1: Tensor, D2: Tensor, *, sign_is_free: bool = False) -> Matching:
     """Return one-to-one pairs of atoms with the least ``sum (1 - cosine)``.
+
+    ``sign_is_free``: take the absolute value of the cosine, because codes and atoms may change sign together.
 
     Every atom of the smaller dictionary is matched (Kuhn, "The Hungarian method", 1955).
 
     Raises:
         ValueError: the atoms have different widths, or are not finite.
     """
-    cosine = cosines(D1, D2).cpu().numpy()
+    cosine = _similarity(cosines(D1, D2), sign_is_free).cpu().numpy()
     first, second = linear_sum_assignment(1 - cosine)
     return Matching(first, second, cosine[first, second])
 
 
-def hungarian_distance(D1: Tensor, D2: Tensor) -> float:
+def hungarian_distance(D1: Tensor, D2: Tensor, *, sign_is_free: bool = False) -> float:
     """Return the mean of ``1 - cosine`` over the pairs of :func:`match_atoms`; norms and order do not matter.
 
     0: each atom of the smaller dictionary is in the larger one, up to its length.  A zero atom counts 1.
@@ -96,13 +102,13 @@ def hungarian_distance(D1: Tensor, D2: Tensor) -> float:
     >>> hungarian_distance(torch.eye(3), 2 * torch.eye(3).flip(0))
     0.0
     """
-    return float((1 - match_atoms(D1, D2).cosine).mean())
+    return float((1 - match_atoms(D1, D2, sign_is_free=sign_is_free).cosine).mean())
 
 
-def matched_share(D1: Tensor, D2: Tensor, cosine: float = 0.9) -> float:
+def matched_share(D1: Tensor, D2: Tensor, cosine: float = 0.9, *, sign_is_free: bool = False) -> float:
     """Return the share of the smaller dictionary's atoms whose partner has at least this cosine, in [0, 1].
 
     For two seeds of one run: the share of concepts that do not depend on the seed.
     """
     real_number("cosine", cosine, 0, exclusive=True)
-    return float((match_atoms(D1, D2).cosine >= cosine).mean())
+    return float((match_atoms(D1, D2, sign_is_free=sign_is_free).cosine >= cosine).mean())

@@ -47,13 +47,13 @@ def rounded_gram(E: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def solve_on_support(
-    Z: Tensor, Q: Tensor, D: Tensor, G: Tensor | None, penalty: float, rounds: int = 1
-) -> Tensor:
+    Z: Tensor, Q: Tensor, D: Tensor, G: Tensor | None, penalty: float, rounds: int = 1, *,
+    keep_signs: bool | None = None,
+) -> Tensor:  # fmt: skip
     """Return the minimisers on the supports of Z (n, k).
 
-    With ``penalty > 0`` signs are kept: a code whose sign would change becomes zero, and the smaller system
-    is solved again, up to ``rounds`` times in all.  With ``penalty = 0`` signs are free and one round
-    suffices.
+    If ``keep_signs`` (by default under a penalty), a code whose sign would change becomes zero, and the
+    smaller system is solved again, up to ``rounds`` times in all.  With free signs one round suffices.
 
     >>> Z, Q, D = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.5, 0.2]]), torch.eye(2)
     >>> solve_on_support(Z, Q, D, None, penalty=0.1)
@@ -71,7 +71,7 @@ def solve_on_support(
         target = Q[rows].gather(1, atoms).double() - penalty * signs
         system = _systems(atoms, D, G)
         codes = _solve(system, target, live)
-        if penalty > 0:
+        if penalty > 0 if keep_signs is None else keep_signs:
             codes = _keep_signs(codes, signs, system, target, live, rounds)
         out[rows] = torch.zeros_like(Z[rows]).scatter_(1, atoms, codes.to(Z))
     return out

@@ -6,10 +6,13 @@ Nonnegative atoms share one huge eigenvalue, on which proximal gradient methods 
 removes it.  The textbook's three updates are written in one variable V.
 
 Legend:  A (n, d)   Z (n, k)   D (k, d)   Q = A D^T (n, k)   G = D D^T (k, k)   R = rho (G + rho I)^-1 (k, k)
-         V (n, k) codes + multiplier: the multiplier is U = clip(V, +-penalty / rho), the codes are V - U
+         V (n, k) codes + multiplier: the multiplier is U = clip(V, +-penalty / rho), the codes are V - U;
+         for nonnegative codes U = min(V, penalty / rho)
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -28,9 +31,10 @@ class ADMM:
     """The iteration ``V <- base + (2 - a) U + (V - 2 U) (a R - (a - 1) I)`` with ``base = a Q (G + rho
     I)^-1``."""
 
-    def __init__(self, D: Tensor, penalty: float, rho: float) -> None:
-        self.D, self.penalty, self.rho = D, penalty, rho
+    def __init__(self, D: Tensor, penalty: float, rho: float, *, nonnegative: bool = False) -> None:
+        self.D, self.penalty, self.rho, self.nonnegative = D, penalty, rho, nonnegative
         self.threshold = penalty / rho
+        self.lowest = -math.inf if nonnegative else -self.threshold
         self.G = gram(D)
         self.factor = _relaxed_factor(D, self.G, rho)
 
@@ -60,7 +64,7 @@ class ADMM:
     def iterate(self, V: Tensor, base: Tensor, iterations: int) -> Tensor:
         """Return V after some more iterations; V is overwritten."""
         for _ in range(iterations):
-            U = V.clamp(-self.threshold, self.threshold)
+            U = V.clamp(self.lowest, self.threshold)
             reflected = torch.sub(V, U, alpha=2)
             constant = torch.add(base, U, alpha=2 - OVER_RELAXATION, out=U)
             if len(self.factor) == 1:
@@ -73,6 +77,8 @@ class ADMM:
 
     def codes(self, V: Tensor, Q: Tensor | None = None) -> Tensor:
         """Return the codes of the state V."""
+        if self.nonnegative:
+            return (V - self.threshold).clamp(min=0)
         return torch.nn.functional.softshrink(V, self.threshold)
 
     def finish(self, V: Tensor, Q: Tensor) -> Tensor:
@@ -83,7 +89,12 @@ class ADMM:
         """Return exact codes, searched from those of the state."""
         parts = zip(V.split(SEARCH_ROWS), Q.split(SEARCH_ROWS), strict=True)
         return torch.cat(
-            [feature_sign(self.codes(v), q, self.D, self.G, self.penalty, SEARCH_STEPS) for v, q in parts]
+            [
+                feature_sign(
+                    self.codes(v), q, self.D, self.G, self.penalty, SEARCH_STEPS, nonnegative=self.nonnegative
+                )
+                for v, q in parts
+            ]
         )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
@@ -17,11 +18,18 @@ Effort = tuple[float, ...]
 """Work per row in training, as plain numbers whose meaning is the encoder's own."""
 
 
+@dataclass(frozen=True, kw_only=True)
 class Encoder(ABC):
     """Compute codes Z with ``A ~ Z D``.
 
     A concrete encoder is a frozen keyword-only dataclass whose fields are its settings.
     """
+
+    nonnegative: bool = False
+    """Whether codes must be nonnegative; the setting ``nonnegative`` of the whole problem decides."""
+
+    supports_nonnegative: ClassVar[bool] = False
+    """Whether the method can keep codes nonnegative."""
 
     default_for: ClassVar[str | None] = None
     """The problem for which ``encoder=auto`` chooses this encoder: ``penalised``, ``unpenalised`` or None."""
@@ -55,6 +63,7 @@ class Encoder(ABC):
         return self
 
 
+@dataclass(frozen=True, kw_only=True)
 class Penalised(Encoder):
     """An encoder whose codes have an l1 penalty."""
 

@@ -19,8 +19,18 @@ ACCURACY = 1e-9
 """Slack of the optimality conditions, relative to the penalty."""
 
 
-def feature_sign(Z: Tensor, Q: Tensor, D: Tensor, G: Tensor | None, penalty: float, steps: int) -> Tensor:
+def feature_sign(
+    Z: Tensor, Q: Tensor, D: Tensor, G: Tensor | None, penalty: float, steps: int, *,
+    nonnegative: bool = False, slack: Tensor | float = 0.0, most: int | None = None,
+) -> Tensor:  # fmt: skip
     """Return codes after at most ``steps`` steps from Z; their objective is no higher.
+
+    Args:
+        nonnegative: only codes above 0 enter.  With ``penalty = 0`` that is the method of Lawson & Hanson,
+            "Solving Least Squares Problems", 1974, chapter 23.
+        slack: correlation (n,) beyond the penalty that counts as rounding.
+        most: nonzeros at which a row is finished, which makes nonnegative least squares a matching pursuit:
+            Bruckstein, Elad & Zibulevsky, IEEE Trans. Inf. Theory 54(11), 2008.
 
     >>> D = torch.eye(2)
     >>> feature_sign(torch.zeros(1, 2), torch.tensor([[0.5, 0.05]]), D, None, penalty=0.1, steps=5)
@@ -31,16 +41,20 @@ def feature_sign(Z: Tensor, Q: Tensor, D: Tensor, G: Tensor | None, penalty: flo
     open_rows = torch.arange(Z.shape[0], device=Z.device)
     Z, E = out.clone(), out.sign()
     optimal = torch.zeros(len(Z), dtype=torch.bool, device=Z.device)  # whether Z is optimal on its support
+    limit = (penalty * (1 + ACCURACY) + torch.as_tensor(slack, dtype=Z.dtype, device=Z.device)).expand(len(Z))
     for _ in range(steps):
         correlation = Q - (Z @ atoms) @ atoms.T if G is None else Q - Z @ G
-        strength, strongest = torch.where(E == 0, correlation.abs(), 0.0).max(dim=1)
-        done = optimal & (strength <= penalty * (1 + ACCURACY))
+        entry = correlation if nonnegative else correlation.abs()
+        strength, strongest = torch.where(E == 0, entry, 0.0).max(dim=1)
+        done = optimal & (strength <= limit)
+        if most is not None:
+            done |= optimal & ((E != 0).sum(dim=1) >= most)
         if done.any():
             out[open_rows[done]] = Z[done]
             if done.all():
                 return out.to(D)
-            open_rows, Z, E, Q, optimal, correlation, strongest = (
-                x[~done] for x in (open_rows, Z, E, Q, optimal, correlation, strongest)
+            open_rows, Z, E, Q, optimal, correlation, strongest, limit = (
+                x[~done] for x in (open_rows, Z, E, Q, optimal, correlation, strongest, limit)
             )
         # Rows that are optimal on their support take in the most correlated atom.
         entering = optimal.nonzero()[:, 0]

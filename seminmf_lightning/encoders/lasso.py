@@ -1,6 +1,6 @@
 """Lasso codes: a few ADMM iterations find the support, exact solves on it finish, the duality gap certifies.
 
-``min_z 1/2 ||a - z D||^2 + l1_penalty ||z||_1``
+``min_z 1/2 ||a - z D||^2 + l1_penalty ||z||_1``, over ``z >= 0`` if codes are nonnegative
 
 The solves keep the signs from ADMM, as in the feature-sign search of Lee et al., 2007.  With numba on
 the CPU, a compiled search gives exact codes row by row instead.
@@ -22,7 +22,7 @@ from seminmf_lightning.core.checks import real_number, whole_number
 from seminmf_lightning.core.objective import lasso_duality_gap
 from seminmf_lightning.encoders import numba_kernels
 from seminmf_lightning.encoders.active_set import rounded_gram, solve_on_support, support_work
-from seminmf_lightning.encoders.admm import ADMM
+from seminmf_lightning.encoders.admm import ADMM, ROUNDS
 from seminmf_lightning.encoders.base import Effort, Encode, Penalised
 
 USUAL_RHO = 2.0
@@ -58,6 +58,7 @@ class Lasso(Penalised):
 
     default_for: ClassVar[str | None] = "penalised"
     sparse: ClassVar[bool] = True
+    supports_nonnegative: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         real_number("l1_penalty", self.l1_penalty, 0, exclusive=True)
@@ -74,13 +75,13 @@ class Lasso(Penalised):
         if numba_kernels.usable(D):
             return ()
         first = effort[0] if effort else USUAL_RHO
-        usual = ADMM(D, self.l1_penalty, first)
+        usual = self._admm(D, first)
         least = self._least_objective(sample, usual, self.gap * REFERENCE)
         best, best_work = (first, CHECKPOINTS[-1]), float("inf")
         closest = float("inf")
         others = (rho for rho in RHOS if rho != first and (not effort or 0.5 <= rho / first <= 2))
         for rho in (first, *others):
-            admm = usual if rho == first else ADMM(D, self.l1_penalty, rho)
+            admm = usual if rho == first else self._admm(D, rho)
             Q, base, V = admm.start(sample)
             close, before = False, 0
             for done in CHECKPOINTS:
@@ -88,7 +89,7 @@ class Lasso(Penalised):
                     break
                 V, before = admm.iterate(V, base, done - before), done
                 if not close:
-                    reached = lasso_duality_gap(sample, admm.finish(V, Q), D, self.l1_penalty)[0].sum()
+                    reached = self._objective_and_gap(sample, admm.finish(V, Q), D)[0].sum()
                     close = bool(reached - least <= self.gap * reached)
                     if best_work == float("inf") and float(reached) < closest:
                         best, closest = (rho, done), float(reached)
@@ -101,9 +102,9 @@ class Lasso(Penalised):
         """Return an encoding of fixed iterations and rounds for every row, or the exact one if it is
         compiled."""
         if numba_kernels.usable(D):
-            return _compiled(D, self.l1_penalty)
+            return self._compiled(D)
         rho, iterations = effort
-        admm = ADMM(D, self.l1_penalty, rho)
+        admm = self._admm(D, rho)
 
         def encode(A: Tensor) -> Tensor:
             Q, base, V = admm.start(A)
@@ -120,8 +121,8 @@ class Lasso(Penalised):
                 return A.new_zeros(0, len(D))
             if not prepared:
                 rho = (effort or self.calibrate(atoms, A[:CALIBRATION_ROWS]) or (USUAL_RHO,))[0]
-                exact = _compiled(atoms, self.l1_penalty) if numba_kernels.usable(atoms) else None
-                prepared.append((ADMM(atoms, self.l1_penalty, rho), exact))
+                exact = self._compiled(atoms) if numba_kernels.usable(atoms) else None
+                prepared.append((self._admm(atoms, rho), exact))
             admm, exact = prepared[0]
             return torch.cat([self._certified(rows, admm, exact) for rows in A.split(admm.rows_at_once)])
 
@@ -137,16 +138,31 @@ class Lasso(Penalised):
             precise_gap=self.precise_gap if tol is None else tol,
         )
 
+    def _admm(self, D: Tensor, rho: float) -> ADMM:
+        return ADMM(D, self.l1_penalty, rho, nonnegative=self.nonnegative)
+
+    def _objective_and_gap(self, A: Tensor, Z: Tensor, D: Tensor) -> tuple[Tensor, Tensor]:
+        return lasso_duality_gap(A, Z, D, self.l1_penalty, nonnegative=self.nonnegative)
+
+    def _compiled(self, D: Tensor) -> Encode:
+        """Return the encoding to exact codes by numba kernels."""
+        E = D.double()
+        G = rounded_gram(E, D.dtype)
+        return lambda A: numba_kernels.lasso((A.double() @ E.T).to(A), G, self.l1_penalty, self.nonnegative)
+
     def _certified(self, A: Tensor, admm: ADMM, exact: Encode | None) -> Tensor:
         """Return codes to the ``precise_gap``, refitted if ``refit``."""
         if exact is None:
             Z = self._to_gap(A, admm)
         else:
             Z = exact(A)
-            objective, gap = lasso_duality_gap(A, Z, admm.D, self.l1_penalty)
+            objective, gap = self._objective_and_gap(A, Z, admm.D)
             if len(rest := (gap > self.precise_gap * objective).nonzero()[:, 0]):
                 Z[rest] = self._to_gap(A[rest], admm)
-        return solve_on_support(Z, admm.correlations(A), admm.D, admm.G, 0.0) if self.refit else Z
+        if not self.refit:
+            return Z
+        Q = admm.correlations(A)
+        return solve_on_support(Z, Q, admm.D, admm.G, 0.0, ROUNDS, keep_signs=self.nonnegative)
 
     def _least_objective(self, A: Tensor, admm: ADMM, accuracy: float) -> Tensor:
         """Return a lower bound of the summed objectives, within the relative ``accuracy``."""
@@ -154,7 +170,7 @@ class Lasso(Penalised):
         primal, dual = (A.new_full((A.shape[0],), value) for value in (torch.inf, 0.0))
         for wait in _waits(self.max_iter):
             V = admm.iterate(V, base, wait)
-            objective, gap = lasso_duality_gap(A, admm.finish(V, Q), admm.D, self.l1_penalty)
+            objective, gap = self._objective_and_gap(A, admm.finish(V, Q), admm.D)
             primal, dual = torch.minimum(primal, objective), torch.maximum(dual, objective - gap)
             if (primal - dual).sum() <= accuracy * primal.sum():
                 break
@@ -179,7 +195,7 @@ class Lasso(Penalised):
                 if not len(open_rows):
                     return Z
                 codes = way(V, Q)
-                objective, gap = lasso_duality_gap(A, codes, admm.D, self.l1_penalty)
+                objective, gap = self._objective_and_gap(A, codes, admm.D)
                 better = gap < least
                 Z[open_rows[better]], least = codes[better], torch.minimum(gap, least)
                 unfinished = (least > self.precise_gap * objective).nonzero()[:, 0]
@@ -188,13 +204,6 @@ class Lasso(Penalised):
                         x[unfinished] for x in (A, Q, V, base, open_rows, least)
                     )
         return Z
-
-
-def _compiled(D: Tensor, penalty: float) -> Encode:
-    """Return the encoding to exact codes by numba kernels."""
-    E = D.double()
-    G = rounded_gram(E, D.dtype)
-    return lambda A: numba_kernels.lasso((A.double() @ E.T).to(A), G, penalty)
 
 
 def _waits(max_iter: int) -> Iterator[int]:

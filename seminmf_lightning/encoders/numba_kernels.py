@@ -5,7 +5,9 @@ costs only a few rows of the Gram matrix.  The batched algorithms do the same wo
 tests hold them equal.
 
 Lasso: Lee, Battle, Raina & Ng, NIPS 2007 (feature-sign search).  Pursuit: Rubinstein, Zibulevsky & Elad, 2008
-(Batch-OMP).
+(Batch-OMP).  With nonnegative codes the search takes only codes above 0 in; without a penalty it is then the
+method of Lawson & Hanson for nonnegative least squares, 1974, and stopped at a number of nonzeros a
+nonnegative matching pursuit (Bruckstein, Elad & Zibulevsky, 2008).
 
 Legend:  Q = A D^T (n, k)   G = D D^T (k, k)   Z (n, k)   L Cholesky factor of G on the support   m nonzeros
 so far
@@ -39,10 +41,19 @@ def usable(D: Tensor) -> bool:
     return njit is not None and D.device.type == "cpu" and D.shape[0] <= MOST_CONCEPTS
 
 
-def lasso(Q: Tensor, G: Tensor, penalty: float) -> Tensor:
+def lasso(Q: Tensor, G: Tensor, penalty: float, nonnegative: bool = False) -> Tensor:
     """Return the minimisers Z (n, k) of ``1/2 z G z - q z + penalty ||z||_1``, row by row."""
-    gram, most = G.numpy(), min(MOST_NONZEROS, len(G))
-    return _in_threads(lambda rows, q, z: _lasso_rows(q, gram, penalty, z, most), Q)
+    gram, most, slack = G.numpy(), min(MOST_NONZEROS, len(G)), np.zeros(len(Q))
+    return _in_threads(lambda rows, q, z: _lasso_rows(q, gram, penalty, slack[rows], z, most, nonnegative), Q)
+
+
+def nonnegative_least_squares(Q: Tensor, G: Tensor, norms: Tensor, most: int) -> Tensor:
+    """Return the minimisers Z (n, k) of ``1/2 z G z - q z`` over ``z >= 0``, or codes with ``most`` nonzeros.
+
+    ``norms`` (n,) of rows, times the length of the longest atom, say which correlations are rounding.
+    """
+    gram, slack = G.numpy(), (norms * (64 * torch.finfo(Q.dtype).eps)).double().numpy()
+    return _in_threads(lambda rows, q, z: _lasso_rows(q, gram, 0.0, slack[rows], z, most, True), Q)
 
 
 def pursue(Q: Tensor, G: Tensor, norms: Tensor, nonzeros: int) -> Tensor:
@@ -89,8 +100,25 @@ def _inlined(function: Any) -> Any:
 
 
 @_inlined
+def _largest(c: Array) -> int:
+    """Return the atom of the largest correlation that is above 0, or any."""
+    k, largest = len(c), c[0]
+    m0 = m1 = m2 = m3 = m4 = m5 = m6 = m7 = c[0]
+    for j in range(0, k - 7, 8):  # eight maxima side by side do not wait for one another
+        m0, m1, m2, m3 = max(m0, c[j]), max(m1, c[j + 1]), max(m2, c[j + 2]), max(m3, c[j + 3])
+        m4, m5, m6, m7 = max(m4, c[j + 4]), max(m5, c[j + 5]), max(m6, c[j + 6]), max(m7, c[j + 7])
+    largest = max(max(max(m0, m1), max(m2, m3)), max(max(m4, m5), max(m6, m7)))
+    for j in range(k - k % 8, k):
+        largest = max(largest, c[j])
+    for j in range(k):
+        if c[j] == largest:
+            return j
+    return 0
+
+
+@_inlined
 def _strongest(c: Array) -> int:
-    """Return the atom of the largest correlation."""
+    """Return the atom of the largest correlation of either sign."""
     k = len(c)
     m0 = m1 = m2 = m3 = m4 = m5 = m6 = m7 = abs(c[0])
     for j in range(0, k - 7, 8):  # eight maxima side by side do not wait for one another
@@ -166,7 +194,9 @@ def _correlate(
 
 
 @_compiled
-def _lasso_rows(Q: Array, G: Array, penalty: float, Z: Array, most: int) -> None:
+def _lasso_rows(
+    Q: Array, G: Array, penalty: float, slack: Array, Z: Array, most: int, nonnegative: bool
+) -> None:
     k = Q.shape[1]
     c, barred = np.empty(k, Q.dtype), np.empty(k, np.int64)
     atoms, L = np.empty(most, np.int64), np.empty((most, most))
@@ -178,8 +208,9 @@ def _lasso_rows(Q: Array, G: Array, penalty: float, Z: Array, most: int) -> None
         c[:] = q
         for _ in range(4 * most):
             if optimal:
-                j = _strongest(c)
-                if abs(c[j]) <= penalty * (1 + ROUNDING) or m == most or n == k:
+                j = _largest(c) if nonnegative else _strongest(c)
+                strength = c[j] if nonnegative else abs(c[j])
+                if strength <= penalty * (1 + ROUNDING) + slack[row] or m == most or n == k:
                     break
                 if not _append(L, G, atoms, m, j):
                     barred[n], c[j] = j, 0

@@ -4,6 +4,9 @@ Pati, Rezaiifar & Krishnaprasad, 1993; in terms of correlations alone as in Rubi
 "Efficient implementation of the K-SVD algorithm using batch orthogonal matching pursuit", 2008.  Each step
 picks for every row the atom most correlated with its residual, orthonormalises it against those picked
 before, and removes its part from the correlations; the codes are the least-squares ones on the picked atoms.
+Nonnegative codes: Bruckstein, Elad & Zibulevsky, "On the uniqueness of nonnegative sparse solutions to
+underdetermined systems of equations", IEEE Trans. Inf. Theory 54(11), 2008: each step picks the atom of
+largest positive correlation, and drops atoms whose least-squares code would fall below 0.
 
 Legend:  A (n, d)   Z (n, k)   D (k, d)   U = unit atoms (k, d)   C (n, k) residual correlations
          B (n, s, k) correlations of the s orthonormal directions of each row with all atoms
@@ -22,6 +25,7 @@ from seminmf_lightning.core.linalg import unit_atoms
 from seminmf_lightning.encoders import numba_kernels
 from seminmf_lightning.encoders.active_set import gram, rounded_gram, solve_on_support
 from seminmf_lightning.encoders.base import Effort, Encode, Encoder
+from seminmf_lightning.encoders.least_squares import nonnegative_codes
 
 NUMBERS_AT_ONCE = 2**21
 """Numbers of B held at a time, which fit the processor's cache; a GPU takes GPU_FACTOR times as many."""
@@ -44,6 +48,7 @@ class OMP(Encoder):
     """Nonzeros per row; at most min(k, d)."""
 
     sparse: ClassVar[bool] = True
+    supports_nonnegative: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         whole_number("encoder.nonzeros", self.nonzeros, 1)
@@ -60,6 +65,11 @@ class OMP(Encoder):
 
     def precise(self, D: Tensor, effort: Effort = ()) -> Encode:
         self.check(*D.shape)
+        if self.nonnegative:
+            lengths = D.double().norm(dim=1)
+            inverse = torch.where(lengths > 0, 1 / lengths, 0.0)
+            pursue = nonnegative_codes(unit_atoms(D), self.nonzeros)
+            return lambda A: pursue(A) * inverse.to(A)
         if numba_kernels.usable(D):
             return _compiled(D, self.nonzeros)
         unit, G = unit_atoms(D), gram(D)

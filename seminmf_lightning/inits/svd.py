@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from seminmf_lightning.core.constraints import Constraint
 from seminmf_lightning.core.linalg import idle_atoms, unit_atoms
-from seminmf_lightning.inits.base import Init
+from seminmf_lightning.inits.base import Init, without_zeros
 
 NEGLIGIBLE = 1e-12  # share of the largest eigenvalue, or column norm, below which a number is rounding
 VANISHED = 1e-9  # norm below which the remainder of a unit row is rounding
@@ -28,29 +29,47 @@ LP_SECONDS = 60.0
 @dataclass(frozen=True, kw_only=True)
 class SVD(Init):
     """Algorithm 3 (error of the best rank-k matrix) if it applies, else Algorithm 2 (at most that of rank
-    k - 1).
+    k - 1).  For atoms free in sign the top right singular vectors of A, which are optimal if codes are free,
+    too; nonnegative codes get each of them with both signs, and NMF the positive parts of these, as in
+    Boutsidis & Gallopoulos, "SVD based initialization", Pattern Recognition 41, 2008.
 
+    >>> from seminmf_lightning.core.constraints import CONSTRAINTS
     >>> A = torch.tensor([[1.0, 2.0], [2.0, 1.0], [3.0, 3.0]])
-    >>> SVD().refine(A.T @ A, 1).round(decimals=3)
+    >>> SVD().refine(A.T @ A, 1, CONSTRAINTS["dictionary"]).round(decimals=3)
     tensor([[0.7070, 0.7070]])
     """
 
-    def start(self, A: Tensor, k: int, generator: torch.Generator, *, positive: bool = False) -> Tensor:
+    def start(
+        self, A: Tensor, k: int, generator: torch.Generator, *, constraint: Constraint, positive: bool = False
+    ) -> Tensor:
         A = A.double()
-        D = self.refine(A.T @ A, k)
+        D = self.refine(A.T @ A, k, constraint)
         # If the rank of the data is below k, any further atom is as good.
-        extra = 1 - torch.rand(k - len(D), A.shape[1], generator=generator, dtype=torch.float64)
-        return torch.cat([D, unit_atoms(extra).to(A.device)])
+        extra = unit_atoms(constraint.random_atoms(k - len(D), A.shape[1], generator)).to(A.device)
+        D = torch.cat([D, extra])
+        # Algorithm 3 is optimal as it is: lifted above zero it would no longer be.
+        return without_zeros(D) if positive and constraint.nonnegative_codes else D
 
-    def refine(self, C: Tensor, k: int) -> Tensor:
+    def refine(self, C: Tensor, k: int, constraint: Constraint) -> Tensor:
         values, vectors = torch.linalg.eigh(C)
         rank = int((values > values[-1] * NEGLIGIBLE).sum()) if values[-1] > 0 else 0
         V = vectors.flip(1)[:, : min(k, rank)].T  # best direction first
+        if not constraint.nonnegative_atoms:
+            return _both_signs(V)[:k] if constraint.nonnegative_codes else V
+        if constraint.nonnegative_codes:
+            parts = _both_signs(V).clamp(min=0)
+            return unit_atoms(parts[parts.norm(dim=1) > VANISHED][:k])
         live = V.norm(dim=0) > NEGLIGIBLE  # columns of A that are zero stay zero in D
         D = torch.zeros_like(V)
         if rank:
             D[:, live] = positive_basis(V[:, live])
         return unit_atoms(D)
+
+
+def _both_signs(V: Tensor) -> Tensor:
+    """Return ``V_1, -V_1, V_2, -V_2, ...`` (2 r, d), the longer positive part of a pair first."""
+    first = torch.where((V.clamp(min=0).norm(dim=1) >= V.clamp(max=0).norm(dim=1))[:, None], V, -V)
+    return torch.stack([first, -first], dim=1).flatten(0, 1)
 
 
 def positive_basis(V: Tensor) -> Tensor:

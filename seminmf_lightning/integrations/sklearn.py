@@ -52,7 +52,8 @@ class SemiNMFTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
 
     def __init__(
         self, nb_concepts: int = 64, *, solver: str | Mapping[str, Any] = "hals", l1_penalty: float = 0.0,
-        target_l0: float | None = None, init: str | Mapping[str, Any] = "data",
+        target_l0: float | None = None, nonnegative: str = "dictionary",
+        init: str | Mapping[str, Any] = "data",
         encoder: str | Mapping[str, Any] = "auto", statistics: str = "auto", normalize: str = "scale",
         tol: float = 1e-4, max_iter: int = 500, seed: int = 0, device: str | torch.device = "cpu",
         verbose: bool = False,
@@ -61,6 +62,7 @@ class SemiNMFTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         self.solver = solver
         self.l1_penalty = l1_penalty
         self.target_l0 = target_l0
+        self.nonnegative = nonnegative
         self.init = init
         self.encoder = encoder
         self.statistics = statistics

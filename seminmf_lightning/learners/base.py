@@ -96,9 +96,14 @@ class Learner(ABC):
         self.attach_sample(sample, held_out=held_out, rows=rows)
         D = self.recipe.init.start(
             self.normalizer.apply(sample), self.recipe.nb_concepts,
-            torch.Generator().manual_seed(self.recipe.seed), positive=self.recipe.solver.needs_positive_start,
+            torch.Generator().manual_seed(self.recipe.seed), constraint=self.recipe.constraint,
+            positive=self._needs_positive_start,
         )  # fmt: skip
         return self.prepare(D.to(self.dictionary_dtype))
+
+    @property
+    def _needs_positive_start(self) -> bool:
+        return self.recipe.solver.needs_positive_start and self.recipe.constraint.nonnegative_atoms
 
     @abstractmethod
     def prepare(self, D: Tensor) -> Tensor:
@@ -162,7 +167,8 @@ class Learner(ABC):
 
     def solver_step(self, D: Tensor, S: Tensor, P: Tensor) -> Tensor:
         """Return the solver's dictionary; a FloatingPointError names the cause of NaN or Inf."""
-        stepped: Tensor = self.recipe.solver.step(D, S, P, bounded=self.recipe.bounded)
+        recipe = self.recipe
+        stepped: Tensor = recipe.solver.step(D, S, P, constraint=recipe.constraint, bounded=recipe.bounded)
         if not stepped.sum().isfinite():  # a fortieth of the time of `isfinite().all()`
             finite = S.isfinite().all() and P.isfinite().all()
             solver = f"solver={name_of(self.recipe.solver)} returned"

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from seminmf_lightning.core.constraints import Constraint
 from seminmf_lightning.core.linalg import RowSpace, float32_unit_atoms, idle_atoms, row_space, unit_atoms
 from seminmf_lightning.core.normalize import Normalizer
 from seminmf_lightning.core.objective import ROUNDING, eckart_young_bound, optimality_gap
@@ -143,7 +144,7 @@ class ExactLearner(Learner):
             self._note(before.error)
             return before.D
         if before.space.basis.shape[1] < min(D.shape):
-            D = replace_idle_atoms(D, self.moment.gram)
+            D = replace_idle_atoms(D, self.moment.gram, self.recipe.constraint)
         S, P = (before if D is before.D else self._compute(D)).statistics()
         after = self._compute(float32_unit_atoms(self.solver_step(D, S, P)))
         # Collinear atoms magnify rounding: a step counts only if the recomputed objective did not rise.
@@ -152,7 +153,11 @@ class ExactLearner(Learner):
         return self._reduced.D
 
     def end_epoch(self, D: Tensor) -> Tensor:
-        refined = self.recipe.init.refine(self.moment.gram, self.recipe.nb_concepts)
+        recipe, C = self.recipe, self.moment.gram
+        if recipe.constraint.sign_is_free:
+            refined: Tensor | None = principal_components(C, D)
+        else:
+            refined = recipe.init.refine(C, recipe.nb_concepts, recipe.constraint)
         if refined is None or refined.shape != D.shape:
             return D
         candidate, current = self._compute(float32_unit_atoms(refined.to(D))), self._reduce(D)
@@ -239,11 +244,21 @@ class ExactLearner(Learner):
         return Reduced(D, error, space, projected)
 
 
-def replace_idle_atoms(D: Tensor, C: Tensor) -> Tensor:
+def principal_components(C: Tensor, D: Tensor) -> Tensor:
+    """Return the first k eigenvectors of C, largest first, the sign such that the largest entry is positive.
+
+    No dictionary has a lower error (Eckart & Young, 1936).  Atoms beyond the d-th stay those of D (k, d).
+    """
+    V = torch.linalg.eigh(C).eigenvectors.flip(1).T[: len(D)]
+    largest = V.gather(1, V.abs().argmax(dim=1, keepdim=True))
+    return torch.cat([V * largest.sign(), D[len(V) :]])
+
+
+def replace_idle_atoms(D: Tensor, C: Tensor, constraint: Constraint) -> Tensor:
     """Give idle atoms a direction outside the dictionary's row space; the objective can only fall.
 
-    The columns of the residual's second moment ``(I - Q Q^T) C (I - Q Q^T)`` with the largest diagonal,
-    positive part.
+    The columns of the residual's second moment ``(I - Q Q^T) C (I - Q Q^T)`` with the largest diagonal; their
+    positive part if atoms are nonnegative.
     """
     idle = idle_atoms(D).nonzero()[:, 0]
     if not len(idle):
@@ -254,5 +269,5 @@ def replace_idle_atoms(D: Tensor, C: Tensor) -> Tensor:
     count = min(len(idle), C.shape[0])
     worst = residual.diagonal().topk(count).indices
     D = D.clone()
-    D[idle[:count]] = unit_atoms(residual[worst].clamp(min=0)).to(D)
+    D[idle[:count]] = unit_atoms(constraint.project_atoms(residual[worst], bounded=False)).to(D)
     return D

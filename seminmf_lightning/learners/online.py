@@ -2,7 +2,8 @@
 
 Mairal, Bach, Ponce & Sapiro, "Online learning for matrix factorization and sparse coding", JMLR 11, 2010,
 Algorithm 1, with the forgetting of section 3.4.3.  Deviations: sums are weighted by rows, not batches, so
-that the batch size does not change the optimum; D is nonnegative; dead atoms are replaced.
+that the batch size does not change the optimum; signs are constrained; without a bound atoms are kept at
+length 1, by scaling the sums with them; dead atoms are replaced.
 
 Legend:  A (n, d)   Z (n, k)   D (k, d)   S = Z^T Z (k, k)   P = Z^T A (k, d)
 """
@@ -16,7 +17,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from seminmf_lightning.core.linalg import project_atoms, unit_atoms
+from seminmf_lightning.core.linalg import into_unit_ball, unit_atoms
 from seminmf_lightning.core.normalize import Normalizer
 from seminmf_lightning.core.sums import CodeStatistics
 from seminmf_lightning.encoders import Encode, Encoder, Penalised
@@ -92,7 +93,9 @@ class OnlineLearner(Learner):
                 f"l1_penalty={self.recipe.l1_penalty:g} makes every code zero: it must be less than the "
                 f"largest row norm, {largest:.3g} in normalised units (rows have mean norm 1)"
             )
-        D = project_atoms(D, self.recipe.bounded)  # rounding to float32 may have left a norm above 1
+        D = self.recipe.constraint.project_atoms(
+            D, self.recipe.bounded
+        )  # rounding to float32 may have left a norm above 1
         self._tune(D, roughly=True)
         return D
 
@@ -100,6 +103,7 @@ class OnlineLearner(Learner):
         self, sample: Tensor, normalizer: Normalizer | None = None, *, held_out: Tensor | None = None,
         rows: int | None = None,
     ) -> None:  # fmt: skip
+        self.recipe.constraint.check_rows(sample)
         super().attach_sample(sample, normalizer)
         tuning = sample[:SAMPLE_ROWS] if held_out is None else held_out
         self.sample = self.normalizer.apply(sample[:SAMPLE_ROWS]).to(self.dictionary_dtype)
@@ -115,6 +119,7 @@ class OnlineLearner(Learner):
         self._silent = self._silent.to(device)
 
     def observe(self, A: Tensor, D: Tensor) -> None:
+        self.recipe.constraint.check_rows(A)
         A = self.normalizer.apply(A).to(D.dtype)
         if not A.sum(dim=1).isfinite().all():  # an encoder may loop or divide by zero on such rows
             raise FloatingPointError("rows are not finite")
@@ -147,9 +152,19 @@ class OnlineLearner(Learner):
             return D
         S, P = ((sums / rows).to(D.dtype) for sums in (self.total.gram, self.total.cross))
         D = self.solver_step(D, S, P)
+        if not self.recipe.bounded:
+            D = self._with_unit_atoms(D)
         self._updates += 1
         self._encode = None
         return self._replace_dead(D, (self._silent >= DEAD_ROWS).nonzero()[:, 0])
+
+    def _with_unit_atoms(self, D: Tensor) -> Tensor:
+        """Scale atoms to length 1 and the sums with them, as if codes had been scaled inversely."""
+        lengths = D.double().norm(dim=1)
+        lengths = torch.where(lengths > 0, lengths, 1.0)
+        self.total.gram *= lengths[:, None] * lengths
+        self.total.cross *= lengths[:, None]
+        return (D / lengths[:, None]).to(D)
 
     def mean_squared_error(self, D: Tensor) -> float:
         """Error of the rows absorbed last, with the dictionary that their codes were computed with."""
@@ -216,16 +231,15 @@ class OnlineLearner(Learner):
         if not len(dead):
             return D
         residual = self.sample - self._training_encode(D)(self.sample) @ D
-        error = residual.square().sum(dim=1).double().cpu()
+        directions = self.recipe.constraint.directions(residual)
+        error = torch.where((directions != 0).any(dim=1), residual.square().sum(dim=1), 0.0).double().cpu()
         count = min(len(dead), int((error > 0).sum()))
         if not count:
             return D
         generator = torch.Generator().manual_seed(self.recipe.seed + self._updates)
-        rows = residual[torch.multinomial(error, count, generator=generator).to(D.device)]
-        positive, negative = rows.clamp(min=0), (-rows).clamp(min=0)
-        larger = positive.norm(dim=1) >= negative.norm(dim=1)
+        chosen = torch.multinomial(error, count, generator=generator).to(D.device)
         D, dead = D.clone(), dead[:count]
-        D[dead] = project_atoms(unit_atoms(torch.where(larger[:, None], positive, negative)), bounded=True)
+        D[dead] = into_unit_ball(unit_atoms(directions[chosen]))
         self.total.gram[dead], self.total.gram[:, dead], self.total.cross[dead] = 0.0, 0.0, 0.0
         self._silent[dead] = 0.0
         self.replaced = (self.replaced or 0) + count

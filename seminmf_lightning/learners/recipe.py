@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from seminmf_lightning.core.checks import known_names, one_of, real_number, whole_number
+from seminmf_lightning.core.constraints import CONSTRAINTS, Constraint, constraint
 from seminmf_lightning.core.discovery import available, build, default_for, name_of, spec_of, without_numpy
 from seminmf_lightning.core.normalize import MODES
 from seminmf_lightning.core.sums import AFFORDABLE_FEATURES
@@ -43,16 +44,20 @@ class Recipe:
     """Weight of ``||z||_1`` in the objective, in normalised units (rows of mean norm 1)."""
     target_l0: float | None = None
     """Instead of ``l1_penalty``: mean nonzeros per row; the penalty is tuned to reach it on held-out rows."""
+    nonnegative: str = "dictionary"
+    """The nonnegative factor: ``dictionary`` (codes are free in sign), ``codes``, ``both`` or ``none``."""
     solver: Any = None
-    """A name, a mapping with a ``name``, a :class:`Solver`, or None: ``mu`` without a penalty, ``hals`` if
-    atoms must stay bounded (a penalty or a sparse encoder).  The recipe holds the :class:`Solver`."""
+    """A name, a mapping with a ``name``, a :class:`Solver`, or None: ``mu`` for free codes without a penalty,
+    ``hals`` if atoms must stay bounded (a penalty or a sparse encoder), codes are nonnegative, or no sign is
+    constrained.  The recipe holds the :class:`Solver`."""
     init: Any = "data"
     """A name, a mapping with a ``name``, or an :class:`Init`; the recipe holds the :class:`Init`."""
     encoder: Any = "auto"
     """A name, a mapping with a ``name``, an :class:`Encoder`, or ``auto``: ``lasso`` under a penalty, else
     ``least_squares``.  The recipe holds the :class:`Encoder`."""
     statistics: str = "auto"
-    """``second_moment`` (exact, one epoch, l1_penalty = 0 only), ``codes`` (online), or ``auto``."""
+    """``second_moment`` (exact, one epoch, l1_penalty = 0 and codes free in sign only), ``codes`` (online),
+    or ``auto``."""
     normalize: str = "scale"
     """``scale`` rows to a mean norm of 1, ``center`` and scale them, or ``none``."""
     tol: float = 1e-4
@@ -84,16 +89,14 @@ class Recipe:
         real_number("tol", self.tol, 0)
         one_of("statistics", self.statistics, STATISTICS)
         one_of("normalize", self.normalize, MODES)
+        constraint(self.nonnegative)
         if self.target_l0 is not None:
             self._check_target(self.target_l0)
         self._set("init", build(Init, self.init))
         self._set("encoder", self._build_encoder())
-        needs_bounds = self.penalised or self.encoder.sparse
-        chosen = (
-            default_for(Solver, "bounded" if needs_bounds else "free") if self.solver is None else self.solver
-        )
-        self._set("solver", build(Solver, chosen))
+        self._set("solver", build(Solver, self._default_solver() if self.solver is None else self.solver))
         self._check_combination()
+        self._check_signs()
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
@@ -118,7 +121,43 @@ class Recipe:
             spec["name"] = default_for(Encoder, "penalised" if self.penalised else "unpenalised")
         if issubclass(available(Encoder).get(str(spec.get("name")), Encoder), Penalised):
             spec.setdefault("l1_penalty", self.l1_penalty if self.target_l0 is None else INITIAL_PENALTY)
+        spec.setdefault("nonnegative", self.constraint.nonnegative_codes)
         return build(Encoder, spec)
+
+    def _default_solver(self) -> str:
+        free = default_for(Solver, "free")
+        usable = self._one_pass and build(Solver, free).supports(self.constraint)
+        return free if usable else default_for(Solver, "bounded")
+
+    def _check_signs(self) -> None:
+        signs = self.constraint
+        if not self.solver.supports(signs):
+            able = [name for name in available(Solver) if build(Solver, name).supports(signs)]
+            raise ValueError(
+                f"solver={name_of(self.solver)} cannot keep the signs of nonnegative={signs.name}: use "
+                f"solver={' or solver='.join(able)}"
+            )
+        if signs.nonnegative_codes and not self.encoder.supports_nonnegative:
+            able = [name for name, kind in available(Encoder).items() if kind.supports_nonnegative]
+            raise ValueError(
+                f"encoder={name_of(self.encoder)} has no nonnegative codes, which nonnegative={signs.name} "
+                f"needs: use encoder={' or encoder='.join(able)}"
+            )
+        if signs.nonnegative_codes != self.encoder.nonnegative:
+            raise ValueError(
+                f"encoder.nonnegative={self.encoder.nonnegative} contradicts nonnegative={signs.name}: set "
+                "nonnegative alone, to dictionary, codes, both or none"
+            )
+        if signs.nonnegative_codes and self.statistics == "second_moment":
+            raise ValueError(
+                "statistics=second_moment is exact because free codes are Z = A D^+; with nonnegative="
+                f"{signs.name} they depend on each row: use statistics=codes or statistics=auto"
+            )
+        if signs.nonnegative_codes and signs.nonnegative_atoms and self.normalize == "center":
+            raise ValueError(
+                f"normalize=center makes rows negative, which nonnegative={signs.name} cannot fit: use "
+                "normalize=scale, or nonnegative=codes"
+            )
 
     def _check_combination(self) -> None:
         if self.penalised and not self.solver.supports_penalty:
@@ -145,6 +184,16 @@ class Recipe:
             )
 
     @property
+    def constraint(self) -> Constraint:
+        """Signs of the two factors."""
+        return CONSTRAINTS[self.nonnegative]
+
+    @property
+    def _one_pass(self) -> bool:
+        """Whether the second moment of the rows determines the codes: they are linear in the rows."""
+        return not self.penalised and not self.encoder.sparse and not self.constraint.nonnegative_codes
+
+    @property
     def penalised(self) -> bool:
         """Whether the objective has an l1 term, of given or of tuned weight."""
         return self.l1_penalty > 0 or self.target_l0 is not None
@@ -163,5 +212,4 @@ class Recipe:
         """Return ``second_moment`` or ``codes``: the choice that ``auto`` makes for d ``features``."""
         if self.statistics != "auto":
             return self.statistics
-        exact = not self.penalised and not self.encoder.sparse
-        return "second_moment" if exact and features <= AFFORDABLE_FEATURES else "codes"
+        return "second_moment" if self._one_pass and features <= AFFORDABLE_FEATURES else "codes"

@@ -1,4 +1,4 @@
-"""The interface of every dictionary solver: descent on one quadratic over nonnegative atoms.
+"""The interface of every dictionary solver: descent on one quadratic over the atoms.
 
 Legend:  D (k, d) dictionary   S = Z^T Z (k, k)   P = Z^T A (k, d)
 """
@@ -12,13 +12,15 @@ from typing import ClassVar
 from torch import Tensor
 
 from seminmf_lightning.core.checks import whole_number
+from seminmf_lightning.core.constraints import Constraint
 
 
 @dataclass(frozen=True, kw_only=True)
 class Solver(ABC):
-    """Minimise ``1/2 <D, S D> - <P, D>`` over ``D >= 0`` (and ``||D_j|| <= 1`` if bounded), never raising it.
+    """Minimise ``1/2 <D, S D> - <P, D>`` over atoms of the right signs (with ``||D_j|| <= 1`` if bounded).
 
-    The fields below tell a training loop when to call :meth:`step`; each solver adds those of its own method.
+    A step never raises the objective.  The fields below tell a training loop when to call
+    :meth:`step`; each solver adds those of its own method.
     """
 
     steps_per_batch: int = 1
@@ -36,6 +38,10 @@ class Solver(ABC):
     needs_positive_start: ClassVar[bool] = False
     """Whether an entry that is zero stays zero, so that the starting dictionary must have none."""
 
+    def supports(self, constraint: Constraint) -> bool:
+        """Whether the method can keep the signs that ``constraint`` asks for."""
+        return True
+
     def __post_init__(self) -> None:
         whole_number("solver.steps_per_batch", self.steps_per_batch, 1)
         if self.update_every is not None:
@@ -43,5 +49,8 @@ class Solver(ABC):
         whole_number("solver.max_iter", self.max_iter, 0)
 
     @abstractmethod
-    def step(self, D: Tensor, S: Tensor, P: Tensor, *, bounded: bool) -> Tensor:
-        """Return a better dictionary (k, d) as a new tensor; ``D`` is not changed."""
+    def step(self, D: Tensor, S: Tensor, P: Tensor, *, constraint: Constraint, bounded: bool) -> Tensor:
+        """Return a better dictionary (k, d) as a new tensor; ``D`` is not changed.
+
+        ``constraint.project_atoms(D, bounded)`` is the projection onto the dictionaries allowed.
+        """

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from seminmf_lightning.core.checks import whole_number
-from seminmf_lightning.core.linalg import project_atoms
+from seminmf_lightning.core.constraints import Constraint
 from seminmf_lightning.solvers.base import Solver
 
 BLOCK = 16
@@ -33,8 +33,9 @@ class HALS(Solver):
     Atoms that move together divide by ``sum_i |S_ji|`` over their block instead.  That majorises the block
     (Gershgorin), so the objective cannot rise either.
 
+    >>> from seminmf_lightning.core.constraints import CONSTRAINTS
     >>> S, P = torch.tensor([[2.0]]), torch.tensor([[4.0, -1.0]])
-    >>> HALS().step(torch.ones(1, 2), S, P, bounded=False)
+    >>> HALS().step(torch.ones(1, 2), S, P, constraint=CONSTRAINTS["dictionary"], bounded=False)
     tensor([[2., 0.]])
     """
 
@@ -47,7 +48,7 @@ class HALS(Solver):
         super().__post_init__()
         whole_number("solver.sweeps", self.sweeps, 1)
 
-    def step(self, D: Tensor, S: Tensor, P: Tensor, *, bounded: bool) -> Tensor:
+    def step(self, D: Tensor, S: Tensor, P: Tensor, *, constraint: Constraint, bounded: bool) -> Tensor:
         D = D.clone()
         curvature = S.diagonal()
         floor = curvature.max() * torch.finfo(S.dtype).eps
@@ -60,7 +61,7 @@ class HALS(Solver):
         for start, stop, lengths in _moves(apart.tolist(), together, one_by_one) * self.sweeps:
             descent = torch.addmm(P[start:stop], S[start:stop], D, alpha=-1)
             moved = torch.addcmul(D[start:stop], descent, lengths[start:stop, None])
-            D[start:stop] = project_atoms(moved, bounded)
+            D[start:stop] = constraint.project_atoms(moved, bounded)
         return D
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from seminmf_lightning.core.checks import whole_number
-from seminmf_lightning.core.linalg import project_atoms
+from seminmf_lightning.core.constraints import Constraint
 from seminmf_lightning.solvers.base import Solver
 
 POWER_ITERATIONS = 20
@@ -31,8 +31,10 @@ objective rises and the constant is doubled."""
 class ProjectedGradient(Solver):
     """``D <- proj(Y - (S Y - P) / (L S_jj))`` with L the largest eigenvalue of S scaled to a unit diagonal.
 
+    >>> from seminmf_lightning.core.constraints import CONSTRAINTS
     >>> S, P = torch.tensor([[2.0]]), torch.tensor([[4.0, -1.0]])
-    >>> ProjectedGradient().step(torch.ones(1, 2), S, P, bounded=True).round(decimals=2)
+    >>> D = ProjectedGradient().step(torch.ones(1, 2), S, P, constraint=CONSTRAINTS["both"], bounded=True)
+    >>> D.round(decimals=2)
     tensor([[1., 0.]])
     """
 
@@ -43,7 +45,7 @@ class ProjectedGradient(Solver):
         super().__post_init__()
         whole_number("solver.inner_steps", self.inner_steps, 1)
 
-    def step(self, D: Tensor, S: Tensor, P: Tensor, *, bounded: bool) -> Tensor:
+    def step(self, D: Tensor, S: Tensor, P: Tensor, *, constraint: Constraint, bounded: bool) -> Tensor:
         curvature = S.diagonal()
         curvature = curvature.clamp(min=float(curvature.max()) * torch.finfo(S.dtype).eps)
         if curvature.max() <= 0:
@@ -54,7 +56,7 @@ class ProjectedGradient(Solver):
         value = first_value = _quadratic(D, SD, P)
         Y, SY, momentum = D, SD, 1.0
         for _ in range(self.inner_steps):
-            candidate = project_atoms(Y - (SY - P) / lipschitz, bounded)
+            candidate = constraint.project_atoms(Y - (SY - P) / lipschitz, bounded)
             S_candidate = S @ candidate
             candidate_value = _quadratic(candidate, S_candidate, P)
             # Restart the momentum after a rise; without momentum the step itself was too long.

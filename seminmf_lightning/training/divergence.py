@@ -90,7 +90,7 @@ def symptom(learner: Learner, D: Tensor) -> str | None:
             return f"the sums '{name}' hold NaN or Inf"
     if not D.sum().isfinite() and (bad := int((~D.isfinite()).any(dim=1).sum())):
         return f"{bad} of {len(D)} atoms hold NaN or Inf"
-    if float(D.min()) < 0:
+    if learner.recipe.constraint.nonnegative_atoms and float(D.min()) < 0:
         negative = int((D < 0).any(dim=1).sum())
         return f"{negative} of {len(D)} atoms have negative entries, down to {float(D.min()):.3g}"
     longest = float(D.norm(dim=1).max())

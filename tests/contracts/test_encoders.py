@@ -1,5 +1,5 @@
-"""The contract of every encoder, found by its file: codes of a row depend on the row and the dictionary
-alone."""
+"""The contract of every encoder, found by its file, with free and with nonnegative codes: codes of a row
+depend on the row and the dictionary alone."""
 
 from __future__ import annotations
 
@@ -19,13 +19,20 @@ from seminmf_lightning.encoders import Encoder, Penalised
 
 PENALTY = 0.1
 ENCODERS = available(Encoder)
-pytestmark = [pytest.mark.usefixtures("both_backends"), pytest.mark.parametrize("name", ENCODERS)]
+KINDS = [
+    pytest.param(f"{name} >= 0" if nonnegative else name, id=f"{name}-nonnegative" if nonnegative else name)
+    for name, kind in ENCODERS.items()
+    for nonnegative in (False, True)
+    if kind.supports_nonnegative or not nonnegative
+]
+pytestmark = [pytest.mark.usefixtures("both_backends"), pytest.mark.parametrize("name", KINDS)]
 
 
 def default(name: str) -> Encoder:
-    """Return the encoder with its default settings, and a penalty if it takes one."""
-    penalty = {"l1_penalty": PENALTY} if issubclass(ENCODERS[name], Penalised) else {}
-    return build(Encoder, {"name": name} | penalty)
+    """Return the encoder ``name``, nonnegative if ``name >= 0``, with a penalty if it takes one."""
+    plain, _, nonnegative = name.partition(" >= ")
+    penalty = {"l1_penalty": PENALTY} if issubclass(ENCODERS[plain], Penalised) else {}
+    return build(Encoder, {"name": plain, "nonnegative": bool(nonnegative)} | penalty)
 
 
 def penalty_of(encoder: Encoder) -> float:
@@ -37,9 +44,9 @@ def test_settings_survive_a_file_and_are_those_of_the_yaml(name: str) -> None:
     assert build(Encoder, spec_of(encoder)) == encoder
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(encoder, next(iter(spec_of(encoder)), "x"), 1)
-    config = yaml.safe_load((ROOT / "configs" / "encoder" / f"{name}.yaml").read_text())
+    config = yaml.safe_load((ROOT / "configs" / "encoder" / f"{spec_of(encoder)['name']}.yaml").read_text())
     assert spec_of(build(Encoder, {**spec_of(encoder), **config})) == spec_of(encoder)
-    assert set(config) == set(spec_of(encoder)) - {"l1_penalty"}
+    assert set(config) == set(spec_of(encoder)) - {"l1_penalty", "nonnegative"}
 
 
 def test_declarations(name: str) -> None:
@@ -58,7 +65,7 @@ def test_codes_are_finite_and_better_than_none(
     name: str, seed: int, shape: tuple[int, int], defect: str
 ) -> None:
     encoder = default(name)
-    A, D = rows_and_atoms(seed, *shape, defect)
+    A, D = rows_and_atoms(seed, *shape, defect, nonnegative=seed % 2 == 0)
     A[0] = 0
     given_A, given_D = A.clone(), D.clone()
     penalty = penalty_of(encoder)
@@ -67,6 +74,7 @@ def test_codes_are_finite_and_better_than_none(
         assert Z.shape == (len(A), shape[0]) and Z.dtype == A.dtype
         assert Z.isfinite().all()
         assert (Z[0] == 0).all()
+        assert not encoder.nonnegative or (Z >= 0).all()
         objective = 0.5 * (A - Z @ D).square().sum(dim=1) + penalty * Z.abs().sum(dim=1)
         assert (objective <= 0.5 * A.square().sum(dim=1) + 1e-9).all()
         assert not encoder.sparse or (Z == 0).any()
@@ -88,8 +96,9 @@ def test_codes_of_a_row_do_not_depend_on_its_batch(name: str, dtype: torch.dtype
 def test_rows_made_of_one_atom_are_found(name: str) -> None:
     encoder = default(name)
     D = torch.eye(24, dtype=torch.float64)
-    Z = encoder.precise(D)(-3 * D[:5])
-    expected = -(3 - penalty_of(encoder)) * torch.eye(5, 24, dtype=torch.float64)
+    sign = 1 if encoder.nonnegative else -1
+    Z = encoder.precise(D)(sign * 3 * D[:5])
+    expected = sign * (3 - penalty_of(encoder)) * torch.eye(5, 24, dtype=torch.float64)
     assert torch.allclose(Z, expected, atol=1e-3)
 
 

@@ -1,5 +1,5 @@
-"""The contract of every solver, found by its file: nonnegative, bounded where asked, never a rise of the
-objective."""
+"""The contract of every solver, found by its file, for each choice of signs that it supports: atoms of the
+right signs, bounded where asked, never a rise of the objective."""
 
 from __future__ import annotations
 
@@ -14,11 +14,18 @@ from optimality import kkt_residual, quadratic
 from scipy.optimize import nnls
 from small_problems import solver_problem
 
+from seminmf_lightning.core.constraints import CONSTRAINTS
 from seminmf_lightning.core.discovery import available, build, spec_of
 from seminmf_lightning.solvers import Solver
 
 SOLVERS = available(Solver)
-CONVERGENT = [name for name, kind in SOLVERS.items() if kind.supports_penalty]
+SIGNS = [
+    pytest.param(name, signs, id=f"{name}-{signs}")
+    for name in SOLVERS
+    for signs, constraint in CONSTRAINTS.items()
+    if build(Solver, name).supports(constraint)
+]
+CONVERGENT = [param for param in SIGNS if SOLVERS[param.values[0]].supports_penalty]
 
 
 @pytest.mark.parametrize("name", SOLVERS)
@@ -32,22 +39,29 @@ def test_settings_survive_a_file_and_are_those_of_the_yaml(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SOLVERS)
+def test_the_published_signs_are_supported(name: str) -> None:
+    assert build(Solver, name).supports(CONSTRAINTS["dictionary"])
+
+
+@pytest.mark.parametrize(("name", "signs"), SIGNS)
 @given(st.integers(0, 10_000), st.integers(1, 9), st.integers(1, 12), st.booleans(), st.booleans())
-@settings(max_examples=30)
-def test_objective_never_rises(name: str, seed: int, k: int, d: int, single: bool, bounded: bool) -> None:
-    solver = build(Solver, name)
+@settings(max_examples=15)
+def test_objective_never_rises(
+    name: str, signs: str, seed: int, k: int, d: int, single: bool, bounded: bool
+) -> None:
+    solver, constraint = build(Solver, name), CONSTRAINTS[signs]
     bounded = bounded and solver.supports_penalty
     dtype = torch.float32 if single else torch.float64
-    D, S, P = solver_problem(seed, k, d, dtype)
+    D, S, P = solver_problem(seed, k, d, dtype, constraint)
     kept = [x.clone() for x in (D, S, P)]
     before = quadratic(D.double(), S.double(), P.double())
     slack = 50 * torch.finfo(dtype).eps * float(S.abs().sum() + P.abs().sum() + 1)
     start = D
     for _ in range(4):
-        D_next = solver.step(D, S, P, bounded=bounded)
+        D_next = solver.step(D, S, P, constraint=constraint, bounded=bounded)
         after = quadratic(D_next.double(), S.double(), P.double())
         assert float(after) <= float(before) + slack
-        assert D_next.dtype == dtype and (D_next >= 0).all()
+        assert D_next.dtype == dtype and not constraint.forbidden(D_next).any()
         assert not bounded or (D_next.norm(dim=1) <= 1).all()
         D, before = D_next, after
     assert not torch.equal(start, D)
@@ -55,35 +69,41 @@ def test_objective_never_rises(name: str, seed: int, k: int, d: int, single: boo
 
 
 @pytest.mark.parametrize("bounded", [False, True])
-@pytest.mark.parametrize("name", CONVERGENT)
-def test_reaches_a_stationary_point(name: str, bounded: bool) -> None:
-    D, S, P = solver_problem(1, 5, 8, torch.float64)
+@pytest.mark.parametrize(("name", "signs"), CONVERGENT)
+def test_reaches_a_stationary_point(name: str, signs: str, bounded: bool) -> None:
+    constraint = CONSTRAINTS[signs]
+    D, S, P = solver_problem(1, 5, 8, torch.float64, constraint)
     for _ in range(300):
-        D = build(Solver, name).step(D, S, P, bounded=bounded)
-    assert kkt_residual(D, S, P, bounded=bounded) < 1e-6
+        D = build(Solver, name).step(D, S, P, constraint=constraint, bounded=bounded)
+    assert kkt_residual(D, S, P, constraint, bounded=bounded) < 1e-6
 
 
-@pytest.mark.parametrize("name", SOLVERS)
-def test_reaches_the_optimum_of_an_independent_solver(name: str) -> None:
-    """Without bounds the problem is one nonnegative least-squares problem per feature."""
-    D, S, P = solver_problem(3, 4, 6, torch.float64)
-    L = np.linalg.cholesky(S.numpy())
-    columns = [nnls(L.T, np.linalg.solve(L, P[:, j].numpy()))[0] for j in range(6)]
-    best = float(quadratic(torch.from_numpy(np.stack(columns, axis=1)), S, P))
+@pytest.mark.parametrize(("name", "signs"), SIGNS)
+def test_reaches_the_optimum_of_an_independent_solver(name: str, signs: str) -> None:
+    """Without bounds the problem is one least-squares problem per feature, nonnegative or not."""
+    constraint = CONSTRAINTS[signs]
+    D, S, P = solver_problem(3, 4, 6, torch.float64, constraint)
+    if constraint.nonnegative_atoms:
+        L = np.linalg.cholesky(S.numpy())
+        columns = [nnls(L.T, np.linalg.solve(L, P[:, j].numpy()))[0] for j in range(6)]
+        best = float(quadratic(torch.from_numpy(np.stack(columns, axis=1)), S, P))
+    else:
+        best = float(quadratic(torch.linalg.solve(S, P), S, P))
     for _ in range(300):
-        D = build(Solver, name).step(D, S, P, bounded=False)
+        D = build(Solver, name).step(D, S, P, constraint=constraint, bounded=False)
     assert float(quadratic(D, S, P)) == pytest.approx(best, rel=1e-3)
 
 
 @pytest.mark.parametrize("bounded", [False, True])
-@pytest.mark.parametrize("name", CONVERGENT)
-def test_atoms_without_codes_stay_finite(name: str, bounded: bool) -> None:
-    D, S, P = solver_problem(4, 5, 8, torch.float32)
+@pytest.mark.parametrize(("name", "signs"), CONVERGENT)
+def test_atoms_without_codes_stay_finite(name: str, signs: str, bounded: bool) -> None:
+    constraint = CONSTRAINTS[signs]
+    D, S, P = solver_problem(4, 5, 8, torch.float32, constraint)
     S[2], S[:, 2], P[2] = 0, 0, 0
     solver = build(Solver, name)
-    assert solver.step(D, S, P, bounded=bounded).isfinite().all()
+    assert solver.step(D, S, P, constraint=constraint, bounded=bounded).isfinite().all()
     zero = torch.zeros_like
-    assert torch.equal(solver.step(D, zero(S), zero(P), bounded=bounded), D)
+    assert torch.equal(solver.step(D, zero(S), zero(P), constraint=constraint, bounded=bounded), D)
 
 
 def test_unknown_names_and_arguments_are_refused() -> None:

@@ -94,7 +94,7 @@ def test_each_problem_has_one_default(base: type, purposes: tuple[str, ...]) -> 
 def test_an_instance_passes_through_and_other_things_are_refused() -> None:
     @dataclass(frozen=True, kw_only=True)
     class Mine(Solver):
-        def step(self, D, S, P, *, bounded):
+        def step(self, D, S, P, *, constraint, bounded):
             return D
 
     mine = Mine()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from seminmf_lightning import SemiNMFModule
+from seminmf_lightning.core.constraints import Constraint
 
 STEPS = {
     "broken": lambda D: torch.full_like(D, torch.nan),
@@ -35,7 +36,7 @@ class Spoil(lightning.Callback):
             pl_module.learner.total.tensors()["gram"][0, 1] = torch.inf
             return
 
-        def step(D: Tensor, S: Tensor, P: Tensor, *, bounded: bool) -> Tensor:
+        def step(D: Tensor, S: Tensor, P: Tensor, *, constraint: Constraint, bounded: bool) -> Tensor:
             return STEPS[self.how](D)
 
         object.__setattr__(pl_module.recipe.solver, "step", step)  # it is frozen

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from seminmf_lightning.core.linalg import project_atoms
+from seminmf_lightning.core.constraints import Constraint
 
 
 def quadratic(D: Tensor, S: Tensor, P: Tensor) -> Tensor:
@@ -16,8 +16,8 @@ def quadratic(D: Tensor, S: Tensor, P: Tensor) -> Tensor:
     return 0.5 * (D * (S @ D)).sum() - (P * D).sum()
 
 
-def kkt_residual(D: Tensor, S: Tensor, P: Tensor, *, bounded: bool) -> float:
+def kkt_residual(D: Tensor, S: Tensor, P: Tensor, constraint: Constraint, *, bounded: bool) -> float:
     """Return ``||D - proj(D - (S D - P) / L)|| / ||D||``, L = ||S||_F: zero exactly at a stationary D."""
     lipschitz = S.norm().clamp(min=torch.finfo(S.dtype).tiny)
-    moved = project_atoms(D - (S @ D - P) / lipschitz, bounded)
+    moved = constraint.project_atoms(D - (S @ D - P) / lipschitz, bounded)
     return float((D - moved).norm() / D.norm().clamp(min=torch.finfo(D.dtype).tiny))

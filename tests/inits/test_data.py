@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import torch
 
+from seminmf_lightning.core.constraints import CONSTRAINTS
 from seminmf_lightning.inits.data import Data
 
 
 def start(A: torch.Tensor, k: int, *, positive: bool = False) -> torch.Tensor:
-    return Data().start(A, k, torch.Generator().manual_seed(0), positive=positive)
+    generator = torch.Generator().manual_seed(0)
+    return Data().start(A, k, generator, constraint=CONSTRAINTS["dictionary"], positive=positive)
 
 
 def test_atoms_are_parts_of_rows(signed: torch.Tensor) -> None:

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from seminmf_lightning.core.constraints import CONSTRAINTS
 from seminmf_lightning.core.linalg import row_space
 from seminmf_lightning.core.objective import eckart_young_bound, squared_error
 from seminmf_lightning.inits.svd import SVD, positive_combination
@@ -19,7 +20,7 @@ def test_error_of_rank_k_on_nonnegative_data_else_of_rank_k_minus_1(
     A = torch.randn(40, 8, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     A = A.abs() if nonnegative else A
     C = A.T @ A
-    D = SVD().refine(C, k)
+    D = SVD().refine(C, k, CONSTRAINTS["dictionary"])
     error = squared_error(C, row_space(D))
     assert (D >= 0).all()
     assert error <= eckart_young_bound(C, k if nonnegative else k - 1) * (1 + 1e-6)

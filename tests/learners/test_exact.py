@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from learning import learn
 
+from seminmf_lightning.core.constraints import Constraint
 from seminmf_lightning.core.discovery import available
 from seminmf_lightning.core.linalg import row_space
 from seminmf_lightning.core.objective import squared_error
@@ -80,7 +81,9 @@ def test_svd_start_is_optimal_on_nonnegative_data_and_stays_so(signed: torch.Ten
 class Worsening(Solver):
     """A solver whose every step raises the objective."""
 
-    def step(self, D: torch.Tensor, S: torch.Tensor, P: torch.Tensor, *, bounded: bool) -> torch.Tensor:
+    def step(
+        self, D: torch.Tensor, S: torch.Tensor, P: torch.Tensor, *, constraint: Constraint, bounded: bool
+    ) -> torch.Tensor:
         return torch.ones_like(D)
 
 

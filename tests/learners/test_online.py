@@ -8,6 +8,7 @@ import torch
 from learning import learn
 
 from seminmf_lightning import ActivationDataModule, SemiNMFModule
+from seminmf_lightning.core.constraints import Constraint
 from seminmf_lightning.learners import Recipe, make_learner, online
 from seminmf_lightning.solvers import Solver
 
@@ -95,7 +96,9 @@ def test_a_replaced_atom_starts_again(signed: torch.Tensor, monkeypatch: pytest.
 class Still(Solver):
     """A solver that changes nothing."""
 
-    def step(self, D: torch.Tensor, S: torch.Tensor, P: torch.Tensor, *, bounded: bool) -> torch.Tensor:
+    def step(
+        self, D: torch.Tensor, S: torch.Tensor, P: torch.Tensor, *, constraint: Constraint, bounded: bool
+    ) -> torch.Tensor:
         return D.clone()
 
 

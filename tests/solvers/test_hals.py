@@ -9,6 +9,7 @@ import torch
 from optimality import quadratic
 from small_problems import solver_problem
 
+from seminmf_lightning.core.constraints import CONSTRAINTS
 from seminmf_lightning.solvers.hals import BLOCK, HALS
 
 
@@ -23,7 +24,9 @@ def test_a_step_is_a_naive_sweep(bounded: bool) -> None:
             naive[j] = (rest / S[j, j]).clamp(min=0)
             if bounded:
                 naive[j] /= max(1.0, float(naive[j].norm()))
-    assert torch.allclose(HALS(sweeps=2).step(D, S, P, bounded=bounded), naive)
+    assert torch.allclose(
+        HALS(sweeps=2).step(D, S, P, constraint=CONSTRAINTS["dictionary"], bounded=bounded), naive
+    )
 
 
 def test_atoms_that_rarely_fire_together_move_together_and_the_objective_falls() -> None:
@@ -36,10 +39,12 @@ def test_atoms_that_rarely_fire_together_move_together_and_the_objective_falls()
     S, P = Z.T @ Z, Z.T @ A
     values = [quadratic(D, S, P)]
     for _ in range(50):
-        D = HALS().step(D, S, P, bounded=True)
+        D = HALS().step(D, S, P, constraint=CONSTRAINTS["dictionary"], bounded=True)
         values.append(quadratic(D, S, P))
     assert all(after <= before + 1e-12 for before, after in itertools.pairwise(values))
-    assert torch.allclose(D, HALS().step(D, S, P, bounded=True), atol=1e-6)
+    assert torch.allclose(
+        D, HALS().step(D, S, P, constraint=CONSTRAINTS["dictionary"], bounded=True), atol=1e-6
+    )
 
 
 def test_sweeps_are_checked() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from optimality import kkt_residual
 
+from seminmf_lightning.core.constraints import CONSTRAINTS
 from seminmf_lightning.solvers.pgd import ProjectedGradient, _largest_eigenvalue
 
 
@@ -13,8 +14,8 @@ def test_its_fixed_point_is_a_stationary_point(signed: torch.Tensor) -> None:
     S, P = Z.T @ Z, Z.T @ signed.double()
     D = torch.ones(4, 24, dtype=torch.float64)
     for _ in range(100):
-        D = ProjectedGradient().step(D, S, P, bounded=False)
-    assert kkt_residual(D, S, P, bounded=False) < 1e-9
+        D = ProjectedGradient().step(D, S, P, constraint=CONSTRAINTS["dictionary"], bounded=False)
+    assert kkt_residual(D, S, P, CONSTRAINTS["dictionary"], bounded=False) < 1e-9
 
 
 def test_the_largest_eigenvalue_of_the_scaled_matrix() -> None:
