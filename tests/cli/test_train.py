@@ -294,7 +294,9 @@ def test_every_shipped_config_runs(
         overrides += [f"data.path={tmp_path}/a.safetensors", "nb_concepts=8"]
     elif choice == "data=object_store":
         overrides += [f"data.path={npy}", f"data.cache_dir={tmp_path}/cache", "nb_concepts=8"]
-    elif choice == "data=shards" or (choice in ("experiment=minilm_pydoc", "experiment=vision_demo")):
+    elif choice in (
+        "data=shards", "experiment=minilm_pydoc", "experiment=vision_demo", "experiment=mlp_features",
+    ):  # fmt: skip
         overrides += [f"data.path={small_store(tmp_path)}", "nb_concepts=8"]
     elif choice == "data=harvest":
         pytest.importorskip("transformers")
