@@ -25,7 +25,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 
 from seminmf_lightning.cli.build import choose_device, console, plain, quieten, say
 from seminmf_lightning.cli.launch import rank_and_world
@@ -107,7 +107,7 @@ def list_layers(cfg: DictConfig) -> None:
     recipe.layers = "**"
     architecture = f"{recipe.loaded.description['architecture']}"
     table = Table(
-        "layer", "module", "output for one example", "other input (layer:input)", title=architecture
+        name_column(), "module", "output for one example", "other input (layer:input)", title=architecture
     )
     candidates, failure = recipe.harvester(choose_device(cfg.device)).candidates()
     for layer in candidates:
@@ -124,9 +124,14 @@ def list_layers(cfg: DictConfig) -> None:
         say(*next_commands(f"harvest {shlex.join([*typed, f'layers=[{candidates[-1].name}]'])}"))
 
 
+def name_column() -> Column:
+    """Return a column whose names are never cut off: they are what one types."""
+    return Column("layer", overflow="fold")
+
+
 def report(output: str, manifest: dict[str, Any], seconds: float) -> None:
     """Print a table of the layers, and what to type next."""
-    table = Table("layer", "rows", "features", "mean row norm", "filtered", "MB")
+    table = Table(name_column(), "rows", "features", "mean row norm", "filtered", "MB")
     for name, layer in manifest["layers"].items():
         size = sum(shard["bytes"] for shard in layer["shards"]) / 2**20
         counts = f"{layer['rows']:,}", f"{layer['features']:,}", f"{layer['mean_row_norm']:.4g}"
