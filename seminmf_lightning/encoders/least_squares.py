@@ -27,6 +27,13 @@ STEPS_PER_NONZERO = 4
 ROUNDING = 64.0
 """Correlations below this many units of rounding, of the norms that they are products of, count as zero."""
 
+WELL_CONDITIONED = 1e-8
+"""Least eigenvalue of G, as a share of the largest, above which its inverse has enough digits."""
+
+CALIBRATION_ROWS = 128
+WELL_CONDITIONED = 1e-8
+"""Least eigenvalue of G, as a share of the largest, above which its inverse has enough digits."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LeastSquares(Encoder):
@@ -45,17 +52,39 @@ class LeastSquares(Encoder):
     sparse: ClassVar[bool] = False
     supports_nonnegative: ClassVar[bool] = True
 
+    def calibrate(self, D: Tensor, sample: Tensor, effort: Effort = ()) -> Effort:
+        """Return the share of nonnegative codes above 0 in the sample; nothing if codes are free."""
+        if not self.nonnegative or not len(sample):
+            return ()
+        Z = nonnegative_codes(D, min(D.shape))(sample[:CALIBRATION_ROWS])
+        return (float((Z > 0).double().mean()),)
+
     def training(self, D: Tensor, effort: Effort) -> Encode:
-        return self.precise(D)
+        return self.precise(D, effort)
 
     def precise(self, D: Tensor, effort: Effort = ()) -> Encode:
         if self.nonnegative:
-            return nonnegative_codes(D, min(D.shape))
+            return self._nonnegative(D, effort)
         space = row_space(D)
         W = space.basis @ space.to_codes
         # In float64: where atoms are nearly collinear W is large, and the rounding of a float32 product as
         # large as the codes.
         return lambda A: torch.cat([(rows.double() @ W.to(A.device)).to(A) for rows in A.split(ROWS_AT_ONCE)])
+
+    def _nonnegative(self, D: Tensor, effort: Effort) -> Encode:
+        prepared: list[Encode] = []
+
+        def encode(A: Tensor) -> Tensor:
+            atoms = D.to(A)
+            if not len(A):
+                return A.new_zeros(0, len(D))
+            if not prepared:
+                (share,) = effort or self.calibrate(atoms, A)
+                by_zeros = codes_by_their_zeros(atoms) if share > 0.5 else None
+                prepared.append(by_zeros or nonnegative_codes(atoms, min(D.shape)))
+            return prepared[0](A)
+
+        return encode
 
 
 def nonnegative_codes(D: Tensor, most: int) -> Encode:
@@ -64,34 +93,55 @@ def nonnegative_codes(D: Tensor, most: int) -> Encode:
     It ends at the minimum over ``z >= 0``, or at ``most`` nonzeros.
     """
     E = D.double()
+    G = rounded_gram(E, D.dtype) if numba_kernels.usable(D) else gram(D)
     longest = float(E.norm(dim=1).max())
-    compiled, G = numba_kernels.usable(D), None if numba_kernels.usable(D) else gram(D)
-    grams: dict[torch.dtype, Tensor] = {}
+    # In float64: float32 products over d depend on the shape of the batch, and codes must not.
+    return lambda A: _search((A.double() @ E.T).to(A), D, G, A.norm(dim=1) * longest, most)
+
+
+def codes_by_their_zeros(D: Tensor) -> Encode | None:
+    """Return the encoding to nonnegative least squares that is fast where few codes are zero.
+
+    With ``z' = A D^+`` and ``K = G^-1`` the codes are ``z = z' + u K``, u the minimiser of ``1/2 u K u +
+    u z'`` over ``u >= 0``: the same problem, in which u is nonzero where z is zero.  None if G has no exact inverse.
+    """
+    eigenvalues, vectors = torch.linalg.eigh(D.double() @ D.double().T)
+    if len(D) > D.shape[1] or eigenvalues[0] <= WELL_CONDITIONED * eigenvalues[-1]:
+        return None
+    K = (vectors / eigenvalues) @ vectors.T
+    W = D.double().T @ K
 
     def encode(A: Tensor) -> Tensor:
-        if not len(A):
-            return A.new_zeros(0, len(D))
-        # In float64: float32 products over d depend on the shape of the batch, and codes must not.
-        Q, norms = A.double() @ E.to(A.device).T, A.norm(dim=1) * longest
-        if compiled:
-            if A.dtype not in grams:
-                grams[A.dtype] = rounded_gram(E, A.dtype)
-            return numba_kernels.nonnegative_least_squares(Q.to(A), grams[A.dtype], norms, most)
-        slack = norms.double() * (ROUNDING * torch.finfo(A.dtype).eps)
-        parts = [
-            feature_sign(
-                torch.zeros_like(q),
-                q,
-                E,
-                G,
-                0.0,
-                STEPS_PER_NONZERO * most,
-                nonnegative=True,
-                slack=s,
-                most=most,
-            )
-            for q, s in zip(Q.split(SEARCH_ROWS), slack.split(SEARCH_ROWS), strict=True)
-        ]
-        return torch.cat(parts).to(A)
+        free = A.double() @ W
+        u = _search(-free, D, K, free.norm(dim=1), len(D))
+        return torch.where(u > 0, 0.0, free + u @ K).clamp(min=0).to(A)
 
     return encode
+
+
+def _search(Q: Tensor, D: Tensor, G: Tensor | None, norms: Tensor, most: int) -> Tensor:
+    """Minimise ``1/2 z G z - q z`` over ``z >= 0`` with at most ``most`` nonzeros; compiled on the CPU.
+
+    ``norms`` (n,) bound the numbers whose products q sums up.
+    """
+    if not len(Q):
+        return torch.zeros_like(Q)
+    slack = norms.double() * (ROUNDING * torch.finfo(Q.dtype).eps)
+    if numba_kernels.usable(D):
+        assert G is not None
+        return numba_kernels.nonnegative_least_squares(Q, G.to(Q), slack, most)
+    parts = [
+        feature_sign(
+            torch.zeros_like(q),
+            q,
+            D.to(Q),
+            G,
+            0.0,
+            STEPS_PER_NONZERO * most,
+            nonnegative=True,
+            slack=s,
+            most=most,
+        )
+        for q, s in zip(Q.split(SEARCH_ROWS), slack.split(SEARCH_ROWS), strict=True)
+    ]
+    return torch.cat(parts)

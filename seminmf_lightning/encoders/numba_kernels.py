@@ -47,13 +47,13 @@ def lasso(Q: Tensor, G: Tensor, penalty: float, nonnegative: bool = False) -> Te
     return _in_threads(lambda rows, q, z: _lasso_rows(q, gram, penalty, slack[rows], z, most, nonnegative), Q)
 
 
-def nonnegative_least_squares(Q: Tensor, G: Tensor, norms: Tensor, most: int) -> Tensor:
+def nonnegative_least_squares(Q: Tensor, G: Tensor, slack: Tensor, most: int) -> Tensor:
     """Return the minimisers Z (n, k) of ``1/2 z G z - q z`` over ``z >= 0``, or codes with ``most`` nonzeros.
 
-    ``norms`` (n,) of rows, times the length of the longest atom, say which correlations are rounding.
+    Correlations up to ``slack`` (n,) are rounding.
     """
-    gram, slack = G.numpy(), (norms * (64 * torch.finfo(Q.dtype).eps)).double().numpy()
-    return _in_threads(lambda rows, q, z: _lasso_rows(q, gram, 0.0, slack[rows], z, most, True), Q)
+    gram, slacks = G.numpy(), slack.numpy()
+    return _in_threads(lambda rows, q, z: _lasso_rows(q, gram, 0.0, slacks[rows], z, most, True), Q)
 
 
 def pursue(Q: Tensor, G: Tensor, norms: Tensor, nonzeros: int) -> Tensor:
