@@ -102,8 +102,9 @@ def nonnegative_codes(D: Tensor, most: int) -> Encode:
 def codes_by_their_zeros(D: Tensor) -> Encode | None:
     """Return the encoding to nonnegative least squares that is fast where few codes are zero.
 
-    With ``z' = A D^+`` and ``K = G^-1`` the codes are ``z = z' + u K``, u the minimiser of ``1/2 u K u +
-    u z'`` over ``u >= 0``: the same problem, in which u is nonzero where z is zero.  None if G has no exact inverse.
+    With ``z' = A D^+`` and ``K = G^-1`` the codes are ``z = z' + u K``, u the minimiser of
+    ``1/2 u K u + u z'`` over ``u >= 0``: the same problem, in which u is nonzero where z is zero.  None if G
+    has no exact inverse.
     """
     eigenvalues, vectors = torch.linalg.eigh(D.double() @ D.double().T)
     if len(D) > D.shape[1] or eigenvalues[0] <= WELL_CONDITIONED * eigenvalues[-1]:
