@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from seminmf_lightning.core.constraints import CONSTRAINTS
+from seminmf_lightning.core.constraints import CONSTRAINTS, Constraint
 from seminmf_lightning.core.normalize import Normalizer
 from seminmf_lightning.encoders import Effort
 from seminmf_lightning.io.atomic import whole_file
@@ -51,6 +51,11 @@ class SavedDictionary(NamedTuple):
     settings: dict[str, Any]
     """Settings of a :class:`~seminmf_lightning.learners.Recipe` that encodes as training did."""
     effort: Effort
+
+    @property
+    def constraint(self) -> Constraint:
+        """Signs of the two factors; ``dictionary`` in files older than the setting."""
+        return CONSTRAINTS[self.settings["nonnegative"]]
 
 
 def save_dictionary(

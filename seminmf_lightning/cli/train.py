@@ -150,7 +150,10 @@ def write_results(
     concepts, features = module.dictionary.shape
     rows = "training rows" if data.val_fraction == 0 else "held-out rows"
     rows_of_table = described(metrics, (*RUN_VALUES, TUNED))
-    show_metrics(rows_of_table, f"{concepts} concepts x {features} features, measured on {rows}")
+    show_metrics(
+        rows_of_table,
+        f"{concepts} concepts x {features} features, {module.recipe.constraint}, measured on {rows}",
+    )
 
 
 def next_steps(cfg: DictConfig, module: SemiNMFModule, data: DataModule, trainer: Trainer) -> list[str]:
@@ -161,7 +164,11 @@ def next_steps(cfg: DictConfig, module: SemiNMFModule, data: DataModule, trainer
         lines.append(f"logs  tensorboard --logdir {run}")
     if sweeping():
         return lines
-    if not (module.recipe.penalised or module.recipe.encoder.sparse):
+    if module.recipe.codes_are_linear and module.recipe.constraint.sign_is_free:
+        lines.append(
+            "note  with no sign and no penalty these are the principal components, which no dictionary beats"
+        )
+    elif module.recipe.codes_are_linear:
         lines.append(
             "note  codes are dense, which leaves concepts undetermined; l1_penalty=0.1 makes them readable"
         )

@@ -33,6 +33,26 @@ class Constraint:
     nonnegative_atoms: bool
     nonnegative_codes: bool
 
+    def __str__(self) -> str:
+        """Return the constraint in words: ``D >= 0, Z free in sign``."""
+        kept = [
+            name for name, signed in (("D", self.nonnegative_atoms), ("Z", self.nonnegative_codes)) if signed
+        ]
+        free = [name for name in ("D", "Z") if name not in kept]
+        return ", ".join(
+            [f"{name} >= 0" for name in kept] + ([f"{' and '.join(free)} free in sign"] if free else [])
+        )
+
+    @property
+    def is_semi_nmf(self) -> bool:
+        """Whether D alone is nonnegative, as in the published method: a row gives an atom for each sign."""
+        return self.nonnegative_atoms and not self.nonnegative_codes
+
+    @property
+    def is_nmf(self) -> bool:
+        """Whether both factors are nonnegative, and so all that they can represent."""
+        return self.nonnegative_atoms and self.nonnegative_codes
+
     @property
     def sign_is_free(self) -> bool:
         """Whether an atom and its negative are the same concept: ``z D_j = (-z) (-D_j)``."""
@@ -72,7 +92,7 @@ class Constraint:
 
     def check_rows(self, A: Tensor) -> None:
         """Raise a ValueError if rows ``A`` are negative where a product of nonnegative factors cannot be."""
-        if not (self.nonnegative_atoms and self.nonnegative_codes) or not A.numel() or A.min() >= 0:
+        if not self.is_nmf or not A.numel() or A.min() >= 0:
             return
         negative = A < 0
         raise ValueError(

@@ -148,7 +148,9 @@ class Lasso(Penalised):
         """Return the encoding to exact codes by numba kernels."""
         E = D.double()
         G = rounded_gram(E, D.dtype)
-        return lambda A: numba_kernels.lasso((A.double() @ E.T).to(A), G, self.l1_penalty, self.nonnegative)
+        return lambda A: numba_kernels.lasso(
+            (A.double() @ E.T).to(A), G, self.l1_penalty, nonnegative=self.nonnegative
+        )
 
     def _certified(self, A: Tensor, admm: ADMM, exact: Encode | None) -> Tensor:
         """Return codes to the ``precise_gap``, refitted if ``refit``."""

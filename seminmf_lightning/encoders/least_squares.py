@@ -22,8 +22,8 @@ from seminmf_lightning.encoders.feature_sign import feature_sign
 
 ROWS_AT_ONCE = 8192
 SEARCH_ROWS = 256
-STEPS_PER_NONZERO = 4
-"""Steps of the search per possible nonzero; random problems take 1 to 2."""
+STEPS_PER_ATOM = 4
+"""Most steps of the search; random problems take 1 to 2 per nonzero."""
 ROUNDING = 64.0
 """Correlations below this many units of rounding, of the norms that they are products of, count as zero."""
 
@@ -130,7 +130,7 @@ def _search(Q: Tensor, D: Tensor, G: Tensor | None, norms: Tensor, most: int) ->
     slack = norms.double() * (ROUNDING * torch.finfo(Q.dtype).eps)
     if numba_kernels.usable(D):
         assert G is not None
-        return numba_kernels.nonnegative_least_squares(Q, G.to(Q), slack, most)
+        return numba_kernels.lasso(Q, G.to(Q), 0.0, nonnegative=True, slack=slack, most=most)
     parts = [
         feature_sign(
             torch.zeros_like(q),
@@ -138,7 +138,7 @@ def _search(Q: Tensor, D: Tensor, G: Tensor | None, norms: Tensor, most: int) ->
             D.to(Q),
             G,
             0.0,
-            STEPS_PER_NONZERO * most,
+            STEPS_PER_ATOM * len(D),
             nonnegative=True,
             slack=s,
             most=most,

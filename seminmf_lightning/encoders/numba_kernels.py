@@ -32,7 +32,8 @@ with contextlib.suppress(ModuleNotFoundError):
 Array = np.ndarray
 MOST_CONCEPTS = 16_384  # beyond, G (k, k) takes more than 1 GB
 MOST_NONZEROS = 512
-DEPENDENT = 1e-7  # an atom whose new part is smaller, squared, adds nothing to the support
+DEPENDENT = {torch.float32: 1e-7, torch.float64: 1e-12}
+"""An atom whose new part is a smaller share of it, squared, adds nothing to the support."""
 ROUNDING = 1e-6  # slack of the optimality conditions, relative to the penalty
 
 
@@ -41,26 +42,30 @@ def usable(D: Tensor) -> bool:
     return njit is not None and D.device.type == "cpu" and D.shape[0] <= MOST_CONCEPTS
 
 
-def lasso(Q: Tensor, G: Tensor, penalty: float, nonnegative: bool = False) -> Tensor:
-    """Return the minimisers Z (n, k) of ``1/2 z G z - q z + penalty ||z||_1``, row by row."""
-    gram, most, slack = G.numpy(), min(MOST_NONZEROS, len(G)), np.zeros(len(Q))
-    return _in_threads(lambda rows, q, z: _lasso_rows(q, gram, penalty, slack[rows], z, most, nonnegative), Q)
+def lasso(
+    Q: Tensor, G: Tensor, penalty: float, *, nonnegative: bool = False, slack: Tensor | None = None,
+    most: int = MOST_NONZEROS,
+) -> Tensor:  # fmt: skip
+    """Return the minimisers Z (n, k) of ``1/2 z G z - q z + penalty ||z||_1``, row by row.
 
-
-def nonnegative_least_squares(Q: Tensor, G: Tensor, slack: Tensor, most: int) -> Tensor:
-    """Return the minimisers Z (n, k) of ``1/2 z G z - q z`` over ``z >= 0``, or codes with ``most`` nonzeros.
-
-    Correlations up to ``slack`` (n,) are rounding.
+    Over ``z >= 0`` if ``nonnegative``; with at most ``most`` nonzeros.  Correlations up to ``slack`` (n,)
+    above the penalty are rounding.
     """
-    gram, slacks = G.numpy(), slack.numpy()
-    return _in_threads(lambda rows, q, z: _lasso_rows(q, gram, 0.0, slacks[rows], z, most, True), Q)
+    gram, most, dependent = G.numpy(), min(most, len(G)), DEPENDENT[Q.dtype]
+    slacks = np.zeros(len(Q)) if slack is None else slack.numpy()
+
+    def work(rows: slice, q: Array, z: Array) -> None:
+        _lasso_rows(q, gram, penalty, slacks[rows], dependent, z, most, nonnegative)
+
+    return _in_threads(work, Q)
 
 
 def pursue(Q: Tensor, G: Tensor, norms: Tensor, nonzeros: int) -> Tensor:
     """Return codes Z (n, k) with ``nonzeros`` unit atoms per row; the rows' ``norms`` (n,) say when nothing
     is left."""
     gram, smallest = G.numpy(), (norms * (64 * torch.finfo(Q.dtype).eps)).numpy()
-    return _in_threads(lambda rows, q, z: _pursue_rows(q, gram, smallest[rows], nonzeros, z), Q)
+    dependent = DEPENDENT[Q.dtype]
+    return _in_threads(lambda rows, q, z: _pursue_rows(q, gram, smallest[rows], dependent, nonzeros, z), Q)
 
 
 def _in_threads(work: Callable[[slice, Array, Array], None], Q: Tensor) -> Tensor:
@@ -101,16 +106,11 @@ def _inlined(function: Any) -> Any:
 
 @_inlined
 def _largest(c: Array) -> int:
-    """Return the atom of the largest correlation that is above 0, or any."""
-    k, largest = len(c), c[0]
-    m0 = m1 = m2 = m3 = m4 = m5 = m6 = m7 = c[0]
-    for j in range(0, k - 7, 8):  # eight maxima side by side do not wait for one another
-        m0, m1, m2, m3 = max(m0, c[j]), max(m1, c[j + 1]), max(m2, c[j + 2]), max(m3, c[j + 3])
-        m4, m5, m6, m7 = max(m4, c[j + 4]), max(m5, c[j + 5]), max(m6, c[j + 6]), max(m7, c[j + 7])
-    largest = max(max(max(m0, m1), max(m2, m3)), max(max(m4, m5), max(m6, m7)))
-    for j in range(k - k % 8, k):
+    """Return the atom of the largest correlation."""
+    largest = c[0]
+    for j in range(len(c)):
         largest = max(largest, c[j])
-    for j in range(k):
+    for j in range(len(c)):
         if c[j] == largest:
             return j
     return 0
@@ -136,7 +136,7 @@ def _strongest(c: Array) -> int:
 
 
 @_inlined
-def _append(L: Array, G: Array, atoms: Array, m: int, j: int) -> bool:
+def _append(L: Array, G: Array, atoms: Array, m: int, j: int, dependent: float) -> bool:
     """Add atom j as row m of the factor; return False if it depends on the atoms there."""
     new = G[j, j]
     for i in range(m):
@@ -145,7 +145,7 @@ def _append(L: Array, G: Array, atoms: Array, m: int, j: int) -> bool:
             value -= L[i, h] * L[m, h]
         L[m, i] = value / L[i, i]
         new -= L[m, i] * L[m, i]
-    if new <= DEPENDENT * G[j, j]:
+    if new <= dependent * G[j, j]:
         return False
     L[m, m] = np.sqrt(new)
     atoms[m] = j
@@ -195,7 +195,7 @@ def _correlate(
 
 @_compiled
 def _lasso_rows(
-    Q: Array, G: Array, penalty: float, slack: Array, Z: Array, most: int, nonnegative: bool
+    Q: Array, G: Array, penalty: float, slack: Array, dependent: float, Z: Array, most: int, nonnegative: bool
 ) -> None:
     k = Q.shape[1]
     c, barred = np.empty(k, Q.dtype), np.empty(k, np.int64)
@@ -206,17 +206,39 @@ def _lasso_rows(
         q, m, n, optimal = Q[row], 0, 0, True
         kept = 0  # leading entries of `half`, the solution of L half = ..., that are still valid
         c[:] = q
-        for _ in range(4 * most):
+        for _ in range(4 * k):
             if optimal:
                 j = _largest(c) if nonnegative else _strongest(c)
                 strength = c[j] if nonnegative else abs(c[j])
                 if strength <= penalty * (1 + ROUNDING) + slack[row] or m == most or n == k:
                     break
-                if not _append(L, G, atoms, m, j):
-                    barred[n], c[j] = j, 0
-                    n += 1
-                    continue
-                codes[m], signs[m] = 0.0, np.sign(c[j])
+                sign = np.sign(c[j])
+                if _append(L, G, atoms, m, j, dependent):
+                    codes[m] = 0.0
+                else:  # it is a sum of w_i atom_i: exchange it for the first whose code reaches zero
+                    target[:m] = L[m, :m]
+                    _backward(L, target, m)
+                    step, leaving = np.inf, -1
+                    for i in range(m):
+                        if sign * target[i] * signs[i] > 0 and codes[i] / (sign * target[i]) < step:
+                            step, leaving = codes[i] / (sign * target[i]), i
+                    if penalty == 0 or leaving < 0:
+                        barred[n], c[j] = j, 0
+                        n += 1
+                        continue
+                    for i in range(m):
+                        codes[i] -= step * sign * target[i]
+                    m, kept = m - 1, min(kept, leaving)
+                    for i in range(leaving, m):
+                        atoms[i], codes[i], signs[i] = atoms[i + 1], codes[i + 1], signs[i + 1]
+                    for i in range(leaving, m):
+                        _append(L, G, atoms, i, atoms[i], dependent)
+                    if not _append(L, G, atoms, m, j, dependent):
+                        barred[n], optimal = j, False
+                        n += 1
+                        continue
+                    codes[m] = step * sign
+                signs[m] = sign
                 m += 1
             for i in range(kept, m):
                 half[i] = q[atoms[i]] - penalty * signs[i]
@@ -244,13 +266,13 @@ def _lasso_rows(
             for i in range(leaving, m):
                 atoms[i], codes[i], signs[i] = atoms[i + 1], codes[i + 1], signs[i + 1]
             for i in range(leaving, m):
-                _append(L, G, atoms, i, atoms[i])
+                _append(L, G, atoms, i, atoms[i], dependent)
         for i in range(m):
             Z[row, atoms[i]] = codes[i]
 
 
 @_compiled
-def _pursue_rows(Q: Array, G: Array, smallest: Array, nonzeros: int, Z: Array) -> None:
+def _pursue_rows(Q: Array, G: Array, smallest: Array, dependent: float, nonzeros: int, Z: Array) -> None:
     k = Q.shape[1]
     c, barred = np.empty(k, Q.dtype), np.empty(k, np.int64)
     atoms, L = np.empty(nonzeros, np.int64), np.empty((nonzeros, nonzeros))
@@ -262,7 +284,7 @@ def _pursue_rows(Q: Array, G: Array, smallest: Array, nonzeros: int, Z: Array) -
             j = _strongest(c)
             if abs(c[j]) <= smallest[row]:
                 break
-            if not _append(L, G, atoms, m, j):
+            if not _append(L, G, atoms, m, j, dependent):
                 barred[n], c[j] = j, 0
                 n += 1
                 continue

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from seminmf_lightning.core.commands import command
+from seminmf_lightning.core.constraints import Constraint
 from seminmf_lightning.core.discovery import available, name_of
 from seminmf_lightning.core.linalg import unit_atoms
 from seminmf_lightning.data import ActivationDataModule, Source
@@ -75,7 +76,8 @@ def make_report(model: Model, data: ActivationDataModule, run: Path, options: Re
     origins = origins_of(data.source, int(options.max_mb * 2**20))
     summary = gather(model, data, origins, options.examples, options.batch_rows)
     shown = summary.energy.argsort(descending=True, stable=True).tolist()[: options.max_concepts]
-    details = _details(summary, shown)
+    signs = model.recipe.constraint
+    details = _details(summary, shown, signs)
     for concept, examples in _examples(summary, shown, origins, partial(encode_ranges, model, data)).items():
         details[concept]["signs"] = examples
     metrics = read_metrics(run) if (run / METRICS_FILE).is_file() else {}
@@ -90,6 +92,7 @@ def make_report(model: Model, data: ActivationDataModule, run: Path, options: Re
         of_run=list(described({name: v for name, v in metrics.items() if v is None or is_finite(v)})),
         data=embed({
             "table": _table(summary), "details": details, "charts": _charts(summary, run),
+            "one_sign": signs.nonnegative_codes,
             "images": origins.images if isinstance(origins, Harvested) else [],
         }),
     )  # fmt: skip
@@ -110,10 +113,11 @@ def _notes(
 ) -> list[dict[str, str]]:
     """Return the notes above the metrics: a text, and a command to type or an empty string."""
     notes, concepts = [], len(model.dictionary)
-    if not model.recipe.penalised and not model.recipe.encoder.sparse:
+    free = not model.recipe.constraint.nonnegative_codes
+    if free and not model.recipe.penalised and not model.recipe.encoder.sparse:
         notes.append({
             "text": "Nothing determines the single atoms of this dictionary, only their span: it was learned "
-            "without a penalty (l1_penalty=0), and other nonnegative atoms of the same span fit the rows "
+            "without a penalty (l1_penalty=0), and other atoms of the same span fit the rows "
             "equally well. For concepts that can be read one by one, train for sparse codes:",
             "command": f"{command('train')} {_typed_data(trained_on, data.source)} nb_concepts={concepts} "
             "l1_penalty=0.1",
@@ -153,7 +157,7 @@ def _table(summary: Summary) -> list[list[float]]:
     """Return one line per concept, most energy first: id, energy, densities, extreme codes, top feature."""
     rows, energy = max(summary.sums.rows, 1), summary.energy
     positive, negative = summary.top.signs()
-    top_feature = summary.D.argmax(dim=1)
+    top_feature = summary.D.abs().argmax(dim=1)
     return [
         [
             concept, _short(energy[concept]), _short(summary.sums.positive[concept] / rows),
@@ -164,22 +168,23 @@ def _table(summary: Summary) -> list[list[float]]:
     ]  # fmt: skip
 
 
-def _details(summary: Summary, shown: list[int]) -> dict[int, dict[str, Any]]:
+def _details(summary: Summary, shown: list[int], signs: Constraint) -> dict[int, dict[str, Any]]:
     """Return top features, similar atoms and co-active concepts of each concept, as pairs of id and value."""
-    features = summary.D.topk(min(FEATURES, summary.D.shape[1]), dim=1)
-    similar = nearest(unit_atoms(summary.D), NEIGHBOURS)
+    largest = summary.D.abs().topk(min(FEATURES, summary.D.shape[1]), dim=1).indices
+    weights = summary.D.gather(1, largest)
+    similar = nearest(unit_atoms(summary.D), NEIGHBOURS, sign_is_free=signs.sign_is_free)
     together = nearest(summary.sample.vectors(), NEIGHBOURS)
 
     def pairs(values: Tensor, ids: Tensor) -> list[list[float]]:
         return [
-            [i, _short(value)] for value, i in zip(values.tolist(), ids.tolist(), strict=True) if value > 0
+            [i, _short(value)] for value, i in zip(values.tolist(), ids.tolist(), strict=True) if value != 0
         ]
 
     return {
         concept: {
-            "features": pairs(features.values[concept], features.indices[concept]),
-            "similar": pairs(similar[0][concept], similar[1][concept]),
-            "together": pairs(together[0][concept], together[1][concept]),
+            "features": pairs(weights[concept], largest[concept]),
+            "similar": pairs(similar[0][concept].clamp(min=0), similar[1][concept]),
+            "together": pairs(together[0][concept].clamp(min=0), together[1][concept]),
             "signs": [[], []],
         }
         for concept in shown

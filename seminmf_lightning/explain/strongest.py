@@ -174,9 +174,11 @@ class CodeSample:
         return unit_atoms((Z - Z.mean(dim=0)).T)
 
 
-def nearest(vectors: Tensor, count: int, block: int = 1024) -> tuple[Tensor, Tensor]:
+def nearest(
+    vectors: Tensor, count: int, block: int = 1024, *, sign_is_free: bool = False
+) -> tuple[Tensor, Tensor]:
     """Return products and ids (k, count) of the ``count`` other rows of ``vectors`` (k, p) with largest
-    product.
+    product, in absolute value if ``sign_is_free``.
 
     Computes ``block`` rows at a time, so that the (k, k) products are never in memory at once.
 
@@ -186,6 +188,7 @@ def nearest(vectors: Tensor, count: int, block: int = 1024) -> tuple[Tensor, Ten
     values, ids = [], []
     for start in range(0, len(vectors), block):
         products = vectors[start : start + block] @ vectors.T
+        products = products.abs() if sign_is_free else products
         products[torch.arange(len(products)), torch.arange(start, start + len(products))] = -2
         best = products.topk(min(count, len(vectors) - 1), dim=1)
         values.append(best.values)

@@ -68,8 +68,12 @@ def stability(runs: Iterable[Run], cosine: float = 0.9) -> dict[Path, Stability]
         if len(one_per_seed) < 2:
             continue
         try:
-            dictionaries = [load_dictionary(run.path).D for run in one_per_seed]
-            share = fmean(matched_share(*pair, cosine=cosine) for pair in combinations(dictionaries, 2))
+            saved = [load_dictionary(run.path) for run in one_per_seed]
+            free, dictionaries = saved[0].constraint.sign_is_free, [one.D for one in saved]
+            share = fmean(
+                matched_share(*pair, cosine=cosine, sign_is_free=free)
+                for pair in combinations(dictionaries, 2)
+            )
         except (FileNotFoundError, ValueError) as error:
             warnings.warn(
                 f"no stability for the {len(group)} runs beside {group[0].path}: {error}", stacklevel=2

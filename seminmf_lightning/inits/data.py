@@ -51,7 +51,7 @@ class Data(Init):
 
 def _parts(rows: Tensor, constraint: Constraint) -> Tensor:
     """Return what an atom can take from each row, in the order of preference."""
-    if constraint.nonnegative_atoms and not constraint.nonnegative_codes:
+    if constraint.is_semi_nmf:
         return torch.cat([_alternate(rows), _alternate(-rows)])
     return constraint.directions(rows)
 

@@ -11,6 +11,7 @@ eigenvectors of C
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,6 +43,12 @@ class SVD(Init):
     def start(
         self, A: Tensor, k: int, generator: torch.Generator, *, constraint: Constraint, positive: bool = False
     ) -> Tensor:
+        if not constraint.nonnegative_atoms:
+            warnings.warn(
+                f"init=svd with nonnegative={constraint.name} starts from the top right singular vectors "
+                "of the sample, its principal directions; init=data starts from rows",
+                stacklevel=2,
+            )
         A = A.double()
         D = self.refine(A.T @ A, k, constraint)
         # If the rank of the data is below k, any further atom is as good.

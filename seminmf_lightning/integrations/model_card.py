@@ -39,6 +39,7 @@ def model_card(
         data, template_path=str(TEMPLATE), concepts=D.shape[0], features=D.shape[1],
         rows="" if rows is None else f": {literal(rows)}",
         l1_penalty=f"{settings['l1_penalty']:.6g}", bounded=model.recipe.bounded,
+        signs=str(model.recipe.constraint), published=model.recipe.constraint.is_semi_nmf,
         encoder=settings["encoder"]["name"],
         scale=f"{model.normalizer.scale:.6g}", centred=model.normalizer.mean is not None,
         metrics=[[literal(cell) for cell in row] for row in described(metrics or {})],

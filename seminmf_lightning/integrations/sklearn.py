@@ -29,7 +29,7 @@ FLOATS = (np.float64, np.float32)
 
 
 class SemiNMFTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
-    """``X ~ Z D`` with ``D >= 0`` and Z free in sign; :meth:`transform` returns Z.
+    """``X ~ Z D`` with ``D >= 0`` and Z free in sign, or as ``nonnegative`` says; ``transform`` returns Z.
 
     Parameters are those of :class:`~seminmf_lightning.learners.Recipe`, of
     :class:`~seminmf_lightning.SemiNMF` and of its ``fit``, checked in :meth:`fit`.  The default solver is

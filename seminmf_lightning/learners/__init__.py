@@ -25,7 +25,7 @@ def make_learner(recipe: Recipe, features: int) -> Learner:
     'OnlineLearner'
     """
     recipe.encoder.check(recipe.nb_concepts, features)
-    if not recipe.penalised and not recipe.encoder.sparse and recipe.nb_concepts >= features:
+    if recipe.codes_are_linear and recipe.nb_concepts >= features:
         warnings.warn(
             f"nb_concepts={recipe.nb_concepts} is not less than the {features} features: with l1_penalty=0 "
             "such a dictionary fits anything exactly, as the identity does; lower nb_concepts or "

@@ -126,7 +126,7 @@ class Recipe:
 
     def _default_solver(self) -> str:
         free = default_for(Solver, "free")
-        usable = self._one_pass and build(Solver, free).supports(self.constraint)
+        usable = self.codes_are_linear and build(Solver, free).supports(self.constraint)
         return free if usable else default_for(Solver, "bounded")
 
     def _check_signs(self) -> None:
@@ -153,7 +153,7 @@ class Recipe:
                 "statistics=second_moment is exact because free codes are Z = A D^+; with nonnegative="
                 f"{signs.name} they depend on each row: use statistics=codes or statistics=auto"
             )
-        if signs.nonnegative_codes and signs.nonnegative_atoms and self.normalize == "center":
+        if signs.is_nmf and self.normalize == "center":
             raise ValueError(
                 f"normalize=center makes rows negative, which nonnegative={signs.name} cannot fit: use "
                 "normalize=scale, or nonnegative=codes"
@@ -189,8 +189,8 @@ class Recipe:
         return CONSTRAINTS[self.nonnegative]
 
     @property
-    def _one_pass(self) -> bool:
-        """Whether the second moment of the rows determines the codes: they are linear in the rows."""
+    def codes_are_linear(self) -> bool:
+        """Whether codes are linear in the rows, so that the second moment of these is all that is needed."""
         return not self.penalised and not self.encoder.sparse and not self.constraint.nonnegative_codes
 
     @property
@@ -212,4 +212,4 @@ class Recipe:
         """Return ``second_moment`` or ``codes``: the choice that ``auto`` makes for d ``features``."""
         if self.statistics != "auto":
             return self.statistics
-        return "second_moment" if self._one_pass and features <= AFFORDABLE_FEATURES else "codes"
+        return "second_moment" if self.codes_are_linear and features <= AFFORDABLE_FEATURES else "codes"

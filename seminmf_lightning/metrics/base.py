@@ -27,6 +27,7 @@ class Fitted(NamedTuple):
     normalizer: Normalizer = Normalizer()
     least_squares: bool = False  # the codes are those of l1_penalty = 0
     other: Tensor | None = None  # a dictionary (k2, d) to compare with
+    sign_is_free: bool = False  # an atom and its negative are the same concept
 
 
 class SummedMetric(Metric):

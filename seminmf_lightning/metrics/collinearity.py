@@ -16,8 +16,8 @@ class Collinearity(DictionaryMetric):
 
     def __init__(self, fitted: Fitted) -> None:
         super().__init__(fitted)
-        self.D = fitted.D
+        self.D, self.sign_is_free = fitted.D, fitted.sign_is_free
 
     def compute(self) -> dict[str, float]:
-        largest, mean = collinearity(self.D)
+        largest, mean = collinearity(self.D, sign_is_free=self.sign_is_free)
         return {"collinearity_max": largest, "collinearity_mean": mean}

@@ -17,7 +17,7 @@ class Matching(DictionaryMetric):
     def __init__(self, fitted: Fitted) -> None:
         super().__init__(fitted)
         assert fitted.other is not None
-        self.D, self.other = fitted.D, fitted.other
+        self.D, self.other, self.sign_is_free = fitted.D, fitted.other, fitted.sign_is_free
 
     @classmethod
     def applies(cls, fitted: Fitted) -> bool:
@@ -25,6 +25,6 @@ class Matching(DictionaryMetric):
 
     def compute(self) -> dict[str, float]:
         return {
-            "hungarian_distance": hungarian_distance(self.D, self.other),
-            "matched_share": matched_share(self.D, self.other),
+            "hungarian_distance": hungarian_distance(self.D, self.other, sign_is_free=self.sign_is_free),
+            "matched_share": matched_share(self.D, self.other, sign_is_free=self.sign_is_free),
         }

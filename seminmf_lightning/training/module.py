@@ -32,7 +32,7 @@ TUNING_ROWS = 1024
 
 
 class SemiNMFModule(DictionaryModule):
-    """Semi-NMF ``A ~ Z D``, ``D >= 0``, of a stream of activation batches.
+    """Semi-NMF ``A ~ Z D``, ``D >= 0`` or as ``nonnegative`` says, of a stream of activation batches.
 
     ``min over D >= 0 of (1/n) sum_i min_z 1/2 ||a_i - z D||^2 + l1_penalty ||z||_1``, and ``||D_j||_2 <= 1``
     for every atom when l1_penalty > 0; ``a`` is normalised by one scalar first.

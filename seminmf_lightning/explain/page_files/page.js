@@ -11,7 +11,7 @@
     { name: "largest z", meaning: "of all rows", value: (row) => row[4], wide: true },
     { name: "smallest z", meaning: "of all rows", value: (row) => (row[5] ? -row[5] : 0), wide: true },
     { name: "top feature", meaning: "the atom's largest entry", value: (row) => row[6], wide: true },
-  ];
+  ].filter((column) => !data.one_sign || !["density z < 0", "smallest z"].includes(column.name));
   const MEMORISED = 3, DUPLICATE = 0.95, FOLDED = 0.1, PREVIEWS = 4, perPage = 50;
   const state = { sort: null, down: true, page: 0, words: "", chosen: null, hidden: new Set() };
   const byId = (id) => document.getElementById(id);
@@ -174,14 +174,14 @@
     control("Back to the list", "back", true, () => go(null));
     control("← previous", "before", at > 0, () => step(-1));
     control("next →", "after", at >= 0 && at < order.length - 1, () => step(1));
-    const said = `z > 0 in ${percent(row[2])} of the rows, z < 0 in ${percent(row[3])}; ${percent(row[1])} of the energy.`;
+    const said = `z > 0 in ${percent(row[2])} of the rows${data.one_sign ? "; " : ", "}${data.one_sign ? "" : `z < 0 in ${percent(row[3])}; `}${percent(row[1])} of the energy.`;
     section.replaceChildren(bar, make("h2", `Concept ${concept}`), ...marks.get(concept).map((mark) => make("span", mark, { class: "tag" })), make("p", said));
     if (!detail) {
       section.append(make("p", "Listed without examples: it has little energy.", { class: "empty" }));
     } else {
       if (detail.signs.flat().some((one) => one.tokens || one.cells)) section.append(legend(concept));
       const signs = make("div", undefined, { class: "signs" }), first = strongerSign(row), sizes = [row[4], row[5]];
-      for (const sign of [first, 1 - first]) {
+      for (const sign of data.one_sign ? [0] : [first, 1 - first]) {
         const weak = sign !== first && sizes[sign] < FOLDED * sizes[first];
         signs.append(signBox(sign, detail.signs[sign], concept, { stronger: sign === first, folded: weak && sizes[sign] > 0 }));
       }
@@ -219,9 +219,10 @@
   function legend(concept) {
     const most = scaleOf(concept), box = make("div", undefined, { class: "legend" });
     const scale = make("div", undefined, { class: "scale" });
-    scale.style.background = `linear-gradient(to right, ${colour(-1)}, transparent, ${colour(1)})`;
+    const low = data.one_sign ? [] : [colour(-1)], least = data.one_sign ? [] : [make("span", `z = ${number(-most)}`)];
+    scale.style.background = `linear-gradient(to right, ${[...low, "transparent", colour(1)].join(", ")})`;
     const ends = make("div", undefined, { class: "ends" });
-    ends.append(make("span", `z = ${number(-most)}`), make("span", "0"), make("span", number(most)));
+    ends.append(...least, make("span", data.one_sign ? "z = 0" : "0"), make("span", number(most)));
     box.append(scale, ends);
     return box;
   }

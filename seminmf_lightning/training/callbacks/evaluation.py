@@ -32,8 +32,12 @@ class Evaluation(lightning.Callback):
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         assert isinstance(pl_module, SemiNMFModule)
         recipe, D = pl_module.recipe, pl_module.dictionary.detach()
-        least_squares = not recipe.penalised and not recipe.encoder.sparse
-        self._collection = dictionary_metrics(Fitted(D, pl_module.normalizer, least_squares, self.other))
+        self._collection = dictionary_metrics(
+            Fitted(
+                D, pl_module.normalizer, recipe.codes_are_linear, self.other,
+                sign_is_free=recipe.constraint.sign_is_free,
+            )
+        )  # fmt: skip
 
     @torch.no_grad()
     def on_validation_batch_end(

@@ -123,22 +123,23 @@ class Gallery(lightning.Callback):
         energy = sums.squares * module.dictionary.detach().cpu().double().square().sum(dim=1)
         shown = energy.argsort(descending=True)[: self.concepts].tolist()
         images = isinstance(origins.tracer.origin(int(row_ids[0])), PatchOrigin)
+        signs = top.signs()[: 1 if module.recipe.constraint.nonnegative_codes else 2]
         for writer in writers:
             if images:
-                sheet = self._sheet(shown, top.signs(), origins.tracer, data, module)
+                sheet = self._sheet(shown, signs, origins.tracer, data, module)
                 writer.add_image("val/top_concepts", sheet, module.global_step, dataformats="HWC")
             else:
-                table = markdown_table(shown, top.signs(), origins.tracer)
+                table = markdown_table(shown, signs, origins.tracer)
                 writer.add_text("val/top_concepts", table, module.global_step)
 
     def _sheet(
-        self, shown: list[int], signs: tuple[Top, Top], tracer: Tracer, data: ActivationDataModule,
+        self, shown: list[int], signs: tuple[Top, ...], tracer: Tracer, data: ActivationDataModule,
         module: SemiNMFModule,
     ) -> np.ndarray:  # fmt: skip
         """Draw an image (h, w, 3): one line per concept, examples with z > 0 left, z < 0 right."""
         from PIL import Image, ImageDraw
 
-        sheet = Image.new("RGB", (2 * self.examples * TILE, len(shown) * TILE), "white")
+        sheet = Image.new("RGB", (len(signs) * self.examples * TILE, len(shown) * TILE), "white")
         pen = ImageDraw.Draw(sheet)
         for line, concept in enumerate(shown):
             for sign, top in enumerate(signs):
@@ -181,10 +182,10 @@ def heat_map(image: Any, origin: PatchOrigin, tracer: Tracer, rows: range, codes
     return Image.alpha_composite(image.convert("RGBA"), layer).convert("RGB")
 
 
-def markdown_table(shown: list[int], signs: tuple[Top, Top], tracer: Tracer) -> str:
-    """Return a Markdown table of the strongest tokens of both signs in their sentences."""
+def markdown_table(shown: list[int], signs: tuple[Top, ...], tracer: Tracer) -> str:
+    """Return a Markdown table of the strongest tokens of each sign in their sentences."""
     lines = ["| concept | z | sentence |", "|---|---|---|"]
-    for concept, (sign, top) in itertools.product(shown, zip((1, -1), signs, strict=True)):
+    for concept, (sign, top) in itertools.product(shown, zip((1, -1), signs, strict=False)):
         for value, row in zip(top.values[concept].tolist(), top.row_ids[concept].tolist(), strict=True):
             origin = tracer.origin(row) if row >= 0 else None
             if isinstance(origin, TokenOrigin):
