@@ -1,4 +1,6 @@
-"""Nonnegative dictionaries of concepts from neural activations: ``A ~ Z D`` with D >= 0 and Z free in sign.
+"""Dictionaries of concepts from neural activations: ``A ~ Z D``.
+
+D >= 0 and Z is free in sign, unless ``nonnegative`` says otherwise: ``codes``, ``both`` or ``none``.
 
 Importing the package loads nothing: each public name is imported when it is first used, so that ``SemiNMF``
 needs torch, numpy and scipy, and only the Lightning classes need Lightning.

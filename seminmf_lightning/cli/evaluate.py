@@ -28,7 +28,8 @@ from seminmf_lightning.cli.build import (
 )
 from seminmf_lightning.cli.run_directory import folder_of, make_room, next_commands, shown_path, write_json
 from seminmf_lightning.core.checks import one_of
-from seminmf_lightning.dictionary_file import load_dictionary
+from seminmf_lightning.core.constraints import Constraint
+from seminmf_lightning.dictionary_file import SavedDictionary, load_dictionary
 from seminmf_lightning.metrics import described, evaluation_values, finite_or_none
 from seminmf_lightning.training.callbacks.evaluation import Evaluation
 from seminmf_lightning.training.callbacks.progress_bar import ProgressBar
@@ -46,10 +47,11 @@ def main(cfg: DictConfig) -> dict[str, Any]:
     make_room(output, cfg.run, cfg.overwrite)
     D = module.dictionary.detach().clone()
     other = None if cfg.against is None else other_dictionary(cfg.against, cfg.run, D)
+    free = other is not None and matched_without_sign(module.recipe.constraint, other.constraint)
     settings = choose_data(cfg)
     data = build_data_for(module, settings, cfg.run)
 
-    evaluation = Evaluation(other)
+    evaluation = Evaluation(None if other is None else other.D, free)
     trainer = build_trainer(cfg, [evaluation, ProgressBar()], loggers=False)
     if cfg.split == "held_out":
         check_split(settings, load_dictionary(cfg.run).config.get("data") or {})
@@ -84,15 +86,37 @@ def skipped(data: ActivationDataModule, trainer: Trainer) -> int:
     return int(trainer.strategy.reduce(mine, reduce_op="sum"))
 
 
-def other_dictionary(against: str, run: str, D: Tensor) -> Tensor:
+def other_dictionary(against: str, run: str, D: Tensor) -> SavedDictionary:
     """Load the dictionary of ``against``; a ValueError if its width is not that of ``run``."""
-    other = load_dictionary(against).D
-    if other.shape[1] != D.shape[1]:
+    other = load_dictionary(against)
+    if other.D.shape[1] != D.shape[1]:
         raise ValueError(
-            f"against={against} has {other.shape[1]} features, but {run} has {D.shape[1]}; "
+            f"against={against} has {other.D.shape[1]} features, but {run} has {D.shape[1]}; "
             "compare runs of one layer"
         )
     return other
+
+
+def matched_without_sign(ours: Constraint, theirs: Constraint) -> bool:
+    """Return whether atoms of two dictionaries are matched by the absolute cosine; warn if signs differ.
+
+    An atom with codes of both signs stands for a line, and its negative is the same concept wherever atoms of
+    either dictionary may be negative.
+
+    >>> from seminmf_lightning.core.constraints import CONSTRAINTS
+    >>> matched_without_sign(CONSTRAINTS["codes"], CONSTRAINTS["codes"])
+    False
+    """
+    nonnegative_codes = ours.nonnegative_codes and theirs.nonnegative_codes
+    nonnegative_atoms = ours.nonnegative_atoms and theirs.nonnegative_atoms
+    free = not nonnegative_codes and not nonnegative_atoms
+    if ours != theirs:
+        how = "the absolute cosine, because one may be the negative of another" if free else "the cosine"
+        rank_zero_warn(
+            f"the run has nonnegative={ours.name}, the other dictionary nonnegative={theirs.name}: "
+            f"atoms are matched by {how}"
+        )
+    return free
 
 
 def check_split(ours: dict[str, Any], trained: dict[str, Any]) -> None:

@@ -32,7 +32,8 @@ def overview(commands: dict[str, Command]) -> str:
     lines = [f"  {name:{width}}  {command.summary}" for name, command in commands.items()]
     return "\n".join(
         [
-            "Dictionaries of concepts from neural activations, by semi-nonnegative matrix factorisation.",
+            "Dictionaries of concepts from neural activations, by semi-nonnegative matrix factorisation;",
+            "nonnegative=codes, both or none chooses other signs.",
             "",
             "Usage: seminmf COMMAND [key=value ...]        seminmf COMMAND --help",
             "",

@@ -86,6 +86,7 @@ def make_report(model: Model, data: ActivationDataModule, run: Path, options: Re
     k, d = summary.D.shape
     return _render(
         title=f"{k} concepts of {run.name}", run=run.name, rows=summary.sums.rows, concepts=k, features=d,
+        signs=str(signs),
         settings=model.plain_recipe() | {"data": type(data.source).__name__},
         notes=_notes(model, trained_on, data, origins, len(shown)),
         held_out=trained_on.get("val_fraction"), of_rows=list(described(of_rows)),
@@ -113,14 +114,22 @@ def _notes(
 ) -> list[dict[str, str]]:
     """Return the notes above the metrics: a text, and a command to type or an empty string."""
     notes, concepts = [], len(model.dictionary)
-    free = not model.recipe.constraint.nonnegative_codes
-    if free and not model.recipe.penalised and not model.recipe.encoder.sparse:
+    signs = model.recipe.constraint
+    if not model.recipe.penalised and not model.recipe.encoder.sparse:
+        kind = "nonnegative atoms" if signs.nonnegative_atoms else "atoms"
+        text = (
+            "The rows may leave the single atoms of this dictionary undetermined: it was learned without a "
+            f"penalty (l1_penalty=0), and other {kind} whose nonnegative combinations reach the same "
+            "rows fit them equally well."
+            if signs.nonnegative_codes
+            else "Nothing determines the single atoms of this dictionary, only their span: it was learned "
+            f"without a penalty (l1_penalty=0), and other {kind} of the same span fit the rows equally well."
+        )
+        kept = "" if signs.is_semi_nmf else f" nonnegative={signs.name}"
         notes.append({
-            "text": "Nothing determines the single atoms of this dictionary, only their span: it was learned "
-            "without a penalty (l1_penalty=0), and other atoms of the same span fit the rows "
-            "equally well. For concepts that can be read one by one, train for sparse codes:",
-            "command": f"{command('train')} {_typed_data(trained_on, data.source)} nb_concepts={concepts} "
-            "l1_penalty=0.1",
+            "text": f"{text} For concepts that can be read one by one, train for sparse codes:",
+            "command": f"{command('train')} {_typed_data(trained_on, data.source)} nb_concepts={concepts}"
+            f"{kept} l1_penalty=0.1",
         })  # fmt: skip
     if origins.note:
         notes.append({"text": origins.note, "command": ""})

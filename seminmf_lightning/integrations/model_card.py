@@ -22,6 +22,16 @@ TEMPLATE = Path(__file__).with_name("model_card.md")
 SPECIAL = re.compile(r"[\\`*\[\]|~:@$]|(?<![^\W_])_|_(?![^\W_])|(?<!\d)\.(?=\w)")
 """Characters of Markdown; not an underscore inside a word, nor a full stop after one or inside a number."""
 
+KNOWN_AS = {
+    "dictionary": 'semi-nonnegative matrix factorisation (Ding, Li & Jordan, "Convex and Semi-Nonnegative '
+    'Matrix Factorizations", TPAMI 32(1), 2010)',
+    "codes": "semi-nonnegative matrix factorisation with the signs of sparse autoencoders",
+    "both": 'nonnegative matrix factorisation (Lee & Seung, "Learning the parts of objects by non-negative '
+    'matrix factorization", Nature 401, 1999)',
+    "none": "dictionary learning",
+}
+"""What each value of ``nonnegative`` is called."""
+
 
 def model_card(
     data: ModelCardData, model: SemiNMF, metrics: Mapping[str, Any] | None, rows: str | None
@@ -34,12 +44,13 @@ def model_card(
         metrics: as in ``metrics.json``; None if nothing was measured.
         rows: what the activations are, in words.
     """
-    D, settings = model.get_dictionary(), model.settings
+    D, settings, signs = model.get_dictionary(), model.settings, model.recipe.constraint
     card = ModelCard.from_template(
         data, template_path=str(TEMPLATE), concepts=D.shape[0], features=D.shape[1],
         rows="" if rows is None else f": {literal(rows)}",
         l1_penalty=f"{settings['l1_penalty']:.6g}", bounded=model.recipe.bounded,
-        signs=str(model.recipe.constraint), published=model.recipe.constraint.is_semi_nmf,
+        signs=str(signs), known_as=KNOWN_AS[signs.name], nonnegative_atoms=signs.nonnegative_atoms,
+        nonnegative_codes=signs.nonnegative_codes,
         encoder=settings["encoder"]["name"],
         scale=f"{model.normalizer.scale:.6g}", centred=model.normalizer.mean is not None,
         metrics=[[literal(cell) for cell in row] for row in described(metrics or {})],

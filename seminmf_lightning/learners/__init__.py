@@ -25,11 +25,15 @@ def make_learner(recipe: Recipe, features: int) -> Learner:
     'OnlineLearner'
     """
     recipe.encoder.check(recipe.nb_concepts, features)
-    if recipe.codes_are_linear and recipe.nb_concepts >= features:
+    # d atoms and the negative of their sum reach every row with nonnegative codes; d atoms never do.
+    one_more = recipe.nonnegative == "codes"
+    unpenalised = not recipe.penalised and not recipe.encoder.sparse
+    if unpenalised and recipe.nb_concepts >= features + one_more:
         warnings.warn(
-            f"nb_concepts={recipe.nb_concepts} is not less than the {features} features: with l1_penalty=0 "
-            "such a dictionary fits anything exactly, as the identity does; lower nb_concepts or "
-            "set l1_penalty",
+            f"nb_concepts={recipe.nb_concepts} is "
+            f"{'more' if one_more else 'not less'} than the {features} features: with l1_penalty=0 "
+            "such a dictionary fits anything exactly, as the identity does"
+            f"{' with one atom more' if one_more else ''}; lower nb_concepts or set l1_penalty",
             stacklevel=2,
         )
     return LEARNERS[recipe.statistics_for(features)](recipe, features)

@@ -28,6 +28,7 @@ class Fitted(NamedTuple):
     least_squares: bool = False  # the codes are those of l1_penalty = 0
     other: Tensor | None = None  # a dictionary (k2, d) to compare with
     sign_is_free: bool = False  # an atom and its negative are the same concept
+    other_sign_is_free: bool = False  # the same of an atom of D and one of ``other``
 
 
 class SummedMetric(Metric):

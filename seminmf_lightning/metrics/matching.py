@@ -17,7 +17,7 @@ class Matching(DictionaryMetric):
     def __init__(self, fitted: Fitted) -> None:
         super().__init__(fitted)
         assert fitted.other is not None
-        self.D, self.other, self.sign_is_free = fitted.D, fitted.other, fitted.sign_is_free
+        self.D, self.other, self.sign_is_free = fitted.D, fitted.other, fitted.other_sign_is_free
 
     @classmethod
     def applies(cls, fitted: Fitted) -> bool:

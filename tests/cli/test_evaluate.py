@@ -17,8 +17,9 @@ from omegaconf import DictConfig
 from safetensors.torch import load_file
 
 from seminmf_lightning import SemiNMF
+from seminmf_lightning.core.constraints import CONSTRAINTS
 from seminmf_lightning.core.normalize import Normalizer
-from seminmf_lightning.core.similarity import collinearity
+from seminmf_lightning.core.similarity import collinearity, match_atoms
 from seminmf_lightning.dictionary_file import save_dictionary
 
 TWO = ("trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu")
@@ -136,6 +137,28 @@ def test_codes_of_another_encoder_have_no_gap(run: Path, rows: Path) -> None:
     metrics = evaluated(run, rows, "encoder=omp", "encoder.nonzeros=2")
     assert metrics["optimality_gap"] is None
     assert metrics["l0"] == 2.0
+
+
+@pytest.mark.parametrize(
+    ("signs", "share"), [("dictionary", 0.0), ("codes", 1.0), ("both", 0.0), ("none", 1.0)]
+)
+def test_a_dictionary_of_other_signs_is_matched_by_what_a_sign_means(
+    run: Path, rows: Path, tmp_path: Path, signs: str, share: float
+) -> None:
+    D = load_file(run / "dictionary.safetensors")["D"]
+    free = not CONSTRAINTS[signs].nonnegative_atoms
+    other = -D if free else D.roll(1, dims=1)  # rolled atoms are unlike any
+    config = {"nonnegative": signs, "solver": "hals"}
+    save_dictionary(tmp_path / "other.safetensors", other, Normalizer(), config, ())
+    options = f"against={tmp_path}/other.safetensors"
+    if signs == "dictionary":
+        metrics = evaluated(run, rows, options)
+    else:
+        with pytest.warns(UserWarning, match=f"the other dictionary nonnegative={signs}: atoms are matched"):
+            metrics = evaluated(run, rows, options)
+    expected = match_atoms(D, other, sign_is_free=free)
+    assert metrics["hungarian_distance"] == pytest.approx(1 - expected.cosine.mean(), abs=1e-6)
+    assert (metrics["matched_share"] == 1) == (share == 1)
 
 
 @pytest.mark.parametrize(

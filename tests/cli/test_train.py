@@ -208,6 +208,11 @@ def test_planted_atoms_are_found(script, tmp_path: Path) -> None:
         (("l1_penalty=-1", "solver=pgd"), "l1_penalty must be at least 0"),
         (("l1_penalty=nan", "solver=pgd"), "l1_penalty"),
         (("l1_penalty=0.1", "solver=mu"), "solver=hals or solver=pgd"),
+        (("nonnegative=atoms",), "nonnegative must be one of dictionary, codes, both, none; got 'atoms'"),
+        (("nonnegative=none", "solver=mu"), "nonnegative=none: use solver=hals or solver=pgd"),
+        (("nonnegative=codes", "statistics=second_moment"), "use statistics=codes or statistics=auto"),
+        (("nonnegative=both", "normalize=center"), "or nonnegative=codes"),
+        (("nonnegative=both", "nb_concepts=4"), "of 12,960 entries are negative"),
         (("data.path=/nowhere/*.npy",), "matches no file"),
         (("ckpt_path=/nowhere/last.ckpt",), "is not a file"),
         (("trainer.limit_val_batches=0",), "trainer.limit_val_batches=0: the metrics of a run"),
@@ -231,7 +236,8 @@ def test_mistakes_are_explained(
     if (tmp_path / "run").exists():  # rows were read: then it is a failed run, with its settings
         found = read_run(tmp_path / "run")
         assert found.status == "failed" and "data" in found.overridden
-        assert any(late in words for late in ("700 is more than", "matches no file", "limit_val_batches"))
+        late = ("700 is more than", "matches no file", "limit_val_batches", "are negative")
+        assert any(part in words for part in late)
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from pathlib import Path
@@ -16,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seminmf_lightning import SemiNMF
+from seminmf_lightning.core.constraints import CONSTRAINTS
 from seminmf_lightning.explain.page import embed, scaled_codes
 
 
@@ -79,6 +81,22 @@ def test_figures_of_the_rows_at_hand_stand_beside_those_of_the_run(learned: Path
     assert set(here) == set(expected)
     for name, value in expected.items():
         assert float(here[name]) == pytest.approx(value, rel=1e-4, abs=1e-6), name
+
+
+@pytest.mark.parametrize("signs", CONSTRAINTS)
+def test_the_page_follows_the_signs(signs: str, tmp_path: Path) -> None:
+    rows = np.abs(np.random.default_rng(1).normal(size=(200, 24))).astype(np.float32)
+    model = SemiNMF(5, nonnegative=signs)
+    model.fit(rows, max_iter=5)
+    model.save(tmp_path / "run" / "dictionary.safetensors")
+    page, constraint = written(tmp_path / "run", rows), CONSTRAINTS[signs]
+    assert html.escape(str(constraint)) in page
+    assert ('"one_sign":true' in page) == constraint.nonnegative_codes
+    assert ("only their span" in page) != constraint.nonnegative_codes
+    assert ("other nonnegative atoms" in page) == constraint.nonnegative_atoms
+    assert (f"nonnegative={signs} l1_penalty=0.1" in page) == (signs != "dictionary")
+    columns = json.loads(re.findall(r'"table":(\[\[.*?\]\])', page)[0])
+    assert (sum(row[3] for row in columns) == 0) or not constraint.nonnegative_codes
 
 
 def test_figures_are_as_precise_as_the_rows(tmp_path: Path) -> None:

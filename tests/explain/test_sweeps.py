@@ -106,6 +106,15 @@ def test_stability_of_identical_permuted_and_disjoint_dictionaries(tmp_path: Pat
         assert found[runs[0].path].share == pytest.approx(share)
 
 
+@pytest.mark.parametrize(("signs", "share"), [("codes", 0), ("none", 1)])
+def test_an_atom_and_its_negative_are_one_concept_where_no_sign_is_fixed(
+    tmp_path: Path, signs: str, share: float
+) -> None:
+    I = torch.eye(4, 6)  # noqa: E741
+    runs = seeds(tmp_path, I, -I, nonnegative=signs, solver="hals")
+    assert stability(runs)[runs[0].path].share == share
+
+
 def test_stability_is_of_runs_that_differ_in_nothing_else(tmp_path: Path) -> None:
     I = torch.eye(4, 6)  # noqa: E741
     sparse, loose = (

@@ -31,7 +31,8 @@ def write_run(
     if metrics is not None:
         (path / "metrics.json").write_text(metrics)
     if D is not None:
-        save_dictionary(path / "dictionary.safetensors", D, Normalizer(1.0), {}, ())
+        signs = {key: config[key] for key in ("nonnegative", "solver") if key in config}
+        save_dictionary(path / "dictionary.safetensors", D, Normalizer(1.0), signs, ())
     return path
 
 

@@ -32,12 +32,16 @@ METRICS = {
 KINDS = [
     {"solver": "hals"}, {"solver": "hals", "normalize": "center"}, {"solver": "pgd", "l1_penalty": 0.1},
     {"solver": "hals", "target_l0": 3.0}, {"solver": "hals", "encoder": {"name": "omp", "nonzeros": 3}},
+    {"nonnegative": "codes"}, {"nonnegative": "both", "l1_penalty": 0.1},
+    {"nonnegative": "none", "l1_penalty": 0.1},
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_a_folder_gives_equal_codes(kind: dict, signed: torch.Tensor, tmp_path: Path) -> None:
     model = HubSemiNMF(8, **kind)
+    signs = model.recipe.constraint
+    signed = signed.abs() if signs.is_nmf else signed
     Z, D = model.fit(signed, max_iter=5)
     model.save_pretrained(tmp_path / "m")
     assert {file.name for file in (tmp_path / "m").iterdir()} == {
@@ -57,6 +61,9 @@ def test_a_folder_gives_equal_codes(kind: dict, signed: torch.Tensor, tmp_path: 
     card = (tmp_path / "m" / "README.md").read_text()
     assert "None was measured." in card
     assert ("||D_j||_2 <= 1" in card) == model.recipe.bounded
+    assert again.recipe.constraint == signs and f"with {signs}: " in card
+    assert ("minimise over D >= 0 " in card) == signs.nonnegative_atoms
+    assert ("min_{z >= 0}" in card) == signs.nonnegative_codes
 
 
 def test_a_folder_saved_again_has_a_new_card_unless_somebody_edited_it(

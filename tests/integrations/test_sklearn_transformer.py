@@ -32,6 +32,8 @@ EXPECTED_FAILURES: dict[str, str] = {}
 CHECKED = [
     SemiNMFTransformer(2, max_iter=5), SemiNMFTransformer(2, l1_penalty=0.1, normalize="center", max_iter=5),
     SemiNMFTransformer(2, encoder={"name": "omp", "nonzeros": 1}, max_iter=5),
+    SemiNMFTransformer(2, l1_penalty=0.1, nonnegative="codes", max_iter=5),
+    SemiNMFTransformer(2, l1_penalty=0.1, nonnegative="none", max_iter=5),
 ]  # fmt: skip
 
 
@@ -47,8 +49,16 @@ def rows(signed: torch.Tensor) -> np.ndarray:
     return signed.numpy()
 
 
-@pytest.mark.parametrize("settings", [{}, {"l1_penalty": 0.1, "normalize": "center"}], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {}, {"l1_penalty": 0.1, "normalize": "center"}, {"nonnegative": "codes"}, {"nonnegative": "both"},
+        {"nonnegative": "none", "l1_penalty": 0.1},
+    ],
+    ids=str,
+)  # fmt: skip
 def test_it_is_the_estimator(settings: dict, rows: np.ndarray) -> None:
+    rows = np.abs(rows) if settings.get("nonnegative") == "both" else rows
     transformer = SemiNMFTransformer(6, max_iter=20, **settings)
     Z = transformer.fit_transform(rows)
     expected, D = SemiNMF(6, solver="hals", **settings).fit(rows, max_iter=20)

@@ -19,13 +19,14 @@ class Evaluation(lightning.Callback):
 
     Args:
         other: a dictionary (k2, d) to compare with.
+        other_sign_is_free: whether its atoms are matched by the absolute cosine.
 
     Attributes:
         metrics: by name, once ``trainer.validate`` has ended; NaN where undefined.
     """
 
-    def __init__(self, other: torch.Tensor | None = None) -> None:
-        self.other = other
+    def __init__(self, other: torch.Tensor | None = None, other_sign_is_free: bool = False) -> None:
+        self.other, self.other_sign_is_free = other, other_sign_is_free
         self._collection: MetricCollection | None = None
         self.metrics: dict[str, Any] = {}
 
@@ -36,6 +37,7 @@ class Evaluation(lightning.Callback):
             Fitted(
                 D, pl_module.normalizer, recipe.codes_are_linear, self.other,
                 sign_is_free=recipe.constraint.sign_is_free,
+                other_sign_is_free=self.other_sign_is_free,
             )
         )  # fmt: skip
 
