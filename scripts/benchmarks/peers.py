@@ -80,12 +80,13 @@ def _rate(work: Callable[[], Any], rows: int) -> float:
 
 
 def sklearn_curve(options: Namespace) -> dict[str, float]:
-    """Held-out objective of MiniBatchDictionaryLearning(positive_dict) at each of ``options.seconds``."""
+    """Held-out objective of MiniBatchDictionaryLearning at each of ``options.seconds``, signs as ours."""
     from sklearn.decomposition import MiniBatchDictionaryLearning
 
     A = np.load(options.path, allow_pickle=False)
     model = MiniBatchDictionaryLearning(
-        n_components=options.concepts, alpha=options.l1_penalty, positive_dict=True, fit_algorithm="cd",
+        n_components=options.concepts, alpha=options.l1_penalty,
+        positive_dict=options.signs != "none", fit_algorithm="cd",
         batch_size=512, random_state=0, n_jobs=options.threads,
     )  # fmt: skip
     results, position = {}, 0

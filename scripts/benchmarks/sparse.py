@@ -29,7 +29,9 @@ def curve(options: Namespace) -> dict[str, float]:
     """Held-out objective after each of ``options.seconds`` of training, evaluation off the clock."""
     return {
         f"{mark:g} s": held_out_objective(D, options.held_out, options.l1_penalty)
-        for mark, D in trained(options, l1_penalty=options.l1_penalty)
+        for mark, D in trained(
+            options, l1_penalty=options.l1_penalty, nonnegative=options.signs or "dictionary"
+        )
     }
 
 
