@@ -74,14 +74,8 @@ class SemiNMF:
         device: str | torch.device = "cpu", tol: float = 1e-4, l1_penalty: float = 0.0, verbose: bool = False,
         seed: int = 0, **settings: Any,
     ) -> None:  # fmt: skip
-        given = {
-            "nb_concepts": nb_concepts,
-            "solver": solver,
-            "tol": tol,
-            "l1_penalty": l1_penalty,
-            "seed": seed,
-        }
-        self.recipe = Recipe.from_settings(given | settings)
+        settings |= {"nb_concepts": nb_concepts, "solver": solver, "tol": tol}
+        self.recipe = Recipe.from_settings(settings | {"l1_penalty": l1_penalty, "seed": seed})
         self.device = torch.device(device)
         self.verbose = bool(verbose)
         self.encoder, self.settings = self.recipe.encoder, self.recipe.plain()
@@ -169,11 +163,7 @@ class SemiNMF:
         return self.normalizer.undo(codes @ self.get_dictionary().to(codes))
 
     def get_dictionary(self) -> Tensor:
-        """Return D (k, d).
-
-        Raises:
-            RuntimeError: nothing has been learned or loaded yet.
-        """
+        """Return D (k, d); a RuntimeError if nothing has been learned or loaded yet."""
         if self.D is None:
             raise RuntimeError("no dictionary yet: call fit(A), or SemiNMF.load(path)")
         return self.D
