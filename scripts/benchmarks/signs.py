@@ -21,7 +21,7 @@ from seminmf_lightning.core.linalg import unit_atoms
 from seminmf_lightning.data.sources.synthetic import PlantedRows
 from seminmf_lightning.encoders.lasso import Lasso
 
-PLANTED = {"rows": 6000, "features": 64, "concepts": 256, "nonzeros": 5, "noise": 0.0058}
+PLANTED: dict[str, Any] = {"rows": 6000, "features": 64, "concepts": 256, "nonzeros": 5, "noise": 0.0058}
 """Noise of 2 % of the mean norm of a row."""
 PENALTY, PLANTED_EPOCHS = 0.05, 150
 EPOCHS = (1, 2, 4, 8, 16, 32)
@@ -48,7 +48,7 @@ def planted(options: Namespace) -> dict[str, float]:
         results[name] = matched(Z, codes, absolute)
         if name == options.truth:
             generator = torch.Generator().manual_seed(1)
-            random = constraint.random_atoms(*D.shape, generator).float()
+            random = constraint.random_atoms(D.shape[0], D.shape[1], generator).float()
             rows = constraint.directions(A[torch.randperm(len(A), generator=generator)[: len(D)]])
             for null, atoms in (("random atoms", random), ("rows as atoms", rows)):
                 encode = Lasso(l1_penalty=PENALTY, nonnegative=constraint.nonnegative_codes).precise(
@@ -153,7 +153,7 @@ def run(results: Any, folder: Path, installed: Callable[[str], bool]) -> None:
     for truth in CONSTRAINTS:
         results.add(f"planted with nonnegative={truth}", results.run("signs.planted", truth=truth))
     for concepts in (64, 256):
-        common = {"path": path, "concepts": concepts}
+        common: dict[str, Any] = {"path": path, "concepts": concepts}
         measured = results.add(f"codes, k={concepts}", results.run("signs.ours", signs="codes", **common))
         if installed("overcomplete"):
             peer = results.run("signs.overcomplete", **common)
