@@ -187,7 +187,7 @@ class Lasso(Penalised):
         as well.  The codes of the smallest gap are kept.
         """
         Z = A.new_zeros(A.shape[0], admm.D.shape[0])
-        least = A.new_full((A.shape[0],), torch.inf)
+        least, allowed = A.new_full((A.shape[0],), torch.inf), A.new_zeros(A.shape[0])
         Q, base, V = admm.start(A)
         open_rows = torch.arange(A.shape[0], device=A.device)
         for check, wait in enumerate(_waits(self.max_iter), start=1):
@@ -200,10 +200,11 @@ class Lasso(Penalised):
                 objective, gap = self._objective_and_gap(A, codes, admm.D)
                 better = gap < least
                 Z[open_rows[better]], least = codes[better], torch.minimum(gap, least)
-                unfinished = (least > self.precise_gap * objective).nonzero()[:, 0]
+                allowed = torch.where(better, self.precise_gap * objective, allowed)  # that of the codes kept
+                unfinished = (least > allowed).nonzero()[:, 0]
                 if len(unfinished) < len(open_rows):
-                    A, Q, V, base, open_rows, least = (
-                        x[unfinished] for x in (A, Q, V, base, open_rows, least)
+                    A, Q, V, base, open_rows, least, allowed = (
+                        x[unfinished] for x in (A, Q, V, base, open_rows, least, allowed)
                     )
         return Z
 

@@ -9,6 +9,7 @@ Legend:  A (n, d)   Z (n, k)   D (k, d)   W = D^+ (d, k)   Q = A D^T (n, k)   G 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 from seminmf_lightning.core.linalg import row_space
 from seminmf_lightning.encoders import numba_kernels
 from seminmf_lightning.encoders.active_set import gram, rounded_gram
+from seminmf_lightning.encoders.admm import ADMM
 from seminmf_lightning.encoders.base import Effort, Encode, Encoder
 from seminmf_lightning.encoders.feature_sign import feature_sign
 
@@ -31,6 +33,8 @@ WELL_CONDITIONED = 1e-8
 """Least eigenvalue of G, as a share of the largest, above which its inverse has enough digits."""
 
 CALIBRATION_ROWS = 128
+ITERATIONS, RHO = 50, 1.0
+"""ADMM before the batched search: with k = 256 and 173 nonzeros per row, 1 ms per row instead of 23."""
 WELL_CONDITIONED = 1e-8
 """Least eigenvalue of G, as a share of the largest, above which its inverse has enough digits."""
 
@@ -80,7 +84,8 @@ class LeastSquares(Encoder):
                 return A.new_zeros(0, len(D))
             if not prepared:
                 (share,) = effort or self.calibrate(atoms, A)
-                by_zeros = codes_by_their_zeros(atoms) if share > 0.5 else None
+                dense = share > 0.5 and numba_kernels.usable(atoms)
+                by_zeros = codes_by_their_zeros(atoms) if dense else None
                 prepared.append(by_zeros or nonnegative_codes(atoms, min(D.shape)))
             return prepared[0](A)
 
@@ -95,8 +100,19 @@ def nonnegative_codes(D: Tensor, most: int) -> Encode:
     E = D.double()
     G = rounded_gram(E, D.dtype) if numba_kernels.usable(D) else gram(D)
     longest = float(E.norm(dim=1).max())
-    # In float64: float32 products over d depend on the shape of the batch, and codes must not.
-    return lambda A: _search((A.double() @ E.T).to(A), D, G, A.norm(dim=1) * longest, most)
+    # Without numba some iterations before the search save most of its steps.
+    warm = most == len(D) <= D.shape[1] and not numba_kernels.usable(D)
+    admm = ADMM(E, 0.0, RHO, nonnegative=True) if warm else None
+
+    def encode(A: Tensor) -> Tensor:
+        # In float64: float32 products over d depend on the shape of the batch, and codes must not.
+        Q, start = A.double() @ E.T, None
+        if admm is not None:
+            _, base, V = admm.start(A.double())
+            start = admm.codes(admm.iterate(V, base, ITERATIONS))
+        return _search(Q.to(A), D, G, A.norm(dim=1) * longest, most, start)
+
+    return encode
 
 
 def codes_by_their_zeros(D: Tensor) -> Encode | None:
@@ -120,10 +136,12 @@ def codes_by_their_zeros(D: Tensor) -> Encode | None:
     return encode
 
 
-def _search(Q: Tensor, D: Tensor, G: Tensor | None, norms: Tensor, most: int) -> Tensor:
+def _search(
+    Q: Tensor, D: Tensor, G: Tensor | None, norms: Tensor, most: int, start: Tensor | None = None
+) -> Tensor:
     """Minimise ``1/2 z G z - q z`` over ``z >= 0`` with at most ``most`` nonzeros; compiled on the CPU.
 
-    ``norms`` (n,) bound the numbers whose products q sums up.
+    ``norms`` (n,) bound the numbers whose products q sums up; ``start`` (n, k) are codes to begin with.
     """
     if not len(Q):
         return torch.zeros_like(Q)
@@ -131,18 +149,9 @@ def _search(Q: Tensor, D: Tensor, G: Tensor | None, norms: Tensor, most: int) ->
     if numba_kernels.usable(D):
         assert G is not None
         return numba_kernels.lasso(Q, G.to(Q), 0.0, nonnegative=True, slack=slack, most=most)
-    parts = [
-        feature_sign(
-            torch.zeros_like(q),
-            q,
-            D.to(Q),
-            G,
-            0.0,
-            STEPS_PER_ATOM * len(D),
-            nonnegative=True,
-            slack=s,
-            most=most,
-        )
-        for q, s in zip(Q.split(SEARCH_ROWS), slack.split(SEARCH_ROWS), strict=True)
-    ]
-    return torch.cat(parts)
+    first = torch.zeros_like(Q) if start is None else start
+    search = partial(
+        feature_sign, D=D.to(Q), G=G, penalty=0.0, steps=STEPS_PER_ATOM * len(D), nonnegative=True, most=most
+    )
+    parts = (x.split(SEARCH_ROWS) for x in (first, Q, slack))
+    return torch.cat([search(z, q, slack=s) for z, q, s in zip(*parts, strict=True)])

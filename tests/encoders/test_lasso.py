@@ -81,3 +81,15 @@ def test_training_reaches_the_mean_gap() -> None:
     best = lasso_duality_gap(A.double(), least, D.double(), 0.1)[0]
     assert (objective - best).mean() <= 1.1e-3 * objective.mean()
     assert torch.isfinite(gap).all()
+
+
+@pytest.mark.parametrize("nonnegative", [False, True])
+@pytest.mark.parametrize(("k", "d"), [(11, 2), (23, 2), (17, 1), (30, 5)])
+def test_every_row_is_certified_where_most_atoms_depend_on_each_other(
+    k: int, d: int, nonnegative: bool
+) -> None:
+    for seed in range(6):
+        A, D = rows_and_atoms(seed, k, d, nonnegative=seed % 2 == 0)
+        Z = Lasso(l1_penalty=0.02, nonnegative=nonnegative, precise_gap=1e-8).precise(D)(A)
+        objective, gap = lasso_duality_gap(A, Z, D, 0.02, nonnegative=nonnegative)
+        assert (gap <= 1.01e-8 * objective).all()

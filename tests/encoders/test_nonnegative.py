@@ -42,7 +42,7 @@ def test_least_squares_equals_scipy(
     best = np.array([nnls(D.T.numpy(), a.numpy())[1] ** 2 for a in A])
     assert (Z >= 0).all()
     assert (squared_errors(A, Z, D).numpy() <= best + 1e-6 * A.square().sum(dim=1).numpy()).all()
-    assert nonnegativity_residual(A, Z.double(), D).max() < (2e-5 if single else 1e-6)
+    assert nonnegativity_residual(A, Z.double(), D).max() < (2e-4 if single else 1e-6)
 
 
 @given(*PROBLEMS, st.sampled_from([0.02, 0.1, 0.4]))

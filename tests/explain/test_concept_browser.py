@@ -47,6 +47,7 @@ def crafted(tmp_path: Path) -> Path:
     }
     page = _render(
         title="5 concepts of run", run="run", rows=10, concepts=5, features=6, settings={}, notes=[],
+        signs="",
         held_out=0, of_rows=[], of_run=[],
         data=embed({"table": table, "details": details, "images": [], "charts": []}),
     )  # fmt: skip
