@@ -27,6 +27,8 @@ PENALTY, PLANTED_EPOCHS = 0.05, 150
 EPOCHS = (1, 2, 4, 8, 16, 32)
 MOST_ROWS = 1_000_000
 """Rows read by the longest of our runs, repeats of rows included."""
+MOST_SECONDS = 30.0
+"""A length of run is repeated until it took this long, or ``REPEATS`` times; its time is the median."""
 PEER_ITERATIONS = (20, 60, 150, 300)
 OUR_SECONDS, SKLEARN_SECONDS = (1, 2, 4, 7, 14), (7, 14, 30, 60)
 REPEATS = 3
@@ -77,7 +79,8 @@ def ours(options: Namespace) -> Points:
         model = SemiNMF(options.concepts, "hals", nonnegative=options.signs, init=init, tol=0)
         return model.fit(A, max_iter=epochs)
 
-    return points(A, fit, tuple(epochs for epochs in EPOCHS if epochs * len(A) <= MOST_ROWS))
+    lengths = tuple(epochs for epochs in EPOCHS if epochs * len(A) <= MOST_ROWS)
+    return points(A, fit, lengths, options.concepts, nmf=CONSTRAINTS[options.signs].is_nmf)
 
 
 def overcomplete(options: Namespace) -> Points:
@@ -88,12 +91,9 @@ def overcomplete(options: Namespace) -> Points:
 
     def fit(iterations: int) -> tuple[Tensor, Tensor]:
         torch.manual_seed(0)
-        Z, D = Peer(nb_concepts=options.concepts, solver="mu", tol=0).fit(A, max_iter=iterations)
-        if (Z < 0).any():
-            raise RuntimeError("overcomplete's codes are negative")
-        return Z, D
+        return Peer(nb_concepts=options.concepts, solver="mu", tol=0).fit(A, max_iter=iterations)
 
-    return points(A, fit, PEER_ITERATIONS[-1:])
+    return points(A, fit, PEER_ITERATIONS[-1:], options.concepts, nmf=False)
 
 
 def sklearn_nmf(options: Namespace) -> Points:
@@ -104,11 +104,13 @@ def sklearn_nmf(options: Namespace) -> Points:
 
     def fit(iterations: int) -> tuple[Tensor, Tensor]:
         init = "nndsvda" if options.peer == "mu" else "nndsvd"
-        model = NMF(options.concepts, solver=options.peer, init=init, max_iter=iterations, tol=0)
+        model = NMF(
+            options.concepts, solver=options.peer, init=init, max_iter=iterations, tol=0, random_state=0
+        )
         Z = model.fit_transform(A.numpy())
         return torch.from_numpy(Z), torch.from_numpy(model.components_)
 
-    return points(A, fit, PEER_ITERATIONS)
+    return points(A, fit, PEER_ITERATIONS, options.concepts, nmf=True)
 
 
 def torch_nmf(options: Namespace) -> Points:
@@ -123,20 +125,29 @@ def torch_nmf(options: Namespace) -> Points:
         model.fit(A, beta=2, max_iter=iterations, tol=0)
         return model.H.detach(), model.W.detach().T
 
-    return points(A, fit, PEER_ITERATIONS)
+    return points(A, fit, PEER_ITERATIONS, options.concepts, nmf=True)
 
 
-def points(A: Tensor, fit: Callable[[int], tuple[Tensor, Tensor]], lengths: tuple[int, ...]) -> Points:
+def points(
+    A: Tensor, fit: Callable[[int], tuple[Tensor, Tensor]], lengths: tuple[int, ...], k: int, *, nmf: bool
+) -> Points:
     """Return the loss after each length of run, by its median seconds."""
     result: Points = {}
     for length in lengths:
-        seconds = []
-        for _ in range(REPEATS if length < 8 else 1):
+        seconds: list[float] = []
+        while len(seconds) < REPEATS and sum(seconds) < MOST_SECONDS:
             began = time.perf_counter()
             Z, D = fit(length)
             seconds.append(time.perf_counter() - began)
-        if not (Z.isfinite().all() and D.isfinite().all() and Z.shape[0] == len(A)):
+        if not (Z.isfinite().all() and D.isfinite().all()) or (*Z.shape, *D.shape) != (
+            len(A),
+            k,
+            k,
+            A.shape[1],
+        ):
             raise RuntimeError("codes or atoms are not finite, or of another shape")
+        if (Z < 0).any() or (nmf and (D < 0).any()):
+            raise RuntimeError("codes or atoms are negative")
         parts = zip(A.split(8192), Z.split(8192), strict=True)
         loss = sum(float((rows - codes @ D).square().sum(dtype=torch.float64)) for rows, codes in parts)
         result[f"{stats.median(seconds):.3g} s"] = loss / A.numel()
