@@ -26,9 +26,10 @@ def whole_number(name: str, value: Any, minimum: int) -> int:
 
 
 def real_number(
-    name: str, value: Any, minimum: float, *, exclusive: bool = False, below: float = math.inf
-) -> float:
-    """Return ``value`` as a finite float in [minimum, below), or in (minimum, below) if ``exclusive``.
+    name: str, value: Any, minimum: float, *, exclusive: bool = False, below: float = math.inf,
+    at_most: float = math.inf,
+) -> float:  # fmt: skip
+    """Return ``value`` as a finite float of at least (``exclusive``: above) ``minimum`` and within the upper bound.
 
     Raises:
         TypeError, ValueError: it is not; the message says what is accepted.
@@ -40,8 +41,9 @@ def real_number(
         raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__})")
     number = float(value)
     too_low = number <= minimum if exclusive else number < minimum
-    if not math.isfinite(number) or too_low or number >= below:
+    if not math.isfinite(number) or too_low or number >= below or number > at_most:
         upper = "" if below == math.inf else f" and below {below:g}"
+        upper += "" if at_most == math.inf else f" and at most {at_most:g}"
         raise ValueError(
             f"{name} must be {'above' if exclusive else 'at least'} {minimum:g}{upper}, got {number}"
         )

@@ -91,7 +91,7 @@ class ActivationDataModule(lightning.LightningDataModule):
         self.order = one_of("data.order", order, ("auto", "shuffled", "sequential"))
         self.sample_rows = whole_number("data.sample_rows", sample_rows, 1)
         self.on_bad_rows = one_of("data.on_bad_rows", on_bad_rows, ("error", "skip"))
-        self.max_skipped = real_number("data.max_skipped", max_skipped, 0, below=1.0000001)
+        self.max_skipped = real_number("data.max_skipped", max_skipped, 0, at_most=1)
         self.seed = whole_number("data.seed", seed, 0)
         self.split_seed = whole_number("data.split_seed", split_seed, 0)
         self.train_rows: RowSet | None = None

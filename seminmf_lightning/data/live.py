@@ -63,7 +63,7 @@ class HarvestDataModule(lightning.LightningDataModule):
         self.buffer_mb = real_number("data.buffer_mb", buffer_mb, 0, exclusive=True)
         self.val_fraction = real_number("data.val_fraction", val_fraction, 0, below=1)
         self.sample_rows = whole_number("data.sample_rows", sample_rows, 1)
-        self.max_skipped = real_number("data.max_skipped", max_skipped, 0, below=1.0000001)
+        self.max_skipped = real_number("data.max_skipped", max_skipped, 0, at_most=1)
         self.seed = whole_number("data.seed", seed, 0)
         self.split_seed = whole_number("data.split_seed", split_seed, 0)
         self.train_examples = self.val_examples = RowSet.all(0)

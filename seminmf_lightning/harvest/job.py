@@ -58,7 +58,7 @@ class HarvestJob:
     def __post_init__(self) -> None:
         one_of("dtype", self.dtype, tuple(DTYPES))
         real_number("shard_mb", self.shard_mb, 0, exclusive=True)
-        real_number("max_skipped", self.max_skipped, 0, below=1.0000001)
+        real_number("max_skipped", self.max_skipped, 0, at_most=1)
         whole_number("rank", self.rank, 0)
 
     def run(self) -> dict[str, Any] | None:

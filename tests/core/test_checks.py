@@ -28,7 +28,9 @@ def test_bounds_of_numbers_are_exact() -> None:
         whole_number("k", 1, 2)
     assert whole_number("k", 2, 2) == 2
     assert real_number("x", 0, 0) == 0.0
-    assert real_number("x", 0.99, 0, below=1) == 0.99
+    assert real_number("x", 0.99, 0, below=1) == real_number("x", 0.99, 0, at_most=0.99)
+    with pytest.raises(ValueError, match=r"x must be at least 0 and at most 1, got 1\.5"):
+        real_number("x", 1.5, 0, at_most=1)
     for value in (0, -1, math.nan, math.inf):
         with pytest.raises(ValueError, match="x must be above 0, got"):
             real_number("x", value, 0, exclusive=True)
