@@ -29,7 +29,7 @@ def real_number(
     name: str, value: Any, minimum: float, *, exclusive: bool = False, below: float = math.inf,
     at_most: float = math.inf,
 ) -> float:  # fmt: skip
-    """Return ``value`` as a finite float of at least (``exclusive``: above) ``minimum`` and within the upper bound.
+    """Return ``value`` as a finite float of at least (``exclusive``: above) ``minimum``, within its bound.
 
     Raises:
         TypeError, ValueError: it is not; the message says what is accepted.
