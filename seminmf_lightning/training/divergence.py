@@ -25,6 +25,8 @@ KEPT = 0.5
 single batches differ and rows may come sorted."""
 NOTABLE = 0.05
 """Explained part of the best epoch below which there is nothing to lose."""
+FEWEST_ROWS = 100
+"""Rows of an epoch below which chance decides what it explains, so that it is not compared."""
 NORM_SLACK = 1e-4
 
 
@@ -39,6 +41,7 @@ class Guard:
         self.best_loss, self.best_step = math.inf, 0
         self._best_epoch = 0.0  # explained part of the objective, mean over the checks of an epoch
         self._explained: list[float] = []
+        self._rows_before = 0
 
     def check(self, learner: Learner, D: Tensor, step: int) -> str | None:
         """Return what is wrong after ``step`` updates, or None."""
@@ -57,6 +60,9 @@ class Guard:
         if not end_of_epoch:
             return None
         explained, self._explained = sum(self._explained) / len(self._explained), []
+        rows, self._rows_before = learner.rows_seen - self._rows_before, learner.rows_seen
+        if rows < FEWEST_ROWS:
+            return None
         if explained < KEPT * self._best_epoch and self._best_epoch > NOTABLE:
             return (
                 f"this epoch explained {explained:.3g} of the objective, "
