@@ -74,7 +74,7 @@ def ours(options: Namespace) -> Points:
     SemiNMF(2, nonnegative=options.signs).fit(A[:64], max_iter=1)  # compiled once per machine, then cached
 
     def fit(epochs: int) -> tuple[Tensor, Tensor]:
-        # NMF from parts of singular vectors, as the peers start from them, too.
+        # NMF from parts of singular vectors, as scikit-learn starts.
         init = "svd" if CONSTRAINTS[options.signs].is_nmf else "data"
         model = SemiNMF(options.concepts, "hals", nonnegative=options.signs, init=init, tol=0)
         return model.fit(A, max_iter=epochs)
