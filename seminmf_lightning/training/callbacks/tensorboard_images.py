@@ -96,7 +96,9 @@ class Gallery(lightning.Callback):
                     f"a dictionary of {D.numel():,} numbers is too large for TensorBoard's projector"
                 )
                 return
-            labels = [[str(concept), str(int(feature))] for concept, feature in enumerate(D.argmax(dim=1))]
+            labels = [
+                [str(concept), str(int(feature))] for concept, feature in enumerate(D.abs().argmax(dim=1))
+            ]
             writer.add_embedding(
                 D, metadata=labels, metadata_header=["concept", "strongest feature"], tag="dictionary",
                 global_step=pl_module.global_step,
