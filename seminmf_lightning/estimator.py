@@ -108,7 +108,7 @@ class SemiNMF:
         learner = make_learner(self.recipe, sample.shape[1])
         learner.to_(self.device)
         self.iterations = 0
-        D = learner.initialise(sample)
+        D = learner.initialise(sample, rows=rows.n_rows, epochs=max_iter)
         train = self._train_exact if learner.single_epoch else self._train_online
         D = train(learner, D, rows, max_iter)
         self.normalizer, self.effort = learner.normalizer, learner.effort

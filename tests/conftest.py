@@ -14,7 +14,7 @@ import torch
 from commands import ROOT
 from hypothesis import settings
 
-from seminmf_lightning.encoders import numba_kernels
+from seminmf_lightning.core import compiled
 
 # A crowded machine is slow, not wrong: tests have limits of their own.
 settings.register_profile("no deadline", deadline=None)
@@ -34,8 +34,8 @@ def both_backends(request: pytest.FixtureRequest) -> Iterator[None]:
     """Run each test of a module twice: with the batched encoders and with those compiled by numba."""
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "batched":
-            patch.setattr(numba_kernels, "njit", None)
-        elif numba_kernels.njit is None:
+            patch.setattr(compiled, "njit", None)
+        elif compiled.njit is None:
             pytest.skip("numba is not installed")
         yield
 

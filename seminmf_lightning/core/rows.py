@@ -103,6 +103,7 @@ class RowsInMemory:
 
     def __init__(self, A: Tensor) -> None:
         self.A = A
+        self.n_rows: int | None = len(A)
 
     def sample(self, most: int, seed: int) -> Tensor:
         """Return at most ``most`` random rows, in their order."""

@@ -11,9 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 AFFORDABLE_FEATURES = 8192
 """Largest number of features d for which C (d, d) is kept by ``statistics=auto``: 0.5 GB in float64."""
@@ -102,7 +106,7 @@ class SecondMoment(Sums):
         for block in A.split(BLOCK_ROWS):
             product = block.T @ block
             if grid and product.dtype == torch.float64:
-                gram.add_(_round_to_grid_(product.mul_(weight), grid))
+                gram.add_(round_to_grid_(product.mul_(weight), grid))
             else:
                 gram.add_(product, alpha=weight)
         if not gram.diagonal().sum().isfinite():
@@ -111,18 +115,16 @@ class SecondMoment(Sums):
         self.rows += A.shape[0]
 
 
-def _round_to_grid_(x: Tensor, grid: float) -> Tensor:
+def round_to_grid_(x: Tensor, grid: float) -> Tensor:
     """Round in place to multiples of ``grid``; numbers from ``2^51 grid`` up lose another bit or two."""
     shift = 1.5 * 2.0**52 * grid
     return x.add_(shift).sub_(shift)
 
 
 @dataclass
-class CodeStatistics(Sums):
-    """``S = Z^T Z``, ``P = Z^T A`` and sums over the codes, for online learning (Mairal et al., 2010)."""
+class CodeSums(Sums):
+    """Sums over the rows and their codes."""
 
-    gram: Tensor  # S (k, k)
-    cross: Tensor  # P (k, d)
     rows: Tensor  # ()
     squared_error: Tensor  # () sum of ||a - z D||^2
     squares: Tensor  # () sum of ||a||^2
@@ -130,10 +132,13 @@ class CodeStatistics(Sums):
     fired: Tensor  # (k,) rows in which |z_j| > 0
 
     @classmethod
-    def empty(cls, concepts: int, features: int, device: torch.device | str | None = None) -> CodeStatistics:
+    def empty(cls, concepts: int, features: int, device: torch.device | str | None = None) -> Self:
         """Return the sums over no rows."""
-        shapes = ((concepts, concepts), (concepts, features), (), (), (), (), (concepts,))
-        return cls(*(_zeros(*shape, device=device) for shape in shapes))
+        return cls(*(_zeros(*shape, device=device) for shape in cls._shapes(concepts, features)))
+
+    @staticmethod
+    def _shapes(concepts: int, features: int) -> tuple[tuple[int, ...], ...]:
+        return ((), (), (), (), (concepts,))
 
     def add_rows_(self, A: Tensor, Z: Tensor, D: Tensor) -> None:
         """Add one batch of rows, their codes, and the dictionary that the codes were computed with.
@@ -145,13 +150,27 @@ class CodeStatistics(Sums):
         if not squared_error.isfinite():
             raise FloatingPointError("the reconstruction error is not finite")
         self.squared_error += squared_error
-        # Products are float64, too: a solver step must not depend on how rows are split over processes.
-        rows = A.double()
-        _add_products_(self.gram, self.cross, Z, rows)
-        self.squares += rows.square().sum()
+        self.squares += A.double().square().sum()
         self.rows += A.shape[0]
         self.l1_norm += Z.abs().sum(dtype=torch.float64)
         self.fired += (Z != 0).sum(dim=0)
+
+
+@dataclass
+class CodeStatistics(CodeSums):
+    """The same, with ``S = Z^T Z`` and ``P = Z^T A``, for online learning (Mairal et al., 2010)."""
+
+    gram: Tensor  # S (k, k)
+    cross: Tensor  # P (k, d)
+
+    @staticmethod
+    def _shapes(concepts: int, features: int) -> tuple[tuple[int, ...], ...]:
+        return (*CodeSums._shapes(concepts, features), (concepts, concepts), (concepts, features))
+
+    def add_rows_(self, A: Tensor, Z: Tensor, D: Tensor) -> None:
+        super().add_rows_(A, Z, D)
+        # Products are float64, too: a solver step must not depend on how rows are split over processes.
+        _add_products_(self.gram, self.cross, Z, A.double())
 
 
 def _add_products_(gram: Tensor, cross: Tensor, Z: Tensor, A: Tensor) -> None:

@@ -247,7 +247,7 @@ class ActivationDataModule(lightning.LightningDataModule):
 
     def _default_batch_size(self) -> int:
         if self._plan.order_matters:
-            return SHUFFLED_ROWS
+            return max(SHUFFLED_ROWS, self._plan.rows_per_update or 0)
         assert self.train_rows is not None
         block = min(65_536, (COPY_BYTES if self.source.converts else BLOCK_BYTES) // (4 * self.features))
         rows = max(SHUFFLED_ROWS, min(block, -(-len(self.train_rows) // LEAST_BATCHES)))

@@ -15,31 +15,27 @@ so far
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-njit: Any = None  # without numba, `usable` returns False and no kernel is called
-with contextlib.suppress(ModuleNotFoundError):
-    from numba import njit
+from seminmf_lightning.core.compiled import Array, compiled, in_threads, inlined, on_cpu
 
-Array = np.ndarray
 MOST_CONCEPTS = 16_384  # beyond, G (k, k) takes more than 1 GB
 MOST_NONZEROS = 512
 DEPENDENT = {torch.float32: 1e-7, torch.float64: 1e-12}
 """An atom whose new part is a smaller share of it, squared, adds nothing to the support."""
+TOGETHER, AT_ONCE = 0.5, 16
+"""Atoms whose correlation exceeds the penalty by this share of the largest excess enter at once, that many at
+most."""
 ROUNDING = 1e-6  # slack of the optimality conditions, relative to the penalty
 
 
 def usable(D: Tensor) -> bool:
     """Return whether numba is installed and its kernels can work with this dictionary."""
-    return njit is not None and D.device.type == "cpu" and D.shape[0] <= MOST_CONCEPTS
+    return on_cpu(D) and D.shape[0] <= MOST_CONCEPTS
 
 
 def lasso(
@@ -72,39 +68,11 @@ def _in_threads(work: Callable[[slice, Array, Array], None], Q: Tensor) -> Tenso
     """Call ``work(rows, q, z)`` on slices of the rows, in as many threads as torch has; return Z."""
     Z = torch.empty_like(Q).zero_()
     q, z = Q.contiguous().numpy(), Z.numpy()
-    threads = torch.get_num_threads()
-    size = max(1, -(-len(q) // threads))
-    slices = [slice(i, i + size) for i in range(0, len(q), size)]
-    # The threads get arrays alone: on a tensor, torch would initialise itself in each of them.
-    list(_pool(threads).map(lambda rows: work(rows, q[rows], z[rows]), slices))
+    in_threads(lambda rows: work(rows, q[rows], z[rows]), len(q))
     return Z
 
 
-@lru_cache(maxsize=1)
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads)
-
-
-def _compiled(function: Any) -> Any:
-    """Compile a kernel, cached where numba finds a folder to write to."""
-    if njit is None:
-        return function
-    try:
-        return njit(nogil=True, fastmath=True, cache=True)(function)
-    except RuntimeError:  # no such folder
-        return njit(nogil=True, fastmath=True)(function)
-
-
-def _inlined(function: Any) -> Any:
-    """Make a function part of each kernel that calls it.
-
-    As a function of its own it would be compiled twice, alone and within the kernel, to different last
-    digits, and which of the two a kernel calls would depend on whether it comes from the cache.
-    """
-    return function if njit is None else njit(inline="always")(function)
-
-
-@_inlined
+@inlined
 def _largest(c: Array) -> int:
     """Return the atom of the largest correlation."""
     largest = c[0]
@@ -116,7 +84,7 @@ def _largest(c: Array) -> int:
     return 0
 
 
-@_inlined
+@inlined
 def _strongest(c: Array) -> int:
     """Return the atom of the largest correlation of either sign."""
     k = len(c)
@@ -135,7 +103,7 @@ def _strongest(c: Array) -> int:
     return 0
 
 
-@_inlined
+@inlined
 def _append(L: Array, G: Array, atoms: Array, m: int, j: int, dependent: float) -> bool:
     """Add atom j as row m of the factor; return False if it depends on the atoms there."""
     new = G[j, j]
@@ -152,7 +120,7 @@ def _append(L: Array, G: Array, atoms: Array, m: int, j: int, dependent: float) 
     return True
 
 
-@_inlined
+@inlined
 def _forward(L: Array, x: Array, start: int, m: int) -> None:
     """``x <- L^-1 x`` from entry ``start`` on; the entries before are solved already."""
     for i in range(start, m):
@@ -162,7 +130,7 @@ def _forward(L: Array, x: Array, start: int, m: int) -> None:
         x[i] = value / L[i, i]
 
 
-@_inlined
+@inlined
 def _backward(L: Array, x: Array, m: int) -> None:
     """``x <- L^-T x``, which reads L along its rows."""
     for i in range(m - 1, -1, -1):
@@ -172,7 +140,24 @@ def _backward(L: Array, x: Array, m: int) -> None:
             x[h] -= L[i, h] * value
 
 
-@_inlined
+@inlined
+def _leave(L: Array, atoms: Array, codes: Array, signs: Array, leaving: int, m: int) -> int:
+    """Remove one atom of the support and its row of the factor, by Givens rotations; return m - 1."""
+    for i in range(leaving, m - 1):
+        atoms[i], codes[i], signs[i] = atoms[i + 1], codes[i + 1], signs[i + 1]
+        for h in range(i + 2):
+            L[i, h] = L[i + 1, h]
+    for column in range(leaving, m - 1):
+        length = np.hypot(L[column, column], L[column, column + 1])
+        cosine, sine = L[column, column] / length, L[column, column + 1] / length
+        for i in range(column, m - 1):
+            first, second = L[i, column], L[i, column + 1]
+            L[i, column] = cosine * first + sine * second
+            L[i, column + 1] = cosine * second - sine * first
+    return m - 1
+
+
+@inlined
 def _correlate(
     c: Array, q: Array, G: Array, atoms: Array, codes: Array, m: int, barred: Array, n: int
 ) -> None:
@@ -193,7 +178,7 @@ def _correlate(
         c[barred[i]] = 0
 
 
-@_compiled
+@compiled
 def _lasso_rows(
     Q: Array, G: Array, penalty: float, slack: Array, dependent: float, Z: Array, most: int, nonnegative: bool
 ) -> None:
@@ -228,11 +213,7 @@ def _lasso_rows(
                         continue
                     for i in range(m):
                         codes[i] -= step * sign * target[i]
-                    m, kept = m - 1, min(kept, leaving)
-                    for i in range(leaving, m):
-                        atoms[i], codes[i], signs[i] = atoms[i + 1], codes[i + 1], signs[i + 1]
-                    for i in range(leaving, m):
-                        _append(L, G, atoms, i, atoms[i], dependent)
+                    m, kept = _leave(L, atoms, codes, signs, leaving, m), min(kept, leaving)
                     if not _append(L, G, atoms, m, j, dependent):
                         barred[n], optimal = j, False
                         n += 1
@@ -240,6 +221,16 @@ def _lasso_rows(
                     codes[m] = step * sign
                 signs[m] = sign
                 m += 1
+                if penalty > 0:  # others well above the penalty enter with it: fewer correlations are computed
+                    bar = penalty + TOGETHER * (strength - penalty)
+                    last = min(most, m + AT_ONCE)
+                    for other in range(k):
+                        size = c[other] if nonnegative else abs(c[other])
+                        if size < bar or other == j or m == last:
+                            continue
+                        if _append(L, G, atoms, m, other, dependent):
+                            codes[m], signs[m] = 0.0, np.sign(c[other])
+                            m += 1
             for i in range(kept, m):
                 half[i] = q[atoms[i]] - penalty * signs[i]
             _forward(L, half, kept, m)
@@ -259,19 +250,24 @@ def _lasso_rows(
                 rounded[:m] = codes[:m]
                 _correlate(c, q, G, atoms, rounded, m, barred, n)
                 continue
-            if leaving == m - 1 and step == 0.0 and n < k:  # rounding alone brought it in
-                barred[n] = atoms[leaving]
-                n += 1
-            m, kept = m - 1, leaving
-            for i in range(leaving, m):
-                atoms[i], codes[i], signs[i] = atoms[i + 1], codes[i + 1], signs[i + 1]
-            for i in range(leaving, m):
-                _append(L, G, atoms, i, atoms[i], dependent)
+            if step == 0.0:  # of atoms that entered with j, all of the wrong sign leave at once
+                size, others = m, False
+                for i in range(size - 1, -1, -1):
+                    if codes[i] == 0 and atoms[i] != j:
+                        others = True
+                        if target[i] * signs[i] < 0:
+                            m, kept = _leave(L, atoms, codes, signs, i, m), min(kept, i)
+                if m < size:
+                    continue
+                if atoms[leaving] == j and not others and n < k:  # rounding alone brought it in
+                    barred[n] = j
+                    n += 1
+            m, kept = _leave(L, atoms, codes, signs, leaving, m), min(kept, leaving)
         for i in range(m):
             Z[row, atoms[i]] = codes[i]
 
 
-@_compiled
+@compiled
 def _pursue_rows(Q: Array, G: Array, smallest: Array, dependent: float, nonzeros: int, Z: Array) -> None:
     k = Q.shape[1]
     c, barred = np.empty(k, Q.dtype), np.empty(k, np.int64)

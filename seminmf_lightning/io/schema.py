@@ -47,13 +47,14 @@ def conform(path: object, value: Any, form: Any, at: str = "") -> None:
 
 
 def same_form(path: object, value: Any, like: Any, at: str) -> None:
-    """Raise Refused unless ``value`` can stand for ``like``: tensors of its shape and type, numbers and
-    mappings where it has them, a number or None where it has None."""
+    """Raise Refused unless ``value`` can stand for ``like``: tensors of its shape and type (any number of rows
+    where it has none), numbers and mappings where it has them, a number or None where it has None."""
     where = f"{path}: {at}"
     if isinstance(like, Tensor):
         if not isinstance(value, Tensor) or value.layout != torch.strided:
             raise Refused(f"{where}: expected a tensor, found {_short(value)}")
-        if value.shape != like.shape or value.dtype != like.dtype:
+        same = value.shape == like.shape or (like.shape[:1] == (0,) and value.shape[1:] == like.shape[1:])
+        if not same or value.dtype != like.dtype:
             needed = f"this run needs {like.dtype} {tuple(like.shape)}"
             raise Refused(f"{where} is {value.dtype} {tuple(value.shape)}; {needed}")
         if not value.isfinite().all():

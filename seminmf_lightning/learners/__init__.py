@@ -6,8 +6,10 @@ import warnings
 
 from seminmf_lightning.learners.base import Learner
 from seminmf_lightning.learners.exact import ExactLearner
+from seminmf_lightning.learners.ksvd import KSVDLearner
 from seminmf_lightning.learners.online import OnlineLearner
 from seminmf_lightning.learners.recipe import Recipe
+from seminmf_lightning.solvers.ksvd import KSVD
 
 __all__ = ["Learner", "Recipe", "make_learner"]
 
@@ -36,4 +38,6 @@ def make_learner(recipe: Recipe, features: int) -> Learner:
             f"{' with one atom more' if one_more else ''}; lower nb_concepts or set l1_penalty",
             stacklevel=2,
         )
+    if isinstance(recipe.solver, KSVD):
+        return KSVDLearner(recipe, features)
     return LEARNERS[recipe.statistics_for(features)](recipe, features)

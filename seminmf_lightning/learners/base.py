@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -26,6 +26,7 @@ from seminmf_lightning.core.normalize import Normalizer
 from seminmf_lightning.core.sums import Sums
 from seminmf_lightning.encoders import Effort, Encoder
 from seminmf_lightning.learners.recipe import Recipe
+from seminmf_lightning.solvers import StatisticsSolver
 
 LEAST_VARIATION = 1e-10
 """Variation of rows about their mean, as a share of their squares, below which atoms in float32 are too
@@ -42,9 +43,14 @@ class Learner(ABC):
     """Whether rows should come shuffled."""
     single_epoch: ClassVar[bool]
     """Whether further epochs add nothing."""
-    update_rows: ClassVar[int | None]
-    """Rows per update of the dictionary, over all processes, unless the caller chooses."""
     dictionary_dtype: ClassVar[torch.dtype]
+    row_state: ClassVar[tuple[str, ...]] = ()
+    """Keys of the state that hold rows of this process, which a checkpoint gathers from all processes."""
+
+    update_rows: int | None
+    """Rows per update of the dictionary, over all processes, unless the caller chooses."""
+    add_over_processes_: Callable[[Tensor], None] = staticmethod(lambda sums: None)
+    """Replaces a tensor by its sum over processes."""
 
     pending: Sums
     """This process's rows since the last :meth:`absorb`."""
@@ -85,15 +91,18 @@ class Learner(ABC):
         """Return the recipe with the penalty as tuned, which encodes new rows as training did."""
         return self.recipe.plain() | {"l1_penalty": self.penalty, "encoder": spec_of(self.encoder)}
 
-    def initialise(self, sample: Tensor, held_out: Tensor | None = None, rows: int | None = None) -> Tensor:
+    def initialise(
+        self, sample: Tensor, held_out: Tensor | None = None, rows: int | None = None,
+        epochs: int | None = None,
+    ) -> Tensor:  # fmt: skip
         """Forget earlier data, fit the normaliser to raw rows ``sample`` (m, d), return the first D (k, d).
 
-        ``held_out`` and ``rows`` as in :meth:`attach_sample`.
+        ``held_out``, ``rows`` and ``epochs`` as in :meth:`attach_sample`.
         """
         device = next(iter(self.pending.tensors().values())).device
         self.reset()
         self.to_(device)
-        self.attach_sample(sample, held_out=held_out, rows=rows)
+        self.attach_sample(sample, held_out=held_out, rows=rows, epochs=epochs)
         D = self.recipe.init.start(
             self.normalizer.apply(sample), self.recipe.nb_concepts,
             torch.Generator().manual_seed(self.recipe.seed), constraint=self.recipe.constraint,
@@ -103,7 +112,19 @@ class Learner(ABC):
 
     @property
     def _needs_positive_start(self) -> bool:
-        return self.recipe.solver.needs_positive_start and self.recipe.constraint.nonnegative_atoms
+        solver = self.recipe.solver
+        positive = isinstance(solver, StatisticsSolver) and solver.needs_positive_start
+        return positive and self.recipe.constraint.nonnegative_atoms
+
+    @property
+    def steps_per_update(self) -> int:
+        """Solver steps per update of the dictionary."""
+        solver = self.recipe.solver
+        return solver.steps_per_batch if isinstance(solver, StatisticsSolver) else 1
+
+    def drop_own_rows(self) -> None:
+        """Forget the rows since the last :meth:`absorb`, or those that have been absorbed."""
+        self.pending.zero_()
 
     @abstractmethod
     def prepare(self, D: Tensor) -> Tensor:
@@ -111,7 +132,7 @@ class Learner(ABC):
 
     def attach_sample(
         self, sample: Tensor, normalizer: Normalizer | None = None, *, held_out: Tensor | None = None,
-        rows: int | None = None,
+        rows: int | None = None, epochs: int | None = None,
     ) -> None:  # fmt: skip
         """Compute what is needed from raw rows ``sample`` (m, d); on resume, use the checkpoint's normaliser.
 
@@ -120,6 +141,7 @@ class Learner(ABC):
             normalizer: fitted to the sample if None.
             held_out: raw rows on which a penalty is tuned; the sample if None.
             rows: number of rows per epoch, if known.
+            epochs: most epochs that follow, if there is a limit.
         """
         self.normalizer = normalizer or Normalizer.fit(sample, self.recipe.normalize)
 

@@ -55,8 +55,9 @@ class ExactLearner(Learner):
 
     order_matters: ClassVar[bool] = False
     single_epoch: ClassVar[bool] = True
-    update_rows: ClassVar[int | None] = None
     dictionary_dtype: ClassVar[torch.dtype] = torch.float64
+
+    update_rows: int | None = None
 
     pending: SecondMoment
     total: SecondMoment
@@ -82,7 +83,7 @@ class ExactLearner(Learner):
 
     def attach_sample(
         self, sample: Tensor, normalizer: Normalizer | None = None, *, held_out: Tensor | None = None,
-        rows: int | None = None,
+        rows: int | None = None, epochs: int | None = None,
     ) -> None:  # fmt: skip
         super().attach_sample(sample, normalizer)
         self.preview = SecondMoment.empty(self.features, sample.device)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from seminmf_lightning.core.linalg import into_unit_ball, unit_atoms
 from seminmf_lightning.core.normalize import Normalizer
-from seminmf_lightning.core.sums import CodeStatistics
+from seminmf_lightning.core.sums import CodeStatistics, CodeSums
 from seminmf_lightning.encoders import Encode, Encoder, Penalised
 from seminmf_lightning.learners.base import Learner
 from seminmf_lightning.learners.penalty import PenaltyTuner
@@ -32,8 +32,8 @@ DENSE_FORGETTING, DENSE_STEPS = 20.0, 3
 """The same, and solver steps per update, where each row has codes for most atoms and its sums are less noisy.
 On 20,000 rows of 384 features with k = 64 nonnegative factors, an exponent of 5 and one step had the error of
 10 epochs that these have after 2."""
-SAMPLE_ROWS = 2048
-"""Rows of the sample from which dead atoms get a new direction."""
+TUNING_ROWS = 2048
+"""Rows of the sample on which a penalty is tuned, where none are held out."""
 CALIBRATION_ROWS = 128
 """Rows of the sample on which the encoder calibrates its work per row."""
 CALIBRATE_EVERY = 64
@@ -49,17 +49,21 @@ class OnlineLearner(Learner):
 
     order_matters: ClassVar[bool] = True
     single_epoch: ClassVar[bool] = False
-    update_rows: ClassVar[int | None] = 512
     dictionary_dtype: ClassVar[torch.dtype] = torch.float32
+    sums: ClassVar[type[CodeSums]] = CodeStatistics
+    """What is added up over rows."""
+    sample_rows: ClassVar[int] = 2048
+    """Rows of the sample from which dead atoms get a new direction."""
 
-    pending: CodeStatistics
-    total: CodeStatistics
+    update_rows: int | None = 512
+    pending: Any
+    total: Any
 
     def reset(self) -> None:
         super().reset()
         recipe, features = self.recipe, self.features
-        self.pending = CodeStatistics.empty(recipe.nb_concepts, features)
-        self.total = CodeStatistics.empty(recipe.nb_concepts, features)
+        self.pending = self.sums.empty(recipe.nb_concepts, features)
+        self.total = self.sums.empty(recipe.nb_concepts, features)
         self.replaced = 0
         self.tuner = None if recipe.target_l0 is None else PenaltyTuner(recipe.target_l0)
         self._encode: Encode | None = None
@@ -79,11 +83,18 @@ class OnlineLearner(Learner):
         return None if self.tuner is None else self.tuner.recent
 
     @property
+    def training_penalty(self) -> float:
+        """The penalty of the codes from which the dictionary learns."""
+        return self.penalty
+
+    @property
     def encoder(self) -> Encoder:
+        return self._encoder(self.penalty)
+
+    def _encoder(self, penalty: float) -> Encoder:
         encoder: Encoder = self.recipe.encoder
-        if self.tuner is None or not isinstance(encoder, Penalised):
-            return encoder
-        return encoder.with_penalty(self.penalty)
+        changes = isinstance(encoder, Penalised) and encoder.l1_penalty != penalty
+        return encoder.with_penalty(penalty) if changes else encoder
 
     def prepare(self, D: Tensor) -> Tensor:
         """Project the atoms and tune the penalty.
@@ -105,14 +116,14 @@ class OnlineLearner(Learner):
 
     def attach_sample(
         self, sample: Tensor, normalizer: Normalizer | None = None, *, held_out: Tensor | None = None,
-        rows: int | None = None,
+        rows: int | None = None, epochs: int | None = None,
     ) -> None:  # fmt: skip
         self.recipe.constraint.check_rows(sample)
         super().attach_sample(sample, normalizer)
-        tuning = sample[:SAMPLE_ROWS] if held_out is None else held_out
-        self.sample = self.normalizer.apply(sample[:SAMPLE_ROWS]).to(self.dictionary_dtype)
+        tuning = sample[:TUNING_ROWS] if held_out is None else held_out
+        self.sample = self.normalizer.apply(sample[: self.sample_rows]).to(self.dictionary_dtype)
         if len(self.sample):
-            normalised = self.normalizer.apply(sample[:SAMPLE_ROWS]).double()
+            normalised = self.normalizer.apply(sample[: self.sample_rows]).double()
             squares = float(normalised.square().sum())
             variation = float((normalised - normalised.mean(dim=0)).square().sum())
             self.warn_of_offset(normalised, variation / squares if squares else 1.0)
@@ -123,13 +134,22 @@ class OnlineLearner(Learner):
         self._silent = self._silent.to(device)
 
     def observe(self, A: Tensor, D: Tensor) -> None:
+        rows = self.checked(A, D)
+        self.pending.add_rows_(rows, self.encode_for_training(rows, D), D)
+
+    def checked(self, A: Tensor, D: Tensor) -> Tensor:
+        """Return raw rows A normalised; raise a FloatingPointError if one is not finite."""
         self.recipe.constraint.check_rows(A)
         A = self.normalizer.apply(A).to(D.dtype)
         if not A.sum(dim=1).isfinite().all():  # an encoder may loop or divide by zero on such rows
             raise FloatingPointError("rows are not finite")
+        return A
+
+    def encode_for_training(self, A: Tensor, D: Tensor) -> Tensor:
+        """Return codes of normalised rows at the :attr:`training_penalty`; D is that of the last update."""
         if self._encode is None:
             self._encode = self._training_encode(D)
-        self.pending.add_rows_(A, self._encode(A), D)
+        return self._encode(A)
 
     def absorb(self) -> None:
         rows = float(self.pending.rows)
@@ -139,17 +159,21 @@ class OnlineLearner(Learner):
         forgetting = FORGETTING if self.recipe.encoder.sparse else DENSE_FORGETTING
         self.total.add_(self.pending, keep=(1 - rows / self.rows_seen) ** forgetting)
         squared_error, nonzeros = float(self.pending.squared_error), float(self.pending.fired.sum())
-        objective = 0.5 * squared_error + self.penalty * float(self.pending.l1_norm)
+        objective = 0.5 * squared_error + self.training_penalty * float(self.pending.l1_norm)
         zero_objective = 0.5 * float(self.pending.squares)
         self._error = squared_error / rows
         self._unexplained = objective / zero_objective if zero_objective else 0.0
         self._epoch_rows += rows
         self._epoch_objective += objective
         self._epoch_nonzeros += nonzeros
-        if self.tuner is not None:
-            self.tuner.follow(nonzeros / rows)
+        self._follow(nonzeros / rows)
         self._silent = torch.where(self.pending.fired > 0, 0.0, self._silent + rows)
         self.pending.zero_()
+
+    def _follow(self, nonzeros: float) -> None:
+        """Adjust the penalty to the mean nonzeros per row of an update, if they have a target."""
+        if self.tuner is not None:
+            self.tuner.follow(nonzeros)
 
     def improve(self, D: Tensor) -> Tensor:
         rows = float(self.total.rows)
@@ -221,7 +245,7 @@ class OnlineLearner(Learner):
 
     def _training_encode(self, D: Tensor) -> Encode:
         """Return the encoding for this dictionary, calibrated again if due."""
-        encoder = self.encoder
+        encoder = self._encoder(self.training_penalty)
         due = not self.effort or self._updates in (8, 32) or self._updates % CALIBRATE_EVERY == 0
         if due and self._calibrated_at != self._updates:
             self._calibrated_at = self._updates

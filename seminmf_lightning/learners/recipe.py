@@ -14,7 +14,7 @@ from seminmf_lightning.core.sums import AFFORDABLE_FEATURES
 from seminmf_lightning.encoders import Encoder, Penalised
 from seminmf_lightning.inits import Init
 from seminmf_lightning.learners.penalty import INITIAL_PENALTY
-from seminmf_lightning.solvers import Solver
+from seminmf_lightning.solvers import Solver, StatisticsSolver
 
 STATISTICS = ("auto", "second_moment", "codes")
 
@@ -177,6 +177,11 @@ class Recipe:
                 f"encoder={name_of(self.encoder)} takes no penalty: use encoder={' or encoder='.join(able)} "
                 "or encoder=auto, or set l1_penalty=0"
             )
+        if self.solver.needs_sparse_codes and not (self.penalised or self.encoder.sparse):
+            raise ValueError(
+                f"solver={name_of(self.solver)} learns from rows with few nonzero codes: set target_l0 or "
+                "l1_penalty, or a sparse encoder such as encoder=omp"
+            )
         if (self.penalised or self.encoder.sparse) and self.statistics == "second_moment":
             raise ValueError(
                 "statistics=second_moment is exact only for least-squares codes (l1_penalty=0); use "
@@ -202,6 +207,11 @@ class Recipe:
     def bounded(self) -> bool:
         """Whether atoms stay in the unit ball: a penalty needs it; sparse codes are comparable with it."""
         return self.penalised or (self.encoder.sparse and self.solver.supports_penalty)
+
+    @property
+    def max_iter(self) -> int:
+        """Most solver steps after the data."""
+        return self.solver.max_iter if isinstance(self.solver, StatisticsSolver) else 0
 
     def plain(self) -> dict[str, Any]:
         """Return numbers, strings and mappings from which ``Recipe(**plain)`` makes an equal recipe."""

@@ -1,4 +1,4 @@
-"""The interface of every dictionary solver: descent on one quadratic over the atoms.
+"""The interface of every dictionary solver.
 
 Legend:  D (k, d) dictionary   S = Z^T Z (k, k)   P = Z^T A (k, d)
 """
@@ -17,35 +17,47 @@ from seminmf_lightning.core.constraints import Constraint
 
 @dataclass(frozen=True, kw_only=True)
 class Solver(ABC):
-    """Minimise ``1/2 <D, S D> - <P, D>`` over atoms of the right signs (with ``||D_j|| <= 1`` if bounded).
+    """A method that moves the atoms.  The fields tell a training loop when; each solver adds its own."""
 
-    A step never raises the objective.  The fields below tell a training loop when to call
-    :meth:`step`; each solver adds those of its own method.
-    """
-
-    steps_per_batch: int = 1
-    """Solver steps per update."""
     update_every: int | None = None
-    """Batches per update; all of them enter the sums.  None: 512 rows per update, whatever the batch size, or
-    16 updates per epoch if one epoch is exact, because the decisive steps follow the epoch."""
-    max_iter: int = 500
-    """l1_penalty = 0: maximum number of solver steps on the complete second moment, after the epoch."""
+    """Batches per update; all of them enter the sums.  None: 512 rows per update (``ksvd``: 8,192, or k if
+    that is more), whatever the batch size, or 16 updates per epoch if one epoch is exact, because the
+    decisive steps follow the epoch."""
 
     default_for: ClassVar[str | None] = None
     """The problem for which ``solver=None`` chooses this solver: ``bounded``, ``free`` (atoms) or None."""
     supports_penalty: ClassVar[bool] = True
     """Whether the method can keep atoms in the unit ball, as l1_penalty > 0 needs."""
-    needs_positive_start: ClassVar[bool] = False
-    """Whether an entry that is zero stays zero, so that the starting dictionary must have none."""
+    needs_sparse_codes: ClassVar[bool] = False
+    """Whether the method works on rows with few nonzero codes alone."""
 
     def supports(self, constraint: Constraint) -> bool:
         """Whether the method can keep the signs that ``constraint`` asks for."""
         return True
 
     def __post_init__(self) -> None:
-        whole_number("solver.steps_per_batch", self.steps_per_batch, 1)
         if self.update_every is not None:
             whole_number("solver.update_every", self.update_every, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatisticsSolver(Solver):
+    """Minimise ``1/2 <D, S D> - <P, D>`` over atoms of the right signs (with ``||D_j|| <= 1`` if bounded).
+
+    A step never raises the objective.
+    """
+
+    steps_per_batch: int = 1
+    """Solver steps per update."""
+    max_iter: int = 500
+    """l1_penalty = 0: maximum number of solver steps on the complete second moment, after the epoch."""
+
+    needs_positive_start: ClassVar[bool] = False
+    """Whether an entry that is zero stays zero, so that the starting dictionary must have none."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        whole_number("solver.steps_per_batch", self.steps_per_batch, 1)
         whole_number("solver.max_iter", self.max_iter, 0)
 
     @abstractmethod

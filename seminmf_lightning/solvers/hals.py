@@ -18,7 +18,7 @@ from torch import Tensor
 
 from seminmf_lightning.core.checks import whole_number
 from seminmf_lightning.core.constraints import Constraint
-from seminmf_lightning.solvers.base import Solver
+from seminmf_lightning.solvers.base import StatisticsSolver
 
 BLOCK = 16
 NEARLY_APART = 2.0
@@ -27,7 +27,7 @@ is then at least half as long as the exact one.  All other atoms move one by one
 
 
 @dataclass(frozen=True, kw_only=True)
-class HALS(Solver):
+class HALS(StatisticsSolver):
     """For j = 1..k: ``D_j <- proj(D_j + (P_j - S_j D) / S_jj)``, the exact minimiser over atom j.
 
     Atoms that move together divide by ``sum_i |S_ji|`` over their block instead.  That majorises the block

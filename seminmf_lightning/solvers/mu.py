@@ -20,11 +20,11 @@ from torch import Tensor
 from seminmf_lightning.core.checks import whole_number
 from seminmf_lightning.core.constraints import Constraint
 from seminmf_lightning.core.linalg import RANK_TOLERANCE
-from seminmf_lightning.solvers.base import Solver
+from seminmf_lightning.solvers.base import StatisticsSolver
 
 
 @dataclass(frozen=True, kw_only=True)
-class MultiplicativeUpdate(Solver):
+class MultiplicativeUpdate(StatisticsSolver):
     """``D <- D * sqrt((P+ + S- D) / (P- + S+ D))``, with ``x+ = max(x, 0)`` and ``x- = max(-x, 0)``.
 
     Where both factors are nonnegative ``D <- D * (P / (S D))``; where only the codes are ``D <- S^+ P``.

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from seminmf_lightning.core.checks import whole_number
 from seminmf_lightning.core.constraints import Constraint
-from seminmf_lightning.solvers.base import Solver
+from seminmf_lightning.solvers.base import StatisticsSolver
 
 POWER_ITERATIONS = 20
 WORTH_IT = 0.02
@@ -28,7 +28,7 @@ objective rises and the constant is doubled."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProjectedGradient(Solver):
+class ProjectedGradient(StatisticsSolver):
     """``D <- proj(Y - (S Y - P) / (L S_jj))`` with L the largest eigenvalue of S scaled to a unit diagonal.
 
     >>> from seminmf_lightning.core.constraints import CONSTRAINTS

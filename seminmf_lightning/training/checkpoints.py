@@ -25,7 +25,7 @@ from seminmf_lightning.io.atomic import keep_previous, whole_file
 from seminmf_lightning.io.schema import conform, same_form
 from seminmf_lightning.io.untrusted import Refused, file_size, refusing
 from seminmf_lightning.learners import Learner
-from seminmf_lightning.training.distributed import all_reduce_, world_size
+from seminmf_lightning.training.distributed import all_reduce_, gather_rows, world_size
 
 COUNTS = {"ready": int, "completed": int}
 PROGRESS = {"total": COUNTS, "current": COUNTS}
@@ -169,6 +169,7 @@ def state_of_all(learner: Learner) -> dict[str, Any]:
         pending = type(learner.pending)(**{name: t.clone() for name, t in learner.pending.tensors().items()})
         all_reduce_(pending)
         state["pending"] = pending.tensors()
+        state |= {key: gather_rows(state[key]) for key in learner.row_state}
     return state
 
 

@@ -34,6 +34,12 @@ def all_reduce_(sums: Sums) -> None:
         sums.set_flat_(flat)
 
 
+def add_over_processes_(x: Tensor) -> None:
+    """Replace a tensor by its sum over all processes."""
+    if world_size() > 1:
+        dist.all_reduce(x)
+
+
 def largest(number: int, device: torch.device) -> int:
     """Return the largest number over all processes, on each of them."""
     if world_size() == 1:
@@ -77,6 +83,7 @@ class SolverOptimizer(torch.optim.Optimizer):
     def __init__(self, dictionary: nn.Parameter, learner: Learner) -> None:
         super().__init__([dictionary], defaults={})
         self._dictionary, self._learner = dictionary, learner
+        learner.add_over_processes_ = add_over_processes_
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]

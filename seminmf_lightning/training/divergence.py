@@ -113,13 +113,15 @@ def symptom(learner: Learner, D: Tensor) -> str | None:
 
 def describe(learner: Learner, D: Tensor) -> str:
     """Return the numbers that help most to find the cause."""
-    gram = learner.total.tensors()["gram"]
-    values = torch.linalg.eigvalsh(gram) if gram.isfinite().all() else gram.new_full((1,), torch.nan)
-    condition = float(values[-1] / values[0].clamp(min=0))
+    gram = learner.total.tensors().get("gram")
+    condition = ""
+    if gram is not None:
+        values = torch.linalg.eigvalsh(gram) if gram.isfinite().all() else gram.new_full((1,), torch.nan)
+        condition = f"condition of the Gram matrix {float(values[-1] / values[0].clamp(min=0)):.2g}, "
     dead = int((~(D.abs().amax(dim=1) > 0)).sum())
     return (
-        f"largest |D| {float(D.abs().max()):.4g}, {dead} dead atoms, condition of the Gram matrix "
-        f"{condition:.2g}, {learner.rows_seen:,} rows seen, penalty {learner.penalty:.4g}"
+        f"largest |D| {float(D.abs().max()):.4g}, {dead} dead atoms, "
+        f"{condition}{learner.rows_seen:,} rows seen, penalty {learner.penalty:.4g}"
     )
 
 

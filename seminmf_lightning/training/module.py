@@ -111,17 +111,18 @@ class SemiNMFModule(DictionaryModule):
             raise ValueError(
                 f"nb_concepts={self.recipe.nb_concepts} is more than the {n_rows} training rows; lower it"
             )
+        epochs = None if (most := self.trainer.max_epochs) is None or most < 0 else most
         held_out = data.held_out_sample(TUNING_ROWS) if tuned else None
         held_out = None if held_out is None else held_out.to(sample)
         self._used = True
         if self._learner_state is not None:
-            learner.attach_sample(sample, self.normalizer, held_out=held_out, rows=rows)
+            learner.attach_sample(sample, self.normalizer, held_out=held_out, rows=rows, epochs=epochs)
             learner.load_state_dict(self._learner_state)
             if rank() > 0:
-                learner.pending.zero_()  # the checkpoint holds the sum of all processes: rank 0 takes it
+                learner.drop_own_rows()  # the checkpoint holds the sum of all processes: rank 0 takes it
             return
         with torch.no_grad():
-            self.dictionary.copy_(learner.initialise(sample, held_out, rows))
+            self.dictionary.copy_(learner.initialise(sample, held_out, rows, epochs))
             self.scale.fill_(learner.normalizer.scale)
             if learner.normalizer.mean is not None:
                 self.mean.copy_(learner.normalizer.mean)
@@ -170,7 +171,7 @@ class SemiNMFModule(DictionaryModule):
         self._batch += 1
         for part in batch.updates() if moment.update else ():
             self._step(functools.partial(self._observe, part))
-            for _ in range(self.recipe.solver.steps_per_batch - 1):
+            for _ in range(self.learner.steps_per_update - 1):
                 self._step()
         if not moment.update:
             self._observe(batch)
@@ -197,7 +198,7 @@ class SemiNMFModule(DictionaryModule):
     def _solve(self) -> None:
         """Take solver steps on the sums of all rows, until they converge or the run ends early."""
         assert self._solver_steps is not None
-        learner, limit = self.learner, self.recipe.solver.max_iter
+        learner, limit = self.learner, self.recipe.max_iter
         self.trainer.should_stop = True
         while self._solver_steps < limit:
             within = self._solver_steps % STEPS_BETWEEN_CHECKS
@@ -284,7 +285,7 @@ class SemiNMFModule(DictionaryModule):
             checkpoints.reopen_epoch(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoints.upgrade(checkpoint, self.recipe.solver.max_iter)
+        checkpoints.upgrade(checkpoint, self.recipe.max_iter)
         concepts, features = self.recipe.nb_concepts, self.dictionary.shape[1]
         self._allocate(checkpoints.features_of(checkpoint, concepts, features))
         checkpoints.refuse_unless_like(checkpoint, self.state_dict(), self.learner)

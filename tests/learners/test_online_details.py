@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from seminmf_lightning.encoders import numba_kernels
+from seminmf_lightning.core import compiled
 from seminmf_lightning.encoders.lasso import Lasso
 from seminmf_lightning.learners import Recipe, make_learner
 from seminmf_lightning.learners.online import OnlineLearner
@@ -61,7 +61,7 @@ def test_the_penalty_follows_the_nonzeros_slowly() -> None:
 
 
 def test_a_row_that_needs_more_iterations_keeps_its_best_codes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(numba_kernels, "njit", None)
+    monkeypatch.setattr(compiled, "njit", None)
     generator = torch.Generator().manual_seed(0)
     D = torch.nn.functional.normalize(torch.rand(30, 12, generator=generator).double(), dim=1)
     A = torch.randn(20, 12, generator=generator).double()

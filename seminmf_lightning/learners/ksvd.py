@@ -1,0 +1,239 @@
+"""Sparse codes for the rows of an update, then K-SVD sweeps over these rows: :mod:`seminmf_lightning.solvers.ksvd`.
+
+Early on, the penalty is higher than in the end, and atoms that are idle, near duplicates or (if asked for)
+weak get the direction of a residual; in the last part of training each atom averages over more rows.  The
+rows of an update stay where they are: processes exchange sums over them.
+
+Legend:  A (n, d)   Z (n, k)   D (k, d) unit atoms   R (n, d) residuals
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from seminmf_lightning.core.linalg import unit_atoms
+from seminmf_lightning.core.normalize import Normalizer
+from seminmf_lightning.core.sums import CodeSums
+from seminmf_lightning.encoders import Penalised
+from seminmf_lightning.encoders.active_set import gram, solve_on_support
+from seminmf_lightning.learners.online import OnlineLearner
+from seminmf_lightning.learners.penalty import HIGHEST, LOWEST
+from seminmf_lightning.learners.replacement import new_directions, weaker_duplicates
+from seminmf_lightning.solvers.ksvd import SparseRows
+
+UPDATE_ROWS = 8192
+"""Rows per update.  On 80,000 rows of MiniLM (k = 1,024, 16 nonzeros) the same rows in updates of 2,048 lose
+0.006 of r2."""
+MOST_CODES = 64
+"""Codes of a row that move atoms, at most, where neither ``trim`` nor ``target_l0`` says how many."""
+SHARE_OF_ROWS = 0.7
+"""Random share of the rows that an update uses where all rows enter every update: without such noise planted
+atoms stay in bad optima (.59 found instead of .95)."""
+AVERAGE_FROM, WINDOW = 0.7, 10
+"""Part of training after which atoms average over this many updates, at most over one epoch."""
+FALL = 10.0
+"""Penalty at first, in units of the last one, if ``l1_penalty`` is given."""
+FIRST_L0, FALL_UNTIL = 1 / 3, 0.6
+"""Nonzeros at first, as a share of ``target_l0``, and the part of training after which they reach it."""
+GAIN = 0.5
+"""Exponent with which the penalty follows the nonzeros of an update."""
+SHRINK = 0.5
+"""Share of the penalty that codes shrink by between the sweeps."""
+REPLACE_EVERY = 2
+FEWEST_CODES = 3
+"""Codes in an update below which an atom is idle."""
+DUPLICATE, COHERENT_DUPLICATE = 0.6, 0.95
+"""Cosine above which the weaker of two atoms is replaced; nonnegative atoms are similar by nature."""
+MOST_REPLACED = 0.2
+CANDIDATE_ROWS = 2048
+"""Rows of the sample whose residuals give new directions, or twice as many as there are atoms to replace."""
+
+
+@dataclass
+class SizedSums(CodeSums):
+    """The same, with the sizes of the codes of each atom."""
+
+    sizes: Tensor  # (k,) sums of |z_j|
+
+    @staticmethod
+    def _shapes(concepts: int, features: int) -> tuple[tuple[int, ...], ...]:
+        return (*CodeSums._shapes(concepts, features), (concepts,))
+
+    def add_rows_(self, A: Tensor, Z: Tensor, D: Tensor) -> None:
+        super().add_rows_(A, Z, D)
+        self.sizes += Z.abs().sum(dim=0, dtype=torch.float64)
+
+
+class KSVDLearner(OnlineLearner):
+    """Rows and their codes since the last update, and what each atom remembers of earlier ones."""
+
+    sums: ClassVar[type[CodeSums]] = SizedSums
+    sample_rows: ClassVar[int] = 16_384
+    row_state: ClassVar[tuple[str, ...]] = ("rows",)
+
+    def reset(self) -> None:
+        super().reset()
+        self.update_rows = max(UPDATE_ROWS, self.recipe.nb_concepts)
+        self._planned = self.recipe.solver.updates * self.update_rows
+        self._epoch_size: int | None = None
+        self._penalty = self.recipe.l1_penalty
+        self._memory = torch.zeros(self.recipe.nb_concepts, self.features, dtype=torch.float64)
+        self._rows = torch.zeros(0, self.features, dtype=self.dictionary_dtype)
+        self._coded: list[SparseRows] = []  # the same rows; empty after a resume
+        self._last: SizedSums | None = None  # sums over the rows of the update, of all processes
+
+    def to_(self, device: torch.device) -> None:
+        super().to_(device)
+        self._rows, self._memory = self._rows.to(device), self._memory.to(device)
+
+    def attach_sample(
+        self, sample: Tensor, normalizer: Normalizer | None = None, *, held_out: Tensor | None = None,
+        rows: int | None = None, epochs: int | None = None,
+    ) -> None:  # fmt: skip
+        super().attach_sample(sample, normalizer, held_out=held_out, rows=rows, epochs=epochs)
+        self._epoch_size = rows
+        if rows is not None:
+            self.update_rows = min(self.update_rows, rows)
+        updates: int = self.recipe.solver.updates
+        self._planned = updates * self.update_rows
+        if rows is not None and epochs is not None and rows * epochs < self._planned:
+            self._planned = rows * epochs
+            if 2 * self._planned < updates * self.update_rows:
+                warnings.warn(
+                    f"{epochs} epochs of {rows:,} rows make {-(-self._planned // self.update_rows)} updates, "
+                    f"less than half of solver.updates={updates}: raise trainer.max_epochs to "
+                    f"{-(-updates * self.update_rows // rows)}, or lower solver.updates",
+                    stacklevel=2,
+                )
+
+    def prepare(self, D: Tensor) -> Tensor:
+        D = unit_atoms(super().prepare(D))
+        self._penalty = self.penalty
+        return D
+
+    @property
+    def progress(self) -> float:
+        """Share of the planned rows that have been seen, at most 1."""
+        return min(1.0, self.rows_seen / self._planned)
+
+    @property
+    def training_penalty(self) -> float:
+        if self.tuner is not None:
+            return self._penalty
+        return self.recipe.l1_penalty * FALL ** (1 - min(1.0, self.progress / AVERAGE_FROM))
+
+    def _follow(self, nonzeros: float) -> None:
+        """Move the penalty of training towards the nonzeros that are due now."""
+        super()._follow(nonzeros)
+        if self.tuner is not None:
+            due = self.tuner.target * FIRST_L0 ** (1 - min(1.0, self.progress / FALL_UNTIL))
+            self._penalty *= (max(nonzeros, 0.1 * due) / due) ** GAIN
+            self._penalty = min(max(self._penalty, LOWEST), HIGHEST)
+
+    def converged(self) -> bool:
+        """Whether the planned updates are done."""
+        return self.rows_seen >= self._planned
+
+    def observe(self, A: Tensor, D: Tensor) -> None:
+        rows = self.checked(A, D)
+        if self._epoch_size == self.update_rows and self.progress < AVERAGE_FROM:
+            rows = rows[self._drawn(rows)]
+        self._code_restored(D)
+        Z = self.encode_for_training(rows, D)
+        self.pending.add_rows_(rows, Z, D)
+        self._coded.append(SparseRows.of(rows, Z, D, self._most(Z)))
+        self._rows = torch.cat([self._rows, rows])
+
+    def _code_restored(self, D: Tensor) -> None:
+        """Encode the rows of a checkpoint written between two updates."""
+        if len(self._rows) and not self._coded:
+            Z = self.encode_for_training(self._rows, D)
+            self._coded = [SparseRows.of(self._rows, Z, D, self._most(Z))]
+
+    def _drawn(self, rows: Tensor) -> Tensor:
+        """Return a random mask (n,) that depends on the numbers of each row and on the update alone."""
+        generator = torch.Generator().manual_seed(self.recipe.seed + self._updates)
+        direction = torch.randn(self.features, generator=generator, dtype=torch.float64).to(rows.device)
+        draw = (rows.double() @ direction) * 2**20
+        return draw - draw.floor() < SHARE_OF_ROWS
+
+    def _most(self, Z: Tensor) -> int:
+        solver, target = self.recipe.solver, self.recipe.target_l0
+        most = solver.trim or (MOST_CODES if target is None else max(1, round(target)))
+        return min(most, max(1, int((Z != 0).sum(dim=1).max()))) if len(Z) else 1
+
+    def absorb(self) -> None:
+        if float(self.pending.rows):
+            copies = {name: tensor.clone() for name, tensor in self.pending.tensors().items()}
+            self._last = SizedSums(**copies)
+        super().absorb()
+
+    def improve(self, D: Tensor) -> Tensor:
+        last, self._last = self._last, None
+        if last is None:
+            return D
+        self._code_restored(D)
+        rows = SparseRows.joined(self._coded, self._rows)
+        averaging = self.progress >= AVERAGE_FROM
+        if self._updates and self._updates % REPLACE_EVERY == 0 and not averaging:
+            D = self._replace_weak(D, rows, last)
+        window = float(self.update_rows)
+        if averaging:
+            window = max(window, min(WINDOW * window, self._epoch_size or float("inf")))
+        shrink = SHRINK * self.training_penalty if isinstance(self.recipe.encoder, Penalised) else 0.0
+        D, self._memory = self.recipe.solver.improve(
+            rows, D, self._memory, keep=max(0.0, 1 - float(last.rows) / window), threshold=shrink,
+            constraint=self.recipe.constraint, add_=self.add_over_processes_,
+        )  # fmt: skip
+        self._updates += 1
+        self._encode = None
+        self.drop_own_rows()
+        return D
+
+    def _replace_weak(self, D: Tensor, rows: SparseRows, last: SizedSums) -> Tensor:
+        """Give idle, repeated and (a share of) weak atoms new directions; they take part from the next update on."""
+        signs, k = self.recipe.constraint, len(D)
+        idle = last.fired < min(FEWEST_CODES, 1 + float(last.rows) / k)
+        strength = torch.where(idle, -1.0, last.sizes / last.fired.clamp(min=1))
+        cosine = COHERENT_DUPLICATE if signs.nonnegative_atoms else DUPLICATE
+        repeated = weaker_duplicates(D, strength, cosine, sign_is_free=signs.sign_is_free)
+        strength = torch.where(repeated, -1.0, strength)
+        share = self.recipe.solver.replace * (1 - self.progress / AVERAGE_FROM)
+        count = min(max(int((strength < 0).sum()), int(share * k)), max(1, int(MOST_REPLACED * k)))
+        if not (strength < 0).any() and not int(share * k):
+            return D
+        generator = torch.Generator().manual_seed(self.recipe.seed + self._updates)
+        chosen = torch.randperm(len(self.sample), generator=generator)[: max(CANDIDATE_ROWS, 2 * count)].to(D.device)
+        sample = self.sample[chosen]
+        Z = solve_on_support(
+            self._training_encode(D)(sample), (sample.double() @ D.double().T).to(D), D, gram(D), 0.0,
+            keep_signs=signs.nonnegative_codes,
+        )  # fmt: skip
+        residual = sample.double() - Z.double() @ D.double()
+        directions = new_directions(residual, count, self.training_penalty, signs).to(D)
+        weak = torch.sort(strength, stable=True).indices[: len(directions)]
+        rows.drop_(weak, D)
+        D = D.clone()
+        D[weak], self._memory[weak] = directions, 0.0
+        self.replaced = (self.replaced or 0) + len(weak)
+        return D
+
+    def drop_own_rows(self) -> None:
+        super().drop_own_rows()
+        self._rows, self._coded = self._rows[:0].clone(), []
+
+    def state_dict(self) -> dict[str, Any]:
+        own = {"memory": self._memory, "rows": self._rows, "penalty": float(self._penalty)}
+        return super().state_dict() | own | {"planned": self._planned}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        self._memory = state["memory"].to(self._memory.device)
+        self._rows, self._coded = state["rows"].to(self._rows.device), []
+        self._penalty, self._planned = float(state["penalty"]), int(state["planned"])
