@@ -86,13 +86,13 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 
 def _compiled(function: Any) -> Any:
-    """Compile a kernel, cached where numba finds a folder to write to."""
+    """Compile a kernel that divides as numpy does; cached where numba finds a folder to write to."""
     if njit is None:
         return function
     try:
-        return njit(nogil=True, fastmath=True, cache=True)(function)
+        return njit(nogil=True, fastmath=True, error_model="numpy", cache=True)(function)
     except RuntimeError:  # no such folder
-        return njit(nogil=True, fastmath=True)(function)
+        return njit(nogil=True, fastmath=True, error_model="numpy")(function)
 
 
 def _inlined(function: Any) -> Any:
