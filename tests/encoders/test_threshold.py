@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import pytest
 import torch
@@ -22,24 +20,45 @@ pytestmark = pytest.mark.usefixtures("both_backends")
 SHAPES = st.sampled_from([(6, 9), (9, 9), (30, 9), (40, 20)])
 
 
+def naive_path(U: np.ndarray, a: np.ndarray, longest: int, nonnegative: bool) -> np.ndarray:
+    """Return lasso codes of one row where it would get more than ``longest``, from each event to the next.
+
+    On a support with signs s, codes are ``x - penalty w`` and correlations ``p + penalty r``.
+    """
+    G, q = U @ U.T, U @ a
+    signs = np.zeros(len(U))
+    penalty = np.inf
+    while True:
+        on = signs != 0
+        x, w = np.linalg.solve(G[np.ix_(on, on)], np.stack([q[on], signs[on]]).T).T
+        p, r = q - G[:, on] @ x, G[:, on] @ w
+        codes = np.zeros(len(U))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            leave, up, down = np.zeros((3, len(U)))
+            leave[on] = x / w
+            up[~on] = (p / (1 - r))[~on]
+            down[~on] = 0 if nonnegative else (p / (-1 - r))[~on]
+        events = np.stack([leave, up, down])
+        events[events >= penalty * (1 - 1e-9)] = 0
+        kind, atom = np.unravel_index(np.argmax(events), events.shape)
+        following = events[kind, atom]
+        codes[on] = x - max(following, 0) * w
+        if following <= 0 or (kind > 0 and on.sum() == longest):
+            return codes
+        penalty, signs[atom] = following, (0, 1, -1)[kind]
+
+
 def reference(a: Tensor, D: Tensor, nonzeros: int, nonnegative: bool) -> np.ndarray:
-    """Return the codes of one row: scikit-learn's path to 2 nonzeros, the largest, scipy's refit."""
+    """Return the codes of one row: the path to 2 nonzeros, the largest, scipy's refit."""
     atoms, row = D.T.numpy(), a.numpy()
-    lengths = np.linalg.norm(atoms, axis=0)
-    longest = min(2 * nonzeros, *atoms.shape)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a path that ends early
-        _, _, path = lars_path(atoms / lengths, row, method="lasso", positive=nonnegative)
-    between = (path[:, 1:] + path[:, :-1]) / 2  # codes that enter or leave at an end are nonzero here
-    longer = ((np.abs(between) > 1e-12).sum(axis=0) > longest).nonzero()[0]
-    lasso = path[:, longer[0] if len(longer) else -1]
-    kept = np.argsort(-np.abs(lasso))[:nonzeros]
-    kept = kept[np.abs(lasso[kept]) > 1e-9]
+    U = D.numpy() / np.linalg.norm(D.numpy(), axis=1, keepdims=True)
     codes = np.zeros(len(D))
-    if not len(kept):
+    if (U @ row).max() <= 0 and nonnegative:
         return codes
-    fit = nnls(atoms[:, kept], row)[0] if nonnegative else np.linalg.lstsq(atoms[:, kept], row, rcond=None)[0]
-    codes[kept] = fit
+    lasso = naive_path(U, row, min(2 * nonzeros, *D.shape), nonnegative)
+    kept = np.argsort(-np.abs(lasso))[:nonzeros]
+    kept = kept[np.abs(lasso[kept]) > 1e-12]
+    codes[kept] = nnls(atoms[:, kept], row)[0] if nonnegative else np.linalg.lstsq(atoms[:, kept], row)[0]
     return codes
 
 
@@ -53,6 +72,18 @@ def test_agreement_with_the_definition(
     Z = Threshold(nonzeros=nonzeros, nonnegative=nonnegative).precise(D)(A)
     expected = np.stack([reference(a, D, nonzeros, nonnegative) for a in A])
     assert np.allclose(Z.numpy(), expected, atol=1e-6)
+
+
+@given(st.integers(0, 10_000), SHAPES, st.integers(1, 18))
+@settings(max_examples=10)
+def test_the_naive_path_is_that_of_scikit_learn(seed: int, shape: tuple[int, int], longest: int) -> None:
+    A, U = (x.numpy() for x in rows_and_atoms(seed, *shape, nonnegative=False))
+    longest = min(longest, *shape)
+    for a in A[:5]:
+        _, _, path = lars_path(U.T, a, method="lasso")
+        between = (path[:, 1:] + path[:, :-1]) / 2  # codes that enter or leave at an end are nonzero here
+        longer = ((np.abs(between) > 1e-12).sum(axis=0) > longest).nonzero()[0]
+        assert np.allclose(naive_path(U, a, longest, False), path[:, longer[0] if len(longer) else -1])
 
 
 def residual(A: Tensor, Z: Tensor, D: Tensor, nonnegative: bool) -> Tensor:
