@@ -72,8 +72,7 @@ def lasso_path(
         live[sums, last], factor[sums, last], factor[sums, last, last] = False, 0.0, 1.0
         y = torch.cholesky_solve((signs * live)[:, :width, None], factor)[:, :, 0]
         growth = torch.zeros_like(codes)
-        growth[:, :width] = y
-        growth *= live
+        growth[:, :width] = torch.where(live[:, :width], y, 0.0)
         dense = torch.zeros_like(c).scatter_add_(1, atoms, growth)
         r = (dense @ U) @ U.T if G is None else dense @ G
         # The next event: a correlation meets the falling penalty, or a code reaches zero.

@@ -85,14 +85,14 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads)
 
 
-def _compiled(function: Any) -> Any:
-    """Compile a kernel that divides as numpy does; cached where numba finds a folder to write to."""
+def _compiled(function: Any, error_model: str = "python") -> Any:
+    """Compile a kernel, cached where numba finds a folder to write to."""
     if njit is None:
         return function
     try:
-        return njit(nogil=True, fastmath=True, error_model="numpy", cache=True)(function)
+        return njit(nogil=True, fastmath=True, error_model=error_model, cache=True)(function)
     except RuntimeError:  # no such folder
-        return njit(nogil=True, fastmath=True, error_model="numpy")(function)
+        return njit(nogil=True, fastmath=True, error_model=error_model)(function)
 
 
 def _inlined(function: Any) -> Any:

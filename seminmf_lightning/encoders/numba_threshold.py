@@ -9,6 +9,8 @@ Legend:  Q = A U^T (n, k)   G = U U^T (k, k)   Z (n, k)   c = q - z G, correlati
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -26,29 +28,36 @@ from seminmf_lightning.encoders.numba_kernels import (
     _strongest,
 )
 
+ROUNDING = 64.0
+"""In units of rounding: a penalty below this share of the row's norm, or a residual of the refit, is zero."""
 EVENTS_PER_ATOM = 4
 """Most events per atom of the dictionary; a path ends there, at the lasso codes reached."""
 
 
 def threshold(
-    Q: Tensor, G: Tensor, smallest: Tensor, longest: int, nonzeros: int, *, nonnegative: bool = False
-) -> tuple[Tensor, Tensor]:
-    """Return codes (n, k) of unit atoms, and the atoms (n, nonzeros) refitted, -1 where there are fewer.
+    Q: Tensor, G: Tensor, norms: Tensor, longest: int, nonzeros: int, *, nonnegative: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return codes (n, k) of unit atoms, the atoms (n, nonzeros) refitted, -1 where there are fewer, and the
+    residual (n,) of the refit, as in :func:`~seminmf_lightning.core.objective.refit_residual`.
 
-    The lasso path of a row ends before it has more than ``longest`` nonzeros, or at a penalty of ``smallest``
-    (n,), which is rounding.
+    The lasso path of a row ends before it has more than ``longest`` nonzeros.  The residual is that of Q and
+    G, whose rounding is of its size.
+
+    Args:
+        norms: ``||a||``, (n,).
     """
-    gram, least = G.numpy(), smallest.double().numpy()
+    gram, lengths = G.numpy(), norms.double().numpy()
     rounding, dependent = torch.finfo(Q.dtype).eps, DEPENDENT[Q.dtype]
-    kept = torch.full((len(Q), nonzeros), -1)
-    atoms = kept.numpy()
+    kept, residual = torch.full((len(Q), nonzeros), -1), torch.zeros(len(Q), dtype=torch.float64)
+    atoms, violation = kept.numpy(), residual.numpy()
 
     def work(rows: slice, q: Array, z: Array) -> None:
         _threshold_rows(
-            q, gram, least[rows], rounding, dependent, longest, nonzeros, nonnegative, z, atoms[rows]
-        )
+            q, gram, lengths[rows], rounding, dependent, longest, nonzeros, nonnegative, z, atoms[rows],
+            violation[rows],
+        )  # fmt: skip
 
-    return _in_threads(work, Q), kept
+    return _in_threads(work, Q), kept, residual
 
 
 @_inlined
@@ -197,10 +206,26 @@ def _refit(
         inside[strongest] = True
 
 
-@_compiled
+@_inlined
+def _residual(
+    q: Array, G: Array, norm: float, atoms: Array, codes: Array, m: int, nonnegative: bool
+) -> float:
+    """Return the largest violation of the conditions of optimality, over ``||a|| + sum_i |z_i|``."""
+    largest, scale = 0.0, norm
+    for i in range(m):
+        scale += abs(codes[i])
+        correlation = np.float64(q[atoms[i]])
+        for h in range(m):
+            correlation -= G[atoms[i], atoms[h]] * codes[h]
+        if not nonnegative or codes[i] != 0 or correlation > 0:
+            largest = max(largest, abs(correlation))
+    return largest / scale if scale > 0 else 0.0
+
+
+@partial(_compiled, error_model="numpy")  # without a check for zero, divisions become vector instructions
 def _threshold_rows(
-    Q: Array, G: Array, smallest: Array, rounding: float, dependent: float, longest: int, nonzeros: int,
-    nonnegative: bool, Z: Array, kept: Array,
+    Q: Array, G: Array, norms: Array, rounding: float, dependent: float, longest: int, nonzeros: int,
+    nonnegative: bool, Z: Array, kept: Array, residual: Array,
 ) -> None:  # fmt: skip
     k, dtype = Q.shape[1], Q.dtype
     c, r, may_enter, rates = np.empty(k, dtype), np.empty(k, dtype), np.empty(k, dtype), np.empty(k, dtype)
@@ -213,13 +238,13 @@ def _threshold_rows(
         np.empty(longest, np.int64),
     )
     for row in range(len(Q)):
+        smallest = norms[row] * ROUNDING * rounding
         m = _path(
-            Q[row], G, smallest[row], rounding, dependent, longest, nonnegative,
+            Q[row], G, smallest, rounding, dependent, longest, nonnegative,
             c, r, may_enter, rates, numbers, atoms, codes, signs, L, half, y, rounded,
         )  # fmt: skip
         m = _keep_largest(atoms, codes, m, nonzeros)
-        _refit(
-            Q[row], G, atoms, codes, m, smallest[row], dependent, nonnegative, L, half, order, slots, inside
-        )
+        _refit(Q[row], G, atoms, codes, m, smallest, dependent, nonnegative, L, half, order, slots, inside)
         for i in range(m):
             Z[row, atoms[i]], kept[row, i] = codes[i], atoms[i]
+        residual[row] = _residual(Q[row], G, norms[row], atoms, codes, m, nonnegative)

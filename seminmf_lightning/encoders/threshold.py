@@ -31,11 +31,10 @@ from seminmf_lightning.encoders.active_set import gram, rounded_gram, solve_on_s
 from seminmf_lightning.encoders.base import Effort, Encode, Encoder
 from seminmf_lightning.encoders.feature_sign import feature_sign
 from seminmf_lightning.encoders.homotopy import lasso_path
+from seminmf_lightning.encoders.numba_threshold import ROUNDING
 
 OVERSAMPLING = 2
 """Nonzeros of the lasso per nonzero that is kept."""
-ROUNDING = 64.0
-"""In units of rounding: a penalty below this share of the row's norm, or a residual of the refit, is zero."""
 ROUNDS = 3
 """Batched refits, each without the codes that the previous one made negative."""
 STEPS_PER_ATOM = 4
@@ -44,8 +43,8 @@ NUMBERS_AT_ONCE = 2**20
 """Correlations held at a time; a GPU takes GPU_FACTOR times as many."""
 GPU_FACTOR = 16
 
-Select = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""``A -> (codes Z of unit atoms, their support (n, nonzeros), -1 where there are fewer)``."""
+Select = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
+"""``A -> (codes Z of unit atoms, their support (n, nonzeros), -1 where there are fewer, residual (n,))``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,12 +100,12 @@ class Threshold(Encoder):
         """Return the selection and refit row by row."""
         grams: dict[torch.dtype, Tensor] = {}
 
-        def select(A: Tensor) -> tuple[Tensor, Tensor]:
+        def select(A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             if A.dtype not in grams:
                 grams[A.dtype] = rounded_gram(U, A.dtype)
             # In float64: float32 products over d depend on the shape of the batch, and codes must not.
             return numba_threshold.threshold(
-                (A.double() @ U.T).to(A), grams[A.dtype], _rounding(A), self._longest(U), self.nonzeros,
+                (A.double() @ U.T).to(A), grams[A.dtype], A.norm(dim=1), self._longest(U), self.nonzeros,
                 nonnegative=self.nonnegative,
             )  # fmt: skip
 
@@ -116,7 +115,7 @@ class Threshold(Encoder):
         """Return the same for all rows at once."""
         G = gram(U)
 
-        def select(A: Tensor) -> tuple[Tensor, Tensor]:
+        def select(A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             Q = A.double() @ U.T
             atoms, codes = lasso_path(
                 Q, U, G, _rounding(A), self._longest(U), dependent=numba_kernels.DEPENDENT[A.dtype],
@@ -129,24 +128,22 @@ class Threshold(Encoder):
             # Once more for what is left, because the systems have a ridge.
             Z += solve_on_support(Z, Q - (Z @ U) @ U.T, U, G, 0.0, keep_signs=False)
             Z = Z.clamp(min=0) if self.nonnegative else Z
-            return Z.to(A), torch.where(largest > 0, atoms, -1)
+            E = U[atoms] * (largest > 0)[:, :, None]
+            residual = refit_residual(A.double(), Z.gather(1, atoms), E, nonnegative=self.nonnegative)
+            return Z.to(A), torch.where(largest > 0, atoms, -1), residual
 
         return select
 
-    def _certified(self, A: Tensor, Z: Tensor, support: Tensor, U: Tensor) -> Tensor:
+    def _certified(self, A: Tensor, Z: Tensor, support: Tensor, residual: Tensor, U: Tensor) -> Tensor:
         """Return the codes, solved again in float64 where their residual is more than rounding."""
-        live, atoms = support >= 0, support.clamp(min=0)
-        E = U[atoms] * live[:, :, None]
-        codes = Z.gather(1, atoms).double() * live
-        residual = refit_residual(A.double(), codes, E, nonnegative=self.nonnegative)
-        rest = (residual > ROUNDING * torch.finfo(A.dtype).eps).nonzero()[:, 0]
-        if not len(rest):
-            return Z
-        Z[rest] = self._exact(A[rest].double(), atoms[rest], live[rest], U).to(Z)
+        rest = (~(residual <= ROUNDING * torch.finfo(A.dtype).eps)).nonzero()[:, 0]
+        if len(rest):
+            Z[rest] = self._exact(A[rest].double(), support[rest], U).to(Z)
         return Z
 
-    def _exact(self, A: Tensor, atoms: Tensor, live: Tensor, U: Tensor) -> Tensor:
-        """Return the codes on the live atoms by the pseudoinverse, slowly; all in float64."""
+    def _exact(self, A: Tensor, support: Tensor, U: Tensor) -> Tensor:
+        """Return the codes on the support by the pseudoinverse, slowly; all in float64."""
+        live, atoms = support >= 0, support.clamp(min=0)
         Z = A.new_zeros(len(A), len(U))
         if self.nonnegative:
             Q = torch.where(Z.scatter_add(1, atoms, live.to(Z)) > 0, A @ U.T, -torch.inf)  # no other enters

@@ -43,7 +43,7 @@ def test_kernels_compiled_anew_give_the_same_bits(monkeypatch: pytest.MonkeyPatc
     Q, G, norms = inputs(torch.float32)
     before = numba_kernels.lasso(Q, G, 0.02), numba_kernels.pursue(Q, G, norms, 9)
     for kernel in (numba_kernels._lasso_rows, numba_kernels._pursue_rows):
-        anew = numba.njit(nogil=True, fastmath=True, error_model="numpy")(kernel.py_func)
+        anew = numba.njit(nogil=True, fastmath=True)(kernel.py_func)
         monkeypatch.setattr(numba_kernels, kernel.__name__, anew)
     after = numba_kernels.lasso(Q, G, 0.02), numba_kernels.pursue(Q, G, norms, 9)
     assert all(map(torch.equal, before, after))
