@@ -39,14 +39,16 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads)
 
 
-def compiled(function: Any, *, reorders: bool = True) -> Any:
+def compiled(function: Any, *, reorders: bool = True, error_model: str = "python") -> Any:
     """Compile a kernel, cached where numba finds a folder to write to.
 
     ``reorders``: terms of a sum may be added in any order, which is faster, and changes the last digits.
+    ``error_model="numpy"``: divisions do not check for zero.
     """
     if njit is None:
         return function
-    options: dict[str, Any] = {"nogil": True, "fastmath": True if reorders else {"contract", "nnan", "ninf"}}
+    math = True if reorders else {"contract", "nnan", "ninf"}
+    options: dict[str, Any] = {"nogil": True, "fastmath": math, "error_model": error_model}
     try:
         return njit(cache=True, **options)(function)
     except RuntimeError:  # no such folder

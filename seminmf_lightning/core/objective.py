@@ -104,3 +104,26 @@ def nonnegativity_residual(A: Tensor, Z: Tensor, D: Tensor) -> Tensor:
     violation = torch.where(Z > 0, correlation.abs(), correlation.clamp(min=0)).amax(dim=1)
     scale: Tensor = A.norm(dim=1) * D.norm(dim=1).max()
     return violation / scale.clamp(min=torch.finfo(A.dtype).tiny)
+
+
+def refit_residual(A: Tensor, Z: Tensor, E: Tensor, *, nonnegative: bool = False) -> Tensor:
+    """Return how far codes Z (n, m) are from the minimum of ``||a - z E||`` on the atoms E (n, m, d) of each
+    row, (n,): of the size of rounding there.
+
+    The largest violation of the Karush-Kuhn-Tucker conditions: with ``c = (a - z E) E^T``, c_j must be 0, or,
+    for nonnegative codes that are 0, at most 0.  Relative to ``||E_j|| (||a|| + sum_i |z_i| ||E_i||)``, the
+    numbers that c_j is a difference of.
+
+    >>> A, E = torch.tensor([[1.0, -1.0]]), torch.eye(2)[None]
+    >>> refit_residual(A, torch.tensor([[1.0, 0.0]]), E, nonnegative=True).tolist()
+    [0.0]
+    >>> round(float(refit_residual(A, torch.tensor([[1.0, 0.0]]), E)), 3)
+    0.414
+    """
+    correlation = ((A - (Z[:, None] @ E)[:, 0])[:, None] @ E.mT)[:, 0]
+    lengths = E.norm(dim=2)
+    scale = lengths * (A.norm(dim=1) + (Z.abs() * lengths).sum(dim=1))[:, None]
+    allowed = (Z == 0) & (correlation < 0) if nonnegative else torch.zeros_like(Z, dtype=torch.bool)
+    violation = torch.where(allowed, 0.0, correlation.abs())
+    residual: Tensor = (violation / scale.clamp(min=torch.finfo(A.dtype).tiny)).amax(dim=1)
+    return residual

@@ -69,7 +69,7 @@ def solve_on_support(
         live = values > 0
         signs = Z[rows].gather(1, atoms).sign().double()
         target = Q[rows].gather(1, atoms).double() - penalty * signs
-        system = _systems(atoms, D, G)
+        system = systems(atoms, D, G)
         codes = _solve(system, target, live)
         if penalty > 0 if keep_signs is None else keep_signs:
             codes = _keep_signs(codes, signs, system, target, live, rounds)
@@ -83,7 +83,7 @@ def solve_with_signs(E: Tensor, Q: Tensor, D: Tensor, G: Tensor | None, penalty:
     size = max(1, int(counts.max()))
     present, atoms = E.abs().topk(size, dim=1)
     live = present > 0
-    codes = _solve(_systems(atoms, D, G), Q.gather(1, atoms) - penalty * E.gather(1, atoms), live)
+    codes = _solve(systems(atoms, D, G), Q.gather(1, atoms) - penalty * E.gather(1, atoms), live)
     return torch.zeros_like(E).scatter_(1, atoms, torch.where(live, codes, 0.0))
 
 
@@ -102,7 +102,8 @@ def _keep_signs(
     return codes
 
 
-def _systems(atoms: Tensor, D: Tensor, G: Tensor | None) -> Tensor:
+def systems(atoms: Tensor, D: Tensor, G: Tensor | None) -> Tensor:
+    """Return the Gram matrices (n, m, m) of the atoms (n, m) of each row, in float64."""
     if G is not None:
         return G[atoms[:, :, None], atoms[:, None, :]]
     chosen = D[atoms].double()

@@ -176,13 +176,20 @@ def test_target_l0_is_met_and_other_encoders_take_the_run_up(script, npy: Path, 
         float(load_file(run / "dictionary.safetensors")["scale"]),
     )
     errors = {}
-    for options in ((), ("encoder=lasso", "encoder.refit=true"), ("encoder=omp", "encoder.nonzeros=4")):
+    four = "encoder.nonzeros=4"
+    for options in (
+        (),
+        ("encoder=lasso", "encoder.refit=true"),
+        ("encoder=threshold", four),
+        ("encoder=omp", four),
+    ):
         output = tmp_path / f"{len(errors)}.npz"
         script("encode", f"run={run}", "data=npy", f"data.path={npy}", f"output={output}", *options)
         codes = scipy.sparse.load_npz(output).toarray()
         errors[options] = np.square(A - scale * codes @ D).sum()
-    plain, refit, omp = errors.values()
+    plain, refit, threshold, omp = errors.values()
     assert refit < plain
+    assert threshold < plain
     assert (codes != 0).sum(axis=1).max() == 4
     assert omp < plain
 
@@ -321,7 +328,7 @@ def test_every_shipped_config_runs(
         overrides += ["data=npy"] * (choice != "data=npy") + [f"data.path={npy}", "nb_concepts=8"]
     if choice == "encoder=lasso":
         overrides.append("l1_penalty=0.1")
-    if choice == "encoder=omp":
+    if choice in ("encoder=omp", "encoder=threshold"):
         overrides.append("encoder.nonzeros=3")
     if choice in ("trainer=ddp", "trainer=slurm"):  # a process group and its port would outlive the test
         script("train", *overrides, "trainer.devices=1", "trainer.accelerator=cpu")

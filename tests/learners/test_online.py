@@ -43,7 +43,10 @@ def test_target_l0_is_met_on_held_out_rows(signed: torch.Tensor) -> None:
     )
 
 
-@pytest.mark.parametrize("recipe", [{"l1_penalty": 0.1}, {"encoder": {"name": "omp", "nonzeros": 3}}])
+@pytest.mark.parametrize(
+    "recipe",
+    [{"l1_penalty": 0.1}, *({"encoder": {"name": name, "nonzeros": 3}} for name in ("omp", "threshold"))],
+)
 def test_the_batch_size_does_not_change_the_dictionary(recipe: dict, signed: torch.Tensor) -> None:
     rows = signed.repeat(4, 1) + 0.1 * torch.randn(2400, 24, generator=torch.Generator().manual_seed(1))
     dictionaries = []

@@ -43,6 +43,7 @@ def test_contradictions_are_refused(recipe: dict, words: str) -> None:
         ({"l1_penalty": 0.1}, "hals", "lasso", True),
         ({"target_l0": 4}, "hals", "lasso", True),
         ({"encoder": {"name": "omp", "nonzeros": 2}}, "hals", "omp", True),
+        ({"encoder": {"name": "threshold", "nonzeros": 2}}, "hals", "threshold", True),
         ({"encoder": {"name": "lasso", "l1_penalty": 0.2}}, "hals", "lasso", True),
         ({"solver": "pgd"}, "pgd", "least_squares", False),
         ({"solver": "mu", "encoder": {"name": "omp", "nonzeros": 2}}, "mu", "omp", False),
