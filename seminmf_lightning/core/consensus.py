@@ -22,7 +22,7 @@ from seminmf_lightning.core.stability import RECURS
 class Consensus(NamedTuple):
     """Atoms that recur over seeds."""
 
-    D: Tensor  # (c, d) float64, unit atoms
+    D: Tensor  # (c, d) float64, unit atoms, those of most seeds first
     seeds: Tensor  # (c,) number of dictionaries that hold each
 
 
@@ -34,7 +34,7 @@ def consensus(
     Dictionaries are matched one to one, pair by pair.  An atom not yet used collects its unused
     partners of at least ``cosine``; atoms with most partners come first.  A group's direction is the mean of
     its unit atoms, which keeps their signs where these are fixed, and takes the first atom's where they are
-    free.
+    free.  At most as many atoms as the largest dictionary has are kept, those of most seeds.
 
     Raises:
         ValueError: fewer than two dictionaries, of different widths, or no atom recurs.
@@ -77,4 +77,5 @@ def consensus(
             f"no atom recurs in {least} of {count} dictionaries at a cosine of {cosine:g}: train longer, "
             "with fewer concepts or a larger penalty, or lower the cosine"
         )
-    return Consensus(unit_atoms(torch.stack(atoms)), torch.tensor(seeds))
+    order = np.argsort(-np.array(seeds), kind="stable")[: max(map(len, units))].tolist()
+    return Consensus(unit_atoms(torch.stack(atoms)[order]), torch.tensor(seeds)[order])

@@ -42,6 +42,8 @@ def test_half_of_the_seeds_are_enough_and_one_is_not() -> None:
     assert found.D.tolist() == I[[0, 1]].tolist()
     assert found.seeds.tolist() == [4, 2]
     assert consensus([I[:2], I[:2], I[2:4], I[2:4], I[:2]]).D.tolist() == I[:2].tolist()  # 3 of 5
+    crowded = consensus([I[:2], I[:2], I[[0, 3]], I[[4, 3]]])  # three recur, dictionaries hold two
+    assert crowded.D.tolist() == I[:2].tolist() and crowded.seeds.tolist() == [3, 2]
     with pytest.raises(ValueError, match="no atom recurs in 2 of 2"):
         consensus([I[:2], I[2:4]])
     with pytest.raises(ValueError, match="two or more"):
