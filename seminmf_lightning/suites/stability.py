@@ -57,15 +57,16 @@ class SeedStability(Suite):
 
     def run(self, context: Context) -> Result:
         runs = [read_run(path) for path in find_runs([str(context.run), *self.runs])]
-        groups = [one_per_seed(group) for group in groups_by_all_but_seed(runs)]
+        every = groups_by_all_but_seed(runs)
+        saved = {run.path: load_dictionary(run.path) for group in every for run in group}
+        refuse_other_data(saved)
+        groups = [one_per_seed(group) for group in every]
         groups = [group for group in groups if len(group) > 1]
         if not groups:
             raise ValueError(
                 f"{context.run}: of {len(runs)} runs no two finished ones differ in the seed alone; "
                 "train them with: seminmf train -m seed=0,1,2"
             )
-        saved = {run.path: load_dictionary(run.path) for group in groups for run in group}
-        refuse_other_data(saved)
         if self.consensus is not None and len(groups) > 1:
             raise ValueError(
                 f"suite.stability.consensus merges seeds of one setting, and {context.run} has "
@@ -141,6 +142,8 @@ def one_per_seed(group: list[Run]) -> list[Run]:
 
 def refuse_other_data(saved: Mapping[Path, SavedDictionary]) -> None:
     """Raise a ValueError that names two runs which were not trained on the same rows of the same layer."""
+    if not saved:
+        return
     (first, ours), *others = ((path, same_rows(one.config.get("data") or {})) for path, one in saved.items())
     for path, theirs in others:
         if key := next((key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)), None):
