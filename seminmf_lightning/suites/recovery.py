@@ -48,17 +48,19 @@ class Recovery(Suite):
     problem: str = "compositional"
     """A file in ``suites/planted``: compositional (arXiv 2603.28744) or hierarchical (arXiv 2602.14687)."""
     latents: int | None = None
-    """True features; None: 500, or 1,024 hierarchical ones."""
+    """True features; None: as many as the problem has by default (500, or 1,024 hierarchical ones)."""
     samples: int | None = None
-    """Rows; half are for training.  None: 5,000, or 20,000 hierarchical ones."""
+    """Rows; half are for training.  None: the problem's default (5,000, or 20,000 hierarchical ones)."""
     fresh: int | None = None
     """Instead: this many fresh training rows."""
     nb_concepts: int | None = None
-    """Atoms; None: as many as features, or 256 for hierarchical ones."""
+    """Atoms; None: as many as features, or a quarter of hierarchical ones."""
     nonzeros: float = 10
     """Nonzeros per row, in training and in scoring."""
     train_nonzeros: float | None = None
     """Nonzeros per row in training, if they differ."""
+    penalty: float | None = None
+    """Score lasso codes at this penalty in data units, 0.1 as published, instead of at ``nonzeros``."""
     epochs: int = 60
     """Most epochs of training."""
     seeds: int = 2
@@ -81,7 +83,7 @@ class Recovery(Suite):
                 whole_number(f"suite.recovery.{name}", getattr(self, name), 2)
         for name, least in (("epochs", 1), ("seeds", 1), ("seed", 0)):
             whole_number(f"suite.recovery.{name}", getattr(self, name), least)
-        for name in ("nonzeros", "train_nonzeros"):
+        for name in ("nonzeros", "train_nonzeros", "penalty"):
             if getattr(self, name) is not None:
                 real_number(f"suite.recovery.{name}", getattr(self, name), 0, exclusive=True)
 
@@ -99,7 +101,7 @@ class Recovery(Suite):
             else:
                 train = split.train.rows
             rows = torch.from_numpy(train)
-            recipe = self.recipe(settings, len(problem.features), self.seed + number)
+            recipe = self.recipe(settings, problem, self.seed + number)
             began, model = time.perf_counter(), SemiNMF(**recipe, device=context.device)
             model.fit(rows, max_iter=self.epochs)
             seconds = time.perf_counter() - began
@@ -114,15 +116,14 @@ class Recovery(Suite):
     def planted(self, seed: int) -> Planted:
         """Return the problem of a seed."""
         sizes = {"latents": self.latents, "samples": self.samples}
-        defaults = {"latents": 500} if self.problem == "compositional" else {"samples": 20_000}
-        given = defaults | {name: size for name, size in sizes.items() if size is not None}
+        given = {name: size for name, size in sizes.items() if size is not None}
         return available(Planted)[self.problem](seed=seed, **given)  # type: ignore[call-arg]
 
-    def recipe(self, settings: Mapping[str, Any], latents: int, seed: int) -> dict[str, Any]:
+    def recipe(self, settings: Mapping[str, Any], problem: Planted, seed: int) -> dict[str, Any]:
         """Return the run's settings, as overridden, with the sizes and the sparsity of the problem."""
         given = {name: getattr(self, name) for name in OVERRIDES if getattr(self, name) is not None}
         recipe = {**settings, **given, "seed": seed}
-        recipe["nb_concepts"] = self.nb_concepts or (256 if self.problem == "hierarchical" else latents)
+        recipe["nb_concepts"] = self.nb_concepts or len(problem.features) // problem.features_per_atom
         spec = recipe["encoder"]
         spec = {"name": spec} if isinstance(spec, str) else dict(spec)
         kind, target = available(Encoder).get(spec["name"]), self.train_nonzeros or self.nonzeros
@@ -131,6 +132,11 @@ class Recovery(Suite):
         penalised = kind is None or issubclass(kind, Penalised)  # `auto` is no kind
         if kind is not None and "nonzeros" in {field.name for field in fields(kind)}:
             spec["nonzeros"] = round(target)
+        if self.penalty is not None and not penalised:
+            raise ValueError(
+                f"suite.recovery.penalty={self.penalty:g}, but encoder={spec['name']} takes no penalty: leave it "
+                "out, or give suite.recovery.encoder=lasso"
+            )
         return recipe | {"encoder": spec, "l1_penalty": 0.0, "target_l0": target if penalised else None}
 
     def _lines(self, model: SemiNMF, features: Tensor, split: Split, rows: Tensor) -> dict[str, Tensor]:
@@ -148,9 +154,7 @@ class Recovery(Suite):
         }
 
     def _scores(self, D: Tensor, model: SemiNMF, features: Tensor, split: Split) -> dict[str, float]:
-        tuning = torch.from_numpy(split.held_out.rows[:TUNING_ROWS]).to(D)
-        encoder = with_nonzeros(model.encoder, D, model.normalizer.apply(tuning), self.nonzeros)
-        encode = encoder.precise(D)
+        encode = self._scoring_encoder(D, model, split).precise(D)
 
         def codes(sample: Sample) -> tuple[Tensor, Tensor, Tensor]:
             """Return rows, true codes and codes of the first rows."""
@@ -174,6 +178,13 @@ class Recovery(Suite):
             "l0": float((U != 0).sum()) / len(U),
         }
 
+    def _scoring_encoder(self, D: Tensor, model: SemiNMF, split: Split) -> Encoder:
+        if self.penalty is None:
+            tuning = torch.from_numpy(split.held_out.rows[:TUNING_ROWS]).to(D)
+            return with_nonzeros(model.encoder, D, model.normalizer.apply(tuning), self.nonzeros)
+        assert isinstance(model.encoder, Penalised)
+        return model.encoder.with_penalty(self.penalty / model.normalizer.scale)
+
     def _result(self, scores: Mapping[str, list[dict[str, float]]], model: SemiNMF) -> Result:
         lines = [
             Line(name, {key: estimate(one[key] for one in each) for key in each[0]})
@@ -183,13 +194,17 @@ class Recovery(Suite):
             key: heading for key, heading in COLUMNS.items() if any(key in line.values for line in lines)
         }
         solver, encoder = name_of(model.recipe.solver), name_of(model.recipe.encoder)
+        sparsity = (
+            f"{self.nonzeros:g} nonzeros per held-out row" if self.penalty is None
+            else f"a penalty of {self.penalty:g}"
+        )  # fmt: skip
         return Result(
             title=f"recovery, {self.problem}: {model.recipe.nb_concepts} atoms, {solver}, {encoder}",
             lines=lines, columns=shown,
             plotted=tuple(key for key in ("mcc", "mcc_shifted", "f1", "atom_mcc") if key in shown),
             notes=[
-                f"all lines have codes of encoder={encoder} at {self.nonzeros:g} nonzeros per held-out row; "
-                f"standard errors over {self.seeds} seeds",
+                f"all lines have codes of encoder={encoder} at {sparsity}; standard errors over "
+                f"{self.seeds} seeds",
                 "MCC of codes: mean |correlation| of matched true and learned codes; F1: atoms as detectors "
                 "of their nearest features; unique: different nearest features per atom",
             ],

@@ -12,6 +12,7 @@ import yaml
 from seminmf_lightning import SemiNMF
 from seminmf_lightning.suites import Context, Result
 from seminmf_lightning.suites.planted.compositional import Compositional
+from seminmf_lightning.suites.planted.hierarchical import Hierarchical
 from seminmf_lightning.suites.recovery import Recovery
 
 SMALL = {"latents": 60, "samples": 400, "nonzeros": 4, "epochs": 5}
@@ -69,7 +70,7 @@ def test_the_recipe_is_the_run_s_at_the_sparsity_of_the_problem(
     given: dict[str, object], encoder: dict[str, object], target: float | None
 ) -> None:
     settings = SemiNMF(nb_concepts=4, l1_penalty=0.3, solver="pgd", normalize="center").settings
-    recipe = Recovery(**SMALL | given).recipe(settings, 60, seed=3)  # type: ignore[arg-type]
+    recipe = Recovery(**SMALL | given).recipe(settings, Compositional(latents=60), seed=3)  # type: ignore[arg-type]
     assert encoder.items() <= recipe["encoder"].items()
     assert (recipe["target_l0"], recipe["l1_penalty"]) == (target, 0)
     assert (recipe["nb_concepts"], recipe["seed"], recipe["nonnegative"]) == (60, 3, "codes")
@@ -81,12 +82,20 @@ def test_sizes_and_signs_are_chosen_by_the_settings() -> None:
     problem = Recovery(latents=60, samples=30).planted(seed=2)
     assert isinstance(problem, Compositional) and (problem.latents, problem.seed) == (60, 2)
     settings = SemiNMF(nb_concepts=4, l1_penalty=0.3).settings
-    assert Recovery(nonnegative=None).recipe(settings, 9, 0)["nonnegative"] == "dictionary"
-    assert Recovery(problem="hierarchical").recipe(settings, 1024, 0)["nb_concepts"] == 256
+    assert Recovery(nonnegative=None).recipe(settings, problem, 0)["nonnegative"] == "dictionary"
+    assert Recovery().recipe(settings, Hierarchical(samples=2), 0)["nb_concepts"] == 256
     with pytest.raises(ValueError, match="compositional"):
         Recovery(problem="hierarchy")
     with pytest.raises(ValueError, match=r"suite\.recovery\.nonzeros"):
         Recovery(nonzeros=0)
+
+
+def test_codes_may_be_scored_at_the_published_penalty(run: Path) -> None:
+    found = values(Recovery(**SMALL, seeds=1, penalty=0.1).run(Context(run)))  # type: ignore[arg-type]
+    assert found["oracle: true features"]["l0"] != pytest.approx(4, rel=0.1)
+    assert found["oracle: true features"]["mcc"] > 0.9
+    with pytest.raises(ValueError, match="encoder=omp takes no penalty"):
+        Recovery(**SMALL, penalty=0.1, encoder="omp").run(Context(run))  # type: ignore[arg-type]
 
 
 def test_its_yaml_holds_its_defaults() -> None:

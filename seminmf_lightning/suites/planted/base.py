@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -37,6 +37,8 @@ class Planted(ABC):
 
     features: np.ndarray
     """A (n, d) float32, unit rows."""
+    features_per_atom: ClassVar[int] = 1
+    """True features per atom of the dictionaries that are usually tried."""
 
     @abstractmethod
     def split(self) -> Split:

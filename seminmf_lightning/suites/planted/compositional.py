@@ -35,7 +35,7 @@ class Compositional(Planted):
     """
 
     seed: int = 0
-    latents: int = 1000
+    latents: int = 500
     active: int = 10
     samples: int = 5000
 

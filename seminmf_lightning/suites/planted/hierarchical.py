@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import ClassVar
 
 import numpy as np
 from scipy.sparse import csr_array, vstack
@@ -35,7 +36,7 @@ class Hierarchical(Planted):
       ``std_i = |N(0.5, 0.5)|``.
     - Directions: uniform on the sphere; no noise.
 
-    Left out: the published low-rank correlation of firings (rank 25, scale 0.1) and the partial
+    By default 8 to 11 features fire per row.  Left out: the published low-rank correlation of firings (rank 25, scale 0.1) and the partial
     orthogonalisation of directions.  There are no shifted rows.
 
     Raises:
@@ -49,10 +50,12 @@ class Hierarchical(Planted):
     seed: int = 0
     latents: int = 1024
     dimensions: int = 128
-    samples: int = 40_000
+    samples: int = 20_000
     roots: int = 8
     branching: int = 4
     depth: int = 3
+
+    features_per_atom: ClassVar[int] = 4
 
     def __post_init__(self) -> None:
         for name in ("latents", "dimensions", "roots", "branching"):
