@@ -7,6 +7,7 @@ Legend:  Y (N, d) rows   Z (N, n) true codes   A (n, d) true features
 from __future__ import annotations
 
 import numpy as np
+import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
@@ -82,7 +83,7 @@ def uniqueness(A: Tensor, D: Tensor) -> float:
     >>> uniqueness(torch.eye(3), torch.eye(3)[[0, 0, 1, 2]])
     0.75
     """
-    return len(nearest_features(A, D).unique()) / len(D)
+    return len(torch.unique(nearest_features(A, D))) / len(D)
 
 
 def detector_f1(Z: Tensor, U: Tensor, nearest: Tensor) -> float:

@@ -134,8 +134,8 @@ class Recovery(Suite):
             spec["nonzeros"] = round(target)
         if self.penalty is not None and not penalised:
             raise ValueError(
-                f"suite.recovery.penalty={self.penalty:g}, but encoder={spec['name']} takes no penalty: leave it "
-                "out, or give suite.recovery.encoder=lasso"
+                f"suite.recovery.penalty={self.penalty:g}, but encoder={spec['name']} takes no penalty: "
+                "leave it out, or give suite.recovery.encoder=lasso"
             )
         return recipe | {"encoder": spec, "l1_penalty": 0.0, "target_l0": target if penalised else None}
 

@@ -36,8 +36,9 @@ class Hierarchical(Planted):
       ``std_i = |N(0.5, 0.5)|``.
     - Directions: uniform on the sphere; no noise.
 
-    By default 8 to 11 features fire per row.  Left out: the published low-rank correlation of firings (rank 25, scale 0.1) and the partial
-    orthogonalisation of directions.  There are no shifted rows.
+    By default 8 to 11 features fire per row.  Left out: the published low-rank correlation of firings (rank
+    25, scale 0.1) and the partial orthogonalisation of
+    directions.  There are no shifted rows.
 
     Raises:
         TypeError, ValueError: a size is not a whole number in range.
