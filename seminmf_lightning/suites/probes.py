@@ -20,7 +20,7 @@ from seminmf_lightning.data.build import build_data, settings_from_file
 from seminmf_lightning.dictionary_file import SavedDictionary, load_dictionary
 from seminmf_lightning.metrics import ReconstructionMetrics
 from seminmf_lightning.suites.base import Context, Estimate, Line, Result, Suite, estimate
-from seminmf_lightning.suites.probing.lines import Features, beside, of_run
+from seminmf_lightning.suites.probing.lines import DENSE, Features, beside, of_run
 from seminmf_lightning.suites.probing.sae import sae_features
 from seminmf_lightning.suites.probing.statistics import POOLS, RULES, folds_of, name_of, pooled, probe
 from seminmf_lightning.suites.probing.tasks import Task, read_tasks
@@ -121,12 +121,9 @@ class Probes(Suite):
         for number, task in enumerate(tasks):
             context.show(task.name, number, len(tasks))
             features, facts = _features(reader, task, lines, metrics, self.halves)
-            folds, dense = (
-                folds_of(task.labels, self.folds, self.seed),
-                [one.name for one in lines if one.dense],
-            )
+            folds = folds_of(task.labels, self.folds, self.seed)
             for name, pools in features.items():
-                values = probe(pools, task.labels, folds, self.best, self.c, dense=name in dense)
+                values = probe(pools, task.labels, folds, self.best, self.c, dense=name == DENSE)
                 scores.setdefault(name, []).append(values)
             described.append(facts)
         context.show("done", len(tasks), len(tasks))
@@ -149,10 +146,8 @@ class Probes(Suite):
         self, saved: SavedDictionary, sample: Tensor, texts: Tensor, context: Context
     ) -> list[Features]:
         device, width = context.device, saved.D.shape[1]
-        lines = [
-            of_run("run", saved, device),
-            *beside(saved, sample.to(device), texts, self.nonzeros, self.seed),
-        ]
+        lines = [of_run("run", saved, device)]
+        lines += beside(saved, sample.to(device), texts, self.nonzeros, self.seed)
         for path in self.against:
             other = load_dictionary(path)
             if other.D.shape[1] != width:

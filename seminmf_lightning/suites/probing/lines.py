@@ -20,6 +20,8 @@ from seminmf_lightning.encoders import Effort, Encoder, Penalised
 from seminmf_lightning.learners import Recipe
 from seminmf_lightning.learners.penalty import INITIAL_PENALTY, PenaltyTuner
 
+DENSE = "dense probe"
+"""The line whose probe takes all features, not the best few."""
 DENSE_TARGET = 16
 """Nonzeros per row of the sparse encoders beside a run whose own codes are dense."""
 
@@ -35,8 +37,6 @@ class Features:
     """Codes to raw activations; None where nothing is reconstructed."""
     signed: bool = False
     """Codes are free in sign, so that one concept may stand for two."""
-    dense: bool = False
-    """The probe takes all features, not the best few."""
 
 
 def of_dictionary(
@@ -63,16 +63,14 @@ def beside(
 ) -> Iterator[Features]:
     """Yield the run's dictionary under every other sparse encoder, and the baselines.
 
-    Encoders are brought to ``nonzeros`` per row on rows of the ``texts`` that are probed, by default as many as
-    the run's own codes have there, so that lines differ in their atoms or their encoder alone.  Baselines
-    are made from ``sample``, rows of the run's data.
+    Encoders are brought to ``nonzeros`` per row on rows of the ``texts`` that are probed, by default as
+    many as the run's own codes have there, so that lines differ in their atoms or their encoder alone.
+    Baselines are made from ``sample``, rows of the run's data.
     """
     signs, own = saved.constraint, Recipe(**saved.settings).encoder
     D, normalizer = saved.D.to(sample.device), saved.normalizer.to(sample.device)
     rows, few = normalizer.apply(sample), normalizer.apply(texts)
-    target = (
-        float(nonzeros or 0) or _nonzeros(own, D, few, saved.effort) or float(min(DENSE_TARGET, *D.shape))
-    )
+    target = float(nonzeros or _nonzeros(own, D, few, saved.effort) or min(DENSE_TARGET, *D.shape))
     at = "" if nonzeros is None else f" at {nonzeros}"
 
     for name, kind in available(Encoder).items():
@@ -97,7 +95,7 @@ def beside(
     width = D.shape[1]
     yield Features("PCA", V.shape[1], lambda A: (A - mean) @ V, lambda Z: Z @ V.T + mean)
     yield Features("neurons", width, lambda A: A)
-    yield Features("dense probe", width, lambda A: A, dense=True)
+    yield Features(DENSE, width, lambda A: A)
 
 
 def _made(name: str, kind: type[Encoder], nonnegative: bool) -> Encoder:
