@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from seminmf_lightning.cli.build import choose_device, console, plain, quieten, say
 from seminmf_lightning.cli.launch import is_first_process
@@ -75,7 +76,7 @@ def show(result: Result) -> None:
     for heading in result.columns.values():
         table.add_column(heading, justify="right", min_width=6)  # a narrow terminal breaks before the error
     for line in result.lines:
-        table.add_row(line.name, *(shown(line.values.get(name)) for name in result.columns))
+        table.add_row(Text(line.name), *(shown(line.values.get(name)) for name in result.columns))
     Console(width=None if console.is_terminal else 160).print(table)
     say(*result.notes)
 

@@ -7,11 +7,12 @@ scored by its AUC on the others, beside other encoders, other dictionaries and b
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from seminmf_lightning.core.checks import real_number, whole_number
@@ -19,7 +20,7 @@ from seminmf_lightning.data.build import build_data, settings_from_file
 from seminmf_lightning.dictionary_file import SavedDictionary, load_dictionary
 from seminmf_lightning.metrics import ReconstructionMetrics
 from seminmf_lightning.suites.base import Context, Estimate, Line, Result, Suite, estimate
-from seminmf_lightning.suites.probing.lines import Features, beside, of_run
+from seminmf_lightning.suites.probing.lines import DENSE, Features, beside, of_run
 from seminmf_lightning.suites.probing.sae import sae_features
 from seminmf_lightning.suites.probing.statistics import POOLS, RULES, folds_of, name_of, pooled, probe
 from seminmf_lightning.suites.probing.tasks import Task, read_tasks
@@ -27,6 +28,8 @@ from seminmf_lightning.suites.probing.texts import TextReader, reader_of_model, 
 
 BLOCK = 8192
 """About how many activations are encoded at once; a text is never cut."""
+TUNING_TEXTS, TUNING_ROWS = 256, 1024
+"""Texts and activations that encoders are brought to their nonzeros on."""
 MEASURED = 2048
 """About how many activations of each task r2 and l0 are measured on."""
 SHOWN = POOLS[0], "t"
@@ -72,6 +75,8 @@ class Probes(Suite):
     """Tokens per window; None: as harvested, or what the model takes."""
     batch_size: int = 32
     """Windows in one forward pass."""
+    nonzeros: int | None = None
+    """Nonzeros per row of the other encoders and baselines; None: as many as the run's own codes have."""
     halves: bool = False
     """Also show codes of both signs as two features per concept."""
     against: Sequence[str] = ()
@@ -82,12 +87,12 @@ class Probes(Suite):
     """Codes that TopK keeps; None: ``k`` in the file's metadata, else ReLU alone."""
 
     def __post_init__(self) -> None:
-        for name in ("against", "sae"):
-            if isinstance(getattr(self, name), str):
-                object.__setattr__(self, name, [getattr(self, name)])
+        for name in ("best", "against", "sae"):
+            given = getattr(self, name)
+            object.__setattr__(self, name, list(given) if isinstance(given, list | tuple) else [given])
         for name, least in (("seed", 0), ("folds", 2), ("batch_size", 1)):
             whole_number(f"suite.probes.{name}", getattr(self, name), least)
-        for name in ("count", "rows_per_task", "windows", "max_length", "sae_nonzeros"):
+        for name in ("count", "rows_per_task", "windows", "max_length", "nonzeros", "sae_nonzeros"):
             if getattr(self, name) is not None:
                 whole_number(f"suite.probes.{name}", getattr(self, name), 1)
         if not self.best:
@@ -105,21 +110,21 @@ class Probes(Suite):
         )  # fmt: skip
         saved = load_dictionary(context.run)
         data = context.data or settings_from_file(context.run, saved.config.get("data"))
-        lines = self._lines(saved, self._sample(data, saved), context)
-        reader = self._reader(data, context)
+        sample, reader = self._sample(data, saved), self._reader(data, context)
+        lines = self._lines(saved, sample, _few_rows(reader, tasks, self.seed), context)
         metrics = {
             line.name: ReconstructionMetrics(line.width, saved.D.shape[1], 0.0).to(context.device)
             for line in lines if line.decode is not None
         }  # fmt: skip
-        scores: dict[str, list[dict[str, float]]] = {line.name: [] for line in lines}
+        scores: dict[str, list[dict[str, float]]] = {}
         described = []
         for number, task in enumerate(tasks):
             context.show(task.name, number, len(tasks))
-            features, facts = _features(reader, task, lines, metrics)
+            features, facts = _features(reader, task, lines, metrics, self.halves)
             folds = folds_of(task.labels, self.folds, self.seed)
-            for line in lines:
-                values = probe(features[line.name], task.labels, folds, self.best, self.c, dense=line.dense)
-                scores[line.name].append(values)
+            for name, pools in features.items():
+                values = probe(pools, task.labels, folds, self.best, self.c, dense=name == DENSE)
+                scores.setdefault(name, []).append(values)
             described.append(facts)
         context.show("done", len(tasks), len(tasks))
         return self._result(scores, metrics, described)
@@ -137,9 +142,12 @@ class Probes(Suite):
             )
         return sample
 
-    def _lines(self, saved: SavedDictionary, sample: Tensor, context: Context) -> list[Features]:
+    def _lines(
+        self, saved: SavedDictionary, sample: Tensor, texts: Tensor, context: Context
+    ) -> list[Features]:
         device, width = context.device, saved.D.shape[1]
-        lines = [of_run("run", saved, device), *beside(saved, sample.to(device), self.seed)]
+        lines = [of_run("run", saved, device)]
+        lines += beside(saved, sample.to(device), texts, self.nonzeros, self.seed)
         for path in self.against:
             other = load_dictionary(path)
             if other.D.shape[1] != width:
@@ -149,8 +157,6 @@ class Probes(Suite):
                 )
             lines.append(of_run(str(path), other, device))
         lines += [sae_features(path, width, self.sae_nonzeros, device) for path in self.sae]
-        if self.halves:
-            lines = [one for line in lines for one in ([line, line.halves()] if line.signed else [line])]
         if repeated := {line.name for line in lines if [one.name for one in lines].count(line.name) > 1}:
             raise ValueError(f"two lines would be called {sorted(repeated)[0]!r}; give each file once")
         return lines
@@ -208,19 +214,33 @@ class Probes(Suite):
         )  # fmt: skip
 
 
+def _few_rows(reader: TextReader, tasks: Sequence[Task], seed: int) -> Tensor:
+    """Return some activations of the texts of all tasks, for encoders to be tuned on; no label is used."""
+    each = -(-TUNING_TEXTS // len(tasks))
+    rows = torch.cat([reader.read(replace(task, texts=task.texts[:each])).rows for task in tasks])
+    return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:TUNING_ROWS]]
+
+
 def _features(
-    reader: TextReader, task: Task, lines: Sequence[Features], metrics: Mapping[str, ReconstructionMetrics]
+    reader: TextReader,
+    task: Task,
+    lines: Sequence[Features],
+    metrics: Mapping[str, ReconstructionMetrics],
+    halves: bool,
 ) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, Any]]:
     """Return the pooled features of every line for the texts of a task, and what is said of the task."""
     read = reader.read(task)
-    parts: dict[str, list[dict[str, np.ndarray]]] = {line.name: [] for line in lines}
+    parts: dict[str, list[dict[str, np.ndarray]]] = {}
     start = 0
     for block in _blocks(read.counts, BLOCK):
         counts = read.counts[block]
         A = read.rows[start : start + int(counts.sum())]
         for line in lines:
             Z = line.codes(A)
-            parts[line.name].append(pooled(Z.cpu().numpy(), counts))
+            parts.setdefault(line.name, []).append(pooled(Z.cpu().numpy(), counts))
+            if halves and line.signed:
+                Z_2 = torch.cat([Z.clamp(min=0), (-Z).clamp(min=0)], dim=1)
+                parts.setdefault(f"{line.name}, halves", []).append(pooled(Z_2.cpu().numpy(), counts))
             if line.decode is not None and start == 0:
                 few = slice(MEASURED)
                 metrics[line.name].update(A[few], line.decode(Z[few]), Z[few])

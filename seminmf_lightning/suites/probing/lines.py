@@ -20,9 +20,10 @@ from seminmf_lightning.encoders import Effort, Encoder, Penalised
 from seminmf_lightning.learners import Recipe
 from seminmf_lightning.learners.penalty import INITIAL_PENALTY, PenaltyTuner
 
+DENSE = "dense probe"
+"""The line whose probe takes all features, not the best few."""
 DENSE_TARGET = 16
 """Nonzeros per row of the sparse encoders beside a run whose own codes are dense."""
-TUNING_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -36,17 +37,6 @@ class Features:
     """Codes to raw activations; None where nothing is reconstructed."""
     signed: bool = False
     """Codes are free in sign, so that one concept may stand for two."""
-    dense: bool = False
-    """The probe takes all features, not the best few."""
-
-    def halves(self) -> Features:
-        """Return the line with two features per concept, ``max(z, 0)`` and ``max(-z, 0)``."""
-
-        def split(A: Tensor) -> Tensor:
-            Z = self.codes(A)
-            return torch.cat([Z.clamp(min=0), (-Z).clamp(min=0)], dim=1)
-
-        return Features(f"{self.name}, halves", 2 * self.width, split)
 
 
 def of_dictionary(
@@ -68,23 +58,26 @@ def of_run(name: str, saved: SavedDictionary, device: torch.device) -> Features:
     return of_dictionary(name, D, normalizer, encoder, saved.constraint, saved.effort)
 
 
-def beside(saved: SavedDictionary, sample: Tensor, seed: int) -> Iterator[Features]:
+def beside(
+    saved: SavedDictionary, sample: Tensor, texts: Tensor, nonzeros: int | None, seed: int
+) -> Iterator[Features]:
     """Yield the run's dictionary under every other sparse encoder, and the baselines.
 
-    Encoders are brought to as many nonzeros per row as the run's own codes have on ``sample`` (raw rows of
-    the run's data), so that lines differ in their atoms or their encoder alone.
+    Encoders are brought to ``nonzeros`` per row on rows of the ``texts`` that are probed, by default as
+    many as the run's own codes have there, so that lines differ in their atoms or their encoder alone.
+    Baselines are made from ``sample``, rows of the run's data.
     """
     signs, own = saved.constraint, Recipe(**saved.settings).encoder
     D, normalizer = saved.D.to(sample.device), saved.normalizer.to(sample.device)
-    rows = normalizer.apply(sample)
-    few = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:TUNING_ROWS]]
-    target = float((own.precise(D, saved.effort)(few) != 0).sum(dim=1).float().mean()) if own.sparse else 0.0
-    target = target or float(min(DENSE_TARGET, *D.shape))
+    rows, few = normalizer.apply(sample), normalizer.apply(texts)
+    target = float(nonzeros or _nonzeros(own, D, few, saved.effort) or min(DENSE_TARGET, *D.shape))
+    at = "" if nonzeros is None else f" at {nonzeros}"
 
     for name, kind in available(Encoder).items():
-        if kind.sparse and name != name_of(own) and (kind.supports_nonnegative or not own.nonnegative):
+        suits = kind.sparse and (kind.supports_nonnegative or not own.nonnegative)
+        if suits and (name != name_of(own) or nonzeros is not None):
             encoder = _at(_made(name, kind, own.nonnegative), D, few, target)
-            yield of_dictionary(f"run, {name}", D, normalizer, encoder, signs)
+            yield of_dictionary(f"run, {name}{at}", D, normalizer, encoder, signs)
 
     generator = torch.Generator().manual_seed(seed)
     atoms = signs.random_atoms(len(D), D.shape[1], generator).to(rows)
@@ -93,7 +86,7 @@ def beside(saved: SavedDictionary, sample: Tensor, seed: int) -> Iterator[Featur
     chosen = torch.randperm(len(directions), generator=generator)[: len(D)]
     for name, U in (("random atoms", unit_atoms(atoms)), ("data rows", unit_atoms(directions[chosen]))):
         encoder = _at(own, U, few, target) if own.sparse else own
-        yield of_dictionary(f"{name}, {name_of(encoder)}", U, normalizer, encoder, signs)
+        yield of_dictionary(f"{name}, {name_of(encoder)}{at}", U, normalizer, encoder, signs)
 
     mean = sample.double().mean(dim=0)
     covariance = (sample.double() - mean).T @ (sample.double() - mean)
@@ -102,7 +95,7 @@ def beside(saved: SavedDictionary, sample: Tensor, seed: int) -> Iterator[Featur
     width = D.shape[1]
     yield Features("PCA", V.shape[1], lambda A: (A - mean) @ V, lambda Z: Z @ V.T + mean)
     yield Features("neurons", width, lambda A: A)
-    yield Features("dense probe", width, lambda A: A, dense=True)
+    yield Features(DENSE, width, lambda A: A)
 
 
 def _made(name: str, kind: type[Encoder], nonnegative: bool) -> Encoder:
@@ -120,7 +113,12 @@ def _at(encoder: Encoder, D: Tensor, rows: Tensor, target: float) -> Encoder:
     if not isinstance(encoder, Penalised):
         return encoder
     tuner = PenaltyTuner(target)
-    tuner.search(
-        lambda penalty: float((encoder.with_penalty(penalty).precise(D)(rows) != 0).sum(dim=1).float().mean())
-    )
+    tuner.search(lambda penalty: _nonzeros(encoder.with_penalty(penalty), D, rows))
     return encoder.with_penalty(tuner.penalty)
+
+
+def _nonzeros(encoder: Encoder, D: Tensor, rows: Tensor, effort: Effort = ()) -> float:
+    """Return the mean nonzeros per row; 0 for an encoder whose codes are dense."""
+    if not encoder.sparse:
+        return 0.0
+    return float((encoder.precise(D, effort)(rows) != 0).sum(dim=1).float().mean())
