@@ -39,6 +39,7 @@ from seminmf_lightning.training.callbacks.progress_bar import ProgressBar
 EXAMPLES = (
     "run=RUN", "run=RUN data=npy data.path=rows.npy", "run=RUN against=OTHER_RUN split=held_out",
     "run=RUN suite=probes suite.probes.count=10", "run=RUN suite=probes suite.probes.tasks=FOLDER",
+    "run=RUN suite=recovery", "run=SWEEP suite=stability suite.stability.consensus=FOLDER",
 )  # fmt: skip
 SPLIT_KEYS = ("val_fraction", "val_split", "split_seed")
 

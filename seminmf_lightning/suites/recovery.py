@@ -203,8 +203,8 @@ class Recovery(Suite):
             lines=lines, columns=shown,
             plotted=tuple(key for key in ("mcc", "mcc_shifted", "f1", "atom_mcc") if key in shown),
             notes=[
-                f"all lines have codes of encoder={encoder} at {sparsity}; standard errors over "
-                f"{self.seeds} seeds",
+                f"all lines have codes of encoder={encoder} at {sparsity}"
+                + (f"; standard errors over {self.seeds} seeds" if self.seeds > 1 else ""),
                 "MCC of codes: mean |correlation| of matched true and learned codes; F1: atoms as detectors "
                 "of their nearest features; unique: different nearest features per atom",
             ],

@@ -6,7 +6,7 @@ Legend:  A (n, d) raw activations   Z (n, k) codes   D (k, d) dictionary   U (k,
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -18,7 +18,8 @@ from seminmf_lightning.core.normalize import Normalizer
 from seminmf_lightning.dictionary_file import SavedDictionary
 from seminmf_lightning.encoders import Effort, Encoder, Penalised
 from seminmf_lightning.learners import Recipe
-from seminmf_lightning.learners.penalty import INITIAL_PENALTY, PenaltyTuner
+from seminmf_lightning.learners.penalty import INITIAL_PENALTY
+from seminmf_lightning.suites.nonzeros import with_nonzeros
 
 DENSE = "dense probe"
 """The line whose probe takes all features, not the best few."""
@@ -76,7 +77,7 @@ def beside(
     for name, kind in available(Encoder).items():
         suits = kind.sparse and (kind.supports_nonnegative or not own.nonnegative)
         if suits and (name != name_of(own) or nonzeros is not None):
-            encoder = _at(_made(name, kind, own.nonnegative), D, few, target)
+            encoder = with_nonzeros(_made(name, kind, own.nonnegative), D, few, target)
             yield of_dictionary(f"run, {name}{at}", D, normalizer, encoder, signs)
 
     generator = torch.Generator().manual_seed(seed)
@@ -85,7 +86,7 @@ def beside(
     directions = directions[directions.norm(dim=1) > 0]
     chosen = torch.randperm(len(directions), generator=generator)[: len(D)]
     for name, U in (("random atoms", unit_atoms(atoms)), ("data rows", unit_atoms(directions[chosen]))):
-        encoder = _at(own, U, few, target) if own.sparse else own
+        encoder = with_nonzeros(own, U, few, target) if own.sparse else own
         yield of_dictionary(f"{name}, {name_of(encoder)}{at}", U, normalizer, encoder, signs)
 
     mean = sample.double().mean(dim=0)
@@ -104,17 +105,6 @@ def _made(name: str, kind: type[Encoder], nonnegative: bool) -> Encoder:
         spec["l1_penalty"] = INITIAL_PENALTY
     encoder: Encoder = build(Encoder, spec)
     return encoder
-
-
-def _at(encoder: Encoder, D: Tensor, rows: Tensor, target: float) -> Encoder:
-    """Return the encoder with ``target`` nonzeros per row: by its own setting, or by tuning its penalty."""
-    if "nonzeros" in {field.name for field in fields(encoder)}:
-        return replace(encoder, nonzeros=max(1, min(round(target), *D.shape)))  # type: ignore[call-arg]
-    if not isinstance(encoder, Penalised):
-        return encoder
-    tuner = PenaltyTuner(target)
-    tuner.search(lambda penalty: _nonzeros(encoder.with_penalty(penalty), D, rows))
-    return encoder.with_penalty(tuner.penalty)
 
 
 def _nonzeros(encoder: Encoder, D: Tensor, rows: Tensor, effort: Effort = ()) -> float:
