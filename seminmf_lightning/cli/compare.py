@@ -36,7 +36,9 @@ STYLES = {"failed": "red", "unfinished": "yellow"}
 HIDDEN_FIRST = ("seconds", "dead", "gap", "loss", "stability")
 """Columns hidden first on a narrow terminal, and always if no run has a value."""
 SHORT = {"reconstruction_loss": "loss", "dead_fraction": "dead", "optimality_gap": "gap"}
-COSINE = 0.9
+STABILITY = {"stability": "above_null", "matched_cosine": "cosine", "null_cosine": "null_cosine",
+             "matched_share": "share", "seeds": "seeds"}  # fmt: skip
+"""Column of compare.csv: what it shows of a :class:`~seminmf_lightning.core.stability.Stability`."""
 POWERS = [2**power for power in range(16)]
 PAGE = """<!doctype html>
 <html lang="en">
@@ -89,7 +91,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def describe(runs: list[Run], shared: Path) -> list[dict[str, Any]]:
     """Return what is shown of each run, as plain values."""
-    keys, on_frontier, stable = varying(runs), {run.path for run in frontier(runs)}, stability(runs, COSINE)
+    keys, on_frontier, stable = varying(runs), {run.path for run in frontier(runs)}, stability(runs)
     return [
         {
             "run": os.path.relpath(run.path, shared),
@@ -98,9 +100,8 @@ def describe(runs: list[Run], shared: Path) -> list[dict[str, Any]]:
             "reason": run.reason,
             "settings": {key: run.settings.get(key) for key in keys},
             "frontier": run.path in on_frontier,
-            "stability": stable[run.path].share if run.path in stable else None,
-            "seeds": stable[run.path].seeds if run.path in stable else None,
         }
+        | {name: getattr(stable.get(run.path), value, None) for name, value in STABILITY.items()}
         | {name: run.metrics.get(name) for name in METRICS}
         for run in runs
     ]
@@ -143,7 +144,8 @@ def remarks(records: list[dict[str, Any]], hidden: list[str]) -> list[str]:
         lines.append("* on the frontier: no run has a higher r2 with as few nonzeros.")
     if any(record["stability"] is not None for record in records):
         lines.append(
-            f"stability: share of atoms with a partner of cosine above {COSINE}, mean over pairs of seeds."
+            "stability: mean cosine of matched atoms over pairs of seeds, mean atom removed, minus that of "
+            "atoms with shuffled entries (compare.csv has both)."
         )
     if hidden:
         lines.append(f"columns hidden to fit the terminal: {', '.join(hidden)} (all are in compare.csv)")
@@ -157,7 +159,7 @@ def shown(value: Any) -> str:
 
 def write_csv(path: Path, records: list[dict[str, Any]], keys: list[str]) -> None:
     """Write one line per run, with the settings that vary."""
-    columns = ["run", *keys, *METRICS, "stability", "seeds", "frontier", "status", "reason", "path"]
+    columns = ["run", *keys, *METRICS, *STABILITY, "frontier", "status", "reason", "path"]
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns, extrasaction="ignore")
         writer.writeheader()

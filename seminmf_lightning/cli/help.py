@@ -14,6 +14,7 @@ from seminmf_lightning.core.commands import command as typed_command
 
 KEY = re.compile(r"(?P<key>[a-z_0-9]+):(?:\s+(?P<value>[^#\s][^#]*?))?(?:\s+#\s*(?P<comment>.*))?")
 MORE_COMMENT = re.compile(r"\s+#\s*(?P<comment>.*)")
+PACKAGE = re.compile(r"# @package ([a-z][a-z_0-9.]*)\n")
 INSTALL = re.compile(r"pip install 'seminmf-lightning\[\w+\]'")
 HIDDEN = ("defaults", "hydra", "run_dir", "_target_", "name")
 WIDTH = 80
@@ -59,7 +60,9 @@ def help_of(command: Command, arguments: Sequence[str] = (), config_dir: str | N
         for group in groups.keys() & chosen.keys():
             file = next((f for d in folders if (f := d / group / f"{chosen[group]}.yaml").is_file()), None)
             if file is not None:
-                parts += ["", f"Keys of {group}={chosen[group]}", *_keys(file, f"{group}.")]
+                package = PACKAGE.match(file.read_text(encoding="utf-8"))
+                prefix = package[1] if package else group
+                parts += ["", f"Keys of {group}={chosen[group]}", *_keys(file, f"{prefix}.")]
         if groups:
             first = next(iter(groups))
             parts += ["", f"Keys of a choice: {typed} {first}={groups[first][0]} --help", "", OPTIONS]

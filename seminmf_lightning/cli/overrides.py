@@ -28,7 +28,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from seminmf_lightning.core.checks import unknown_name
 
-PATH_KEYS = ("run", "against", "path", "output", "store", "ckpt_path", "dir")
+PATH_KEYS = ("run", "against", "path", "output", "store", "ckpt_path", "dir", "tasks", "sae")
 WORDS = {bool: "true or false", int: "a whole number", float: "a number"}
 HIDDEN = ("_target_", "run_dir", "hydra")
 NEAR = 0.8

@@ -99,6 +99,15 @@ def named(spec: Mapping[str, Any]) -> dict[str, Any]:
     return settings
 
 
+def same_rows(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that decide which rows there are: not how they are split, ordered and batched.
+
+    >>> same_rows({"name": "npy", "path": "a.npy", "batch_size": 64, "seed": 1})
+    {'name': 'npy', 'path': 'a.npy'}
+    """
+    return {key: value for key, value in settings.items() if key not in _stream_keys()}
+
+
 def settings_from_file(file: object, spec: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return the data settings in a run's file: the name of a source and plain values, never code.
 

@@ -6,22 +6,11 @@ import math
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable
-from itertools import combinations
 from pathlib import Path
-from statistics import fmean
-from typing import NamedTuple
 
-from seminmf_lightning.core.similarity import matched_share
+from seminmf_lightning.core.stability import Stability, stability_of
 from seminmf_lightning.dictionary_file import load_dictionary
 from seminmf_lightning.explain.runs import Run
-
-
-class Stability(NamedTuple):
-    """Agreement of the dictionaries of several seeds."""
-
-    share: float
-    """Share of atoms with a partner in the other dictionary, averaged over pairs of seeds."""
-    seeds: int
 
 
 def varying(runs: Iterable[Run]) -> list[str]:
@@ -57,33 +46,31 @@ def best(runs: Iterable[Run], max_l0: float = math.inf) -> Run | None:
     )
 
 
-def stability(runs: Iterable[Run], cosine: float = 0.9) -> dict[Path, Stability]:
-    """Return the mean share of matched atoms over pairs of seeds, for runs that differ only in the seed.
+def stability(runs: Iterable[Run]) -> dict[Path, Stability]:
+    """Return how well seeds agree once their mean atom is removed, for runs that differ only in the seed.
 
     If a dictionary cannot be read or compared, its runs have no stability, and a warning says why.
     """
     result: dict[Path, Stability] = {}
-    for group in _groups_by_all_but_seed(runs):
+    for group in groups_by_all_but_seed(runs):
         one_per_seed = {str(run.settings.get("seed")): run for run in group}.values()
         if len(one_per_seed) < 2:
             continue
         try:
             saved = [load_dictionary(run.path) for run in one_per_seed]
-            free, dictionaries = saved[0].constraint.sign_is_free, [one.D for one in saved]
-            share = fmean(
-                matched_share(*pair, cosine=cosine, sign_is_free=free)
-                for pair in combinations(dictionaries, 2)
-            )
+            free = saved[0].constraint.sign_is_free
+            found = stability_of([one.D for one in saved], sign_is_free=free, centered=True)
         except (FileNotFoundError, ValueError) as error:
             warnings.warn(
                 f"no stability for the {len(group)} runs beside {group[0].path}: {error}", stacklevel=2
             )
         else:
-            result |= {run.path: Stability(share, len(dictionaries)) for run in group}
+            result |= {run.path: found for run in group}
     return result
 
 
-def _groups_by_all_but_seed(runs: Iterable[Run]) -> list[list[Run]]:
+def groups_by_all_but_seed(runs: Iterable[Run]) -> list[list[Run]]:
+    """Return the finished runs in groups that differ in nothing but the seed."""
     groups = defaultdict(list)
     for run in _finished(runs):
         groups[

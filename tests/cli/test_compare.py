@@ -125,7 +125,9 @@ def test_a_sweep_is_compared(script, npy: Path, tmp_path: Path) -> None:
         assert row["status"] == ("finished" if row["nb_concepts"] == "8" else "failed")
         assert bool(row["stability"]) == (row["nb_concepts"] == "8")
         if row["stability"]:
-            assert 0 <= float(row["stability"]) <= 1
+            assert 0 <= float(row["matched_share"]) <= 1
+            above_null = float(row["matched_cosine"]) - float(row["null_cosine"])
+            assert float(row["stability"]) == pytest.approx(above_null)
             assert row["seeds"] == "2"
             metrics = json.loads((Path(row["path"]) / "metrics.json").read_text())
             assert float(row["r2"]) == metrics["r2"]

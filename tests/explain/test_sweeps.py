@@ -112,7 +112,9 @@ def test_an_atom_and_its_negative_are_one_concept_where_no_sign_is_fixed(
 ) -> None:
     I = torch.eye(4, 6)  # noqa: E741
     runs = seeds(tmp_path, I, -I, nonnegative=signs, solver="hals")
-    assert stability(runs)[runs[0].path].share == share
+    found = stability(runs)[runs[0].path]
+    assert found.share == share
+    assert (found.above_null > 0.2) == bool(share)
 
 
 def test_stability_is_of_runs_that_differ_in_nothing_else(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Parts of the suite ``probes``: tasks, texts, features, statistics."""
