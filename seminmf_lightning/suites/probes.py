@@ -110,8 +110,11 @@ class Probes(Suite):
         )  # fmt: skip
         saved = load_dictionary(context.run)
         data = context.data or settings_from_file(context.run, saved.config.get("data"))
-        sample, reader = self._sample(data, saved), self._reader(data, context)
-        lines = self._lines(saved, sample, _few_rows(reader, tasks, self.seed), context)
+        others = self._others(saved, context)
+        sample, reader = self._sample(data, saved).to(context.device), self._reader(data, context)
+        few = _few_rows(reader, tasks, self.seed)
+        lines = [of_run("run", saved, context.device)]
+        lines += [*beside(saved, sample, few, self.nonzeros, self.seed), *others]
         metrics = {
             line.name: ReconstructionMetrics(line.width, saved.D.shape[1], 0.0).to(context.device)
             for line in lines if line.decode is not None
@@ -130,7 +133,7 @@ class Probes(Suite):
         return self._result(scores, metrics, described)
 
     def _sample(self, settings: Mapping[str, Any], saved: SavedDictionary) -> Tensor:
-        """Return training rows of the run, from which baselines are made and penalties tuned."""
+        """Return training rows of the run, from which baselines are made."""
         data = build_data(settings)
         data.prepare_data()
         data.setup("fit")
@@ -142,12 +145,9 @@ class Probes(Suite):
             )
         return sample
 
-    def _lines(
-        self, saved: SavedDictionary, sample: Tensor, texts: Tensor, context: Context
-    ) -> list[Features]:
-        device, width = context.device, saved.D.shape[1]
-        lines = [of_run("run", saved, device)]
-        lines += beside(saved, sample.to(device), texts, self.nonzeros, self.seed)
+    def _others(self, saved: SavedDictionary, context: Context) -> list[Features]:
+        """Return the lines of other runs and autoencoders, checked before any text is read."""
+        width, lines = saved.D.shape[1], []
         for path in self.against:
             other = load_dictionary(path)
             if other.D.shape[1] != width:
@@ -155,8 +155,8 @@ class Probes(Suite):
                     f"suite.probes.against={path} has {other.D.shape[1]} features, but {context.run} has "
                     f"{width}; compare runs of one layer"
                 )
-            lines.append(of_run(str(path), other, device))
-        lines += [sae_features(path, width, self.sae_nonzeros, device) for path in self.sae]
+            lines.append(of_run(str(path), other, context.device))
+        lines += [sae_features(path, width, self.sae_nonzeros, context.device) for path in self.sae]
         if repeated := {line.name for line in lines if [one.name for one in lines].count(line.name) > 1}:
             raise ValueError(f"two lines would be called {sorted(repeated)[0]!r}; give each file once")
         return lines
@@ -217,7 +217,8 @@ class Probes(Suite):
 def _few_rows(reader: TextReader, tasks: Sequence[Task], seed: int) -> Tensor:
     """Return some activations of the texts of all tasks, for encoders to be tuned on; no label is used."""
     each = -(-TUNING_TEXTS // len(tasks))
-    rows = torch.cat([reader.read(replace(task, texts=task.texts[:each])).rows for task in tasks])
+    texts = [text for task in tasks for text in task.texts[:each]]
+    rows = reader.read(replace(tasks[0], name="all tasks", texts=texts)).rows
     return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:TUNING_ROWS]]
 
 
