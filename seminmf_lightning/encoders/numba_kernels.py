@@ -221,7 +221,9 @@ def _lasso_rows(
                     codes[m] = step * sign
                 signs[m] = sign
                 m += 1
-                if penalty > 0:  # others well above the penalty enter with it: fewer correlations are computed
+                if (
+                    penalty > 0
+                ):  # others well above the penalty enter with it: fewer correlations are computed
                     bar = penalty + TOGETHER * (strength - penalty)
                     last = min(most, m + AT_ONCE)
                     for other in range(k):

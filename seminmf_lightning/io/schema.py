@@ -47,8 +47,8 @@ def conform(path: object, value: Any, form: Any, at: str = "") -> None:
 
 
 def same_form(path: object, value: Any, like: Any, at: str) -> None:
-    """Raise Refused unless ``value`` can stand for ``like``: tensors of its shape and type (any number of rows
-    where it has none), numbers and mappings where it has them, a number or None where it has None."""
+    """Raise Refused unless ``value`` can stand for ``like``: tensors of its shape and type (of any number of
+    rows where it has none), numbers and mappings where it has them, a number or None where it has None."""
     where = f"{path}: {at}"
     if isinstance(like, Tensor):
         if not isinstance(value, Tensor) or value.layout != torch.strided:

@@ -1,4 +1,4 @@
-"""Sparse codes for the rows of an update, then K-SVD sweeps over these rows: :mod:`seminmf_lightning.solvers.ksvd`.
+"""Sparse codes for the rows of an update, then sweeps of :mod:`~seminmf_lightning.solvers.ksvd` over them.
 
 Early on, the penalty is higher than in the end, and atoms that are idle, near duplicates or (if asked for)
 weak get the direction of a residual; in the last part of training each atom averages over more rows.  The
@@ -60,10 +60,11 @@ class SizedSums(CodeSums):
     """The same, with the sizes of the codes of each atom."""
 
     sizes: Tensor  # (k,) sums of |z_j|
+    offered: Tensor  # () rows, with those that the update leaves out
 
     @staticmethod
     def _shapes(concepts: int, features: int) -> tuple[tuple[int, ...], ...]:
-        return (*CodeSums._shapes(concepts, features), (concepts,))
+        return (*CodeSums._shapes(concepts, features), (concepts,), ())
 
     def add_rows_(self, A: Tensor, Z: Tensor, D: Tensor) -> None:
         super().add_rows_(A, Z, D)
@@ -79,10 +80,10 @@ class KSVDLearner(OnlineLearner):
 
     def reset(self) -> None:
         super().reset()
-        self.update_rows = max(UPDATE_ROWS, self.recipe.nb_concepts)
-        self._planned = self.recipe.solver.updates * self.update_rows
+        self.update_rows = self._most_rows = max(UPDATE_ROWS, self.recipe.nb_concepts)
+        self._planned: int = self.recipe.solver.updates * self._most_rows
         self._epoch_size: int | None = None
-        self._penalty = self.recipe.l1_penalty
+        self._penalty: float = self.recipe.l1_penalty
         self._memory = torch.zeros(self.recipe.nb_concepts, self.features, dtype=torch.float64)
         self._rows = torch.zeros(0, self.features, dtype=self.dictionary_dtype)
         self._coded: list[SparseRows] = []  # the same rows; empty after a resume
@@ -98,8 +99,7 @@ class KSVDLearner(OnlineLearner):
     ) -> None:  # fmt: skip
         super().attach_sample(sample, normalizer, held_out=held_out, rows=rows, epochs=epochs)
         self._epoch_size = rows
-        if rows is not None:
-            self.update_rows = min(self.update_rows, rows)
+        self.update_rows = min(self._most_rows, rows or self._most_rows)
         updates: int = self.recipe.solver.updates
         self._planned = updates * self.update_rows
         if rows is not None and epochs is not None and rows * epochs < self._planned:
@@ -126,7 +126,11 @@ class KSVDLearner(OnlineLearner):
     def training_penalty(self) -> float:
         if self.tuner is not None:
             return self._penalty
-        return self.recipe.l1_penalty * FALL ** (1 - min(1.0, self.progress / AVERAGE_FROM))
+        penalty: float = self.recipe.l1_penalty
+        return penalty * float(FALL ** (1 - min(1.0, self.progress / AVERAGE_FROM)))
+
+    def _rows_offered(self) -> int:
+        return int(self.pending.offered)
 
     def _follow(self, nonzeros: float) -> None:
         """Move the penalty of training towards the nonzeros that are due now."""
@@ -147,6 +151,7 @@ class KSVDLearner(OnlineLearner):
         self._code_restored(D)
         Z = self.encode_for_training(rows, D)
         self.pending.add_rows_(rows, Z, D)
+        self.pending.offered += len(A)
         self._coded.append(SparseRows.of(rows, Z, D, self._most(Z)))
         self._rows = torch.cat([self._rows, rows])
 
@@ -183,12 +188,12 @@ class KSVDLearner(OnlineLearner):
         averaging = self.progress >= AVERAGE_FROM
         if self._updates and self._updates % REPLACE_EVERY == 0 and not averaging:
             D = self._replace_weak(D, rows, last)
-        window = float(self.update_rows)
+        window = float(self._most_rows if self.update_rows is None else self.update_rows)
         if averaging:
             window = max(window, min(WINDOW * window, self._epoch_size or float("inf")))
         shrink = SHRINK * self.training_penalty if isinstance(self.recipe.encoder, Penalised) else 0.0
         D, self._memory = self.recipe.solver.improve(
-            rows, D, self._memory, keep=max(0.0, 1 - float(last.rows) / window), threshold=shrink,
+            rows, D, self._memory, keep=max(0.0, 1 - float(last.offered) / window), threshold=shrink,
             constraint=self.recipe.constraint, add_=self.add_over_processes_,
         )  # fmt: skip
         self._updates += 1
@@ -197,7 +202,7 @@ class KSVDLearner(OnlineLearner):
         return D
 
     def _replace_weak(self, D: Tensor, rows: SparseRows, last: SizedSums) -> Tensor:
-        """Give idle, repeated and (a share of) weak atoms new directions; they take part from the next update on."""
+        """Give idle, repeated and some weak atoms new directions; they take part from the next update on."""
         signs, k = self.recipe.constraint, len(D)
         idle = last.fired < min(FEWEST_CODES, 1 + float(last.rows) / k)
         strength = torch.where(idle, -1.0, last.sizes / last.fired.clamp(min=1))
@@ -209,7 +214,9 @@ class KSVDLearner(OnlineLearner):
         if not (strength < 0).any() and not int(share * k):
             return D
         generator = torch.Generator().manual_seed(self.recipe.seed + self._updates)
-        chosen = torch.randperm(len(self.sample), generator=generator)[: max(CANDIDATE_ROWS, 2 * count)].to(D.device)
+        chosen = torch.randperm(len(self.sample), generator=generator)[: max(CANDIDATE_ROWS, 2 * count)].to(
+            D.device
+        )
         sample = self.sample[chosen]
         Z = solve_on_support(
             self._training_encode(D)(sample), (sample.double() @ D.double().T).to(D), D, gram(D), 0.0,

@@ -93,8 +93,8 @@ class OnlineLearner(Learner):
 
     def _encoder(self, penalty: float) -> Encoder:
         encoder: Encoder = self.recipe.encoder
-        changes = isinstance(encoder, Penalised) and encoder.l1_penalty != penalty
-        return encoder.with_penalty(penalty) if changes else encoder
+        changes = isinstance(encoder, Penalised) and penalty != self.recipe.l1_penalty
+        return encoder.with_penalty(penalty) if changes else encoder  # type: ignore[attr-defined]
 
     def prepare(self, D: Tensor) -> Tensor:
         """Project the atoms and tune the penalty.
@@ -155,7 +155,7 @@ class OnlineLearner(Learner):
         rows = float(self.pending.rows)
         if not rows:
             return
-        self.rows_seen += int(rows)
+        self.rows_seen += self._rows_offered()
         forgetting = FORGETTING if self.recipe.encoder.sparse else DENSE_FORGETTING
         self.total.add_(self.pending, keep=(1 - rows / self.rows_seen) ** forgetting)
         squared_error, nonzeros = float(self.pending.squared_error), float(self.pending.fired.sum())
@@ -169,6 +169,10 @@ class OnlineLearner(Learner):
         self._follow(nonzeros / rows)
         self._silent = torch.where(self.pending.fired > 0, 0.0, self._silent + rows)
         self.pending.zero_()
+
+    def _rows_offered(self) -> int:
+        """Return the rows since the last :meth:`absorb`, of all processes."""
+        return int(self.pending.rows)
 
     def _follow(self, nonzeros: float) -> None:
         """Adjust the penalty to the mean nonzeros per row of an update, if they have a target."""

@@ -50,7 +50,7 @@ def new_directions(R: Tensor, count: int, penalty: float, constraint: Constraint
             [1., 0.]])
     """
     R = R.double().clone()
-    error, found = R.square().sum(dim=1), []
+    error, found = R.square().sum(dim=1), list[Tensor]()
     for _ in range(count):
         worst = int(error.argmax())
         if error[worst] <= 1e-6 * R.shape[1] * torch.finfo(torch.float32).eps or len(found) == len(R):

@@ -16,7 +16,7 @@ from seminmf_lightning.core.constraints import Constraint
 
 
 @dataclass(frozen=True, kw_only=True)
-class Solver(ABC):
+class Solver(ABC):  # noqa: B024 - methods differ in what they move the atoms by
     """A method that moves the atoms.  The fields tell a training loop when; each solver adds its own."""
 
     update_every: int | None = None

@@ -1,4 +1,4 @@
-"""K-SVD: each atom from the residuals of its rows, then their codes, in a stream and with sums over processes.
+"""K-SVD: each atom from the residuals of its rows, then their codes, for a stream of rows on many processes.
 
 Aharon, Elad & Bruckstein, "K-SVD", IEEE Trans. Signal Process. 54(11), 2006, with one alternation in place of
 the singular vectors as in Rubinstein, Zibulevsky & Elad, "Efficient implementation of the K-SVD algorithm",
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
@@ -36,7 +37,7 @@ SHIFT = 1.5 * 2.0**52 * GRID
 
 @dataclass(frozen=True, kw_only=True)
 class KSVD(Solver):
-    """For j = 1..k: ``D_j <- unit(proj(sum_i z_ij (R_i + z_ij D_j)))``, ``z_ij <- shrink(<R_i + z_ij D_j, D_j>)``.
+    """``D_j <- unit(proj(sum_i z_ij (R_i + z_ij D_j)))``, then ``z_ij <- shrink(<R_i + z_ij D_j, D_j>)``.
 
     The sums run over the rows since the last update, and so few numbers are exchanged by processes:
     ``sweeps * k * (d + 1)`` per update, whatever the number of rows.
@@ -97,7 +98,7 @@ def block_edges(k: int) -> list[tuple[int, int]]:
     [(0, 1), (1, 2), (2, 3)]
     """
     edges = [k * i // BLOCKS for i in range(BLOCKS + 1)]
-    return [(start, stop) for start, stop in zip(edges[:-1], edges[1:], strict=True) if stop > start]
+    return [(start, stop) for start, stop in pairwise(edges) if stop > start]
 
 
 @dataclass
@@ -134,53 +135,54 @@ class SparseRows:
         return cls(torch.cat([part.residual for part in parts]), torch.cat(atoms), torch.cat(codes))
 
     def _subtract_(self, D: Tensor) -> None:
-        if on_cpu(D):
-            R, atoms, codes, dictionary = self.residual.numpy(), *self._packed(), D.numpy()
-            in_threads(lambda part: _subtract(R[part], atoms[part], codes[part], dictionary), len(R))
+        if not on_cpu(D):
+            for slot in range(self.atoms.shape[1]):
+                self.residual.sub_(self.codes[:, slot, None] * D[self.atoms[:, slot]])
             return
-        for slot in range(self.atoms.shape[1]):
-            self.residual.sub_(self.codes[:, slot, None] * D[self.atoms[:, slot]])
+        R, atoms, codes, E = self.residual.numpy(), self.atoms.numpy(), self.codes.numpy(), D.numpy()
+        in_threads(lambda part: _subtract(R[part], atoms[part], codes[part], E), len(R))
 
     def pull(self, start: int, stop: int) -> Tensor:
-        """Return ``sum_i z_ij R_i`` and, in the last column, ``sum_i z_ij^2`` for a block of atoms, float64."""
+        """Return ``sum_i z_ij R_i`` for a block of atoms, ``sum_i z_ij^2`` in the last column; float64."""
         R, width = self.residual, self.residual.shape[1]
-        if on_cpu(R):
-            rows, atoms, codes = R.numpy(), *self._packed()
+        if not on_cpu(R):
+            sums = R.new_zeros(stop - start, width + 1, dtype=torch.float64)
+            for slot in range(self.atoms.shape[1]):
+                inside, atoms, codes = self._of_block(slot, start, stop)
+                extended = torch.cat([R[inside], codes[:, None]], dim=1).double()
+                sums.index_add_(0, atoms - start, round_to_grid_(codes.double()[:, None] * extended, GRID))
+            return sums
+        rows, chosen, values = R.numpy(), self.atoms.numpy(), self.codes.numpy()
 
-            def work(part: slice) -> Array:
-                sums = np.zeros((stop - start, width + 1))
-                _pull(rows[part], atoms[part], codes[part], start, sums)
-                return sums
+        def work(part: slice) -> Array:
+            sums = np.zeros((stop - start, width + 1))
+            _pull(rows[part], chosen[part], values[part], start, sums)
+            return sums
 
-            return torch.from_numpy(np.sum([np.zeros((stop - start, width + 1)), *in_threads(work, len(R))], axis=0))
-        sums = R.new_zeros(stop - start, width + 1, dtype=torch.float64)
-        for slot in range(self.atoms.shape[1]):
-            inside, atoms, codes = self._of_block(slot, start, stop)
-            extended = torch.cat([R[inside], codes[:, None]], dim=1).double()
-            sums.index_add_(0, atoms - start, round_to_grid_(codes.double()[:, None] * extended, GRID))
-        return sums
+        return torch.from_numpy(np.sum([work(slice(0)), *in_threads(work, len(R))], axis=0))
 
     def push_(
         self, start: int, stop: int, before: Tensor, after: Tensor, threshold: float, nonnegative: bool
     ) -> None:
         """Give the codes of a block of atoms, which moved, new values, one after the other in each row."""
         R = self.residual
-        if on_cpu(R):
-            rows, old, new = R.numpy(), before.contiguous().numpy(), after.contiguous().numpy()
-            (atoms, codes), cosine = self._packed(), (before * after).sum(dim=1).numpy()
-
-            def work(part: slice) -> None:
-                _push(rows[part], atoms[part], codes[part], start, old, new, cosine, threshold, nonnegative)
-
-            in_threads(work, len(R))
+        if not on_cpu(R):
+            for slot in range(self.atoms.shape[1]):
+                inside, atoms, codes = self._of_block(slot, start, stop)
+                with_old = R[inside] + codes[:, None] * before[atoms - start]
+                fitted = (with_old * after[atoms - start]).sum(dim=1)
+                shrunk = softshrink(fitted, threshold)
+                shrunk = shrunk.clamp(min=0) if nonnegative else shrunk
+                R[inside] = with_old - shrunk[:, None] * after[atoms - start]
+                self.codes[inside, slot] = shrunk
             return
-        for slot in range(self.atoms.shape[1]):
-            inside, atoms, codes = self._of_block(slot, start, stop)
-            with_old = R[inside] + codes[:, None] * before[atoms - start]
-            fitted = (with_old * after[atoms - start]).sum(dim=1)
-            fitted = (fitted - threshold).clamp(min=0) if nonnegative else softshrink(fitted, threshold)
-            R[inside] = with_old - fitted[:, None] * after[atoms - start]
-            self.codes[inside, slot] = fitted
+        rows, chosen, values = R.numpy(), self.atoms.numpy(), self.codes.numpy()
+        old, new, cosine = before.numpy(), after.contiguous().numpy(), (before * after).sum(dim=1).numpy()
+
+        def work(part: slice) -> None:
+            _push(rows[part], chosen[part], values[part], start, old, new, cosine, threshold, nonnegative)
+
+        in_threads(work, len(R))
 
     def drop_(self, atoms: Tensor, D: Tensor) -> None:
         """Remove the codes of some atoms of D."""
@@ -188,9 +190,6 @@ class SparseRows:
         dropped = SparseRows(self.residual, self.atoms, torch.where(gone, -self.codes, 0.0))
         dropped._subtract_(D)
         self.codes = torch.where(gone, 0.0, self.codes)
-
-    def _packed(self) -> tuple[Array, Array]:
-        return self.atoms.numpy(), self.codes.numpy()
 
     def _of_block(self, slot: int, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return rows whose code in this slot is nonzero and of the block, its atoms and its values."""

@@ -16,15 +16,21 @@ from seminmf_lightning.core.constraints import CONSTRAINTS
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("penalty", ["l1_penalty=0", "l1_penalty=0.05", "target_l0=3"])
+@pytest.mark.parametrize(
+    ("solver", "penalty"),
+    [(["solver=hals", "solver.max_iter=50"], p) for p in ("l1_penalty=0", "l1_penalty=0.05", "target_l0=3")]
+    + [(["solver=ksvd", "solver.replace=0.1"], p) for p in ("l1_penalty=0.05", "target_l0=3")],
+)
 @pytest.mark.parametrize("signs", [name for name in CONSTRAINTS if name != "dictionary"])
-def test_killed_by_one_and_resumed_by_two_processes(script, tmp_path: Path, signs: str, penalty: str) -> None:
+def test_killed_by_one_and_resumed_by_two_processes(
+    script, tmp_path: Path, signs: str, solver: list[str], penalty: str
+) -> None:
     generator = torch.Generator().manual_seed(0)
     rows = (torch.randn(6000, 8, generator=generator) @ torch.randn(8, 32, generator=generator)).abs()
     np.save(tmp_path / "rows.npy", rows.numpy())
     common = [
         "data=npy", f"data.path={tmp_path}/rows.npy", "nb_concepts=8", f"nonnegative={signs}",
-        penalty, "tol=0", "solver.max_iter=50", "solver.update_every=2", "data.batch_size=8",
+        penalty, "tol=0", *solver, "solver.update_every=2", "data.batch_size=8",
         "callbacks.checkpoint_time.seconds=0.1", "trainer.max_epochs=2", "trainer.enable_progress_bar=false",
         "trainer.accelerator=cpu",
     ]  # fmt: skip
