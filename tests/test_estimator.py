@@ -65,7 +65,7 @@ def test_penalty_makes_codes_sparse_with_bounded_atoms(signed: torch.Tensor) -> 
 def test_bad_arguments() -> None:
     with pytest.raises(TypeError):
         SemiNMF(8, max_iterations=3)  # type: ignore[call-arg]
-    with pytest.raises(ValueError, match=r"hals or solver=pgd"):
+    with pytest.raises(ValueError, match=r"hals or solver=ksvd or solver=pgd"):
         SemiNMF(8, solver="mu", l1_penalty=0.1)
     for bad in (-0.1, float("nan")):
         with pytest.raises(ValueError, match="l1_penalty"):

@@ -152,8 +152,13 @@ class CodeSums(Sums):
         self.squared_error += squared_error
         self.squares += A.double().square().sum()
         self.rows += A.shape[0]
-        self.l1_norm += Z.abs().sum(dtype=torch.float64)
-        self.fired += (Z != 0).sum(dim=0)
+        row, concept = Z.nonzero(as_tuple=True)
+        self._add_codes_(concept, Z[row, concept].double())
+
+    def _add_codes_(self, concept: Tensor, code: Tensor) -> None:
+        """Add nonzero codes, each with its concept."""
+        self.l1_norm += code.abs().sum()
+        self.fired += torch.bincount(concept, minlength=len(self.fired))
 
 
 @dataclass

@@ -19,13 +19,13 @@ from torch import Tensor
 
 from seminmf_lightning.core.linalg import unit_atoms
 from seminmf_lightning.core.normalize import Normalizer
-from seminmf_lightning.core.sums import CodeSums
+from seminmf_lightning.core.sums import CodeSums, round_to_grid_
 from seminmf_lightning.encoders import Penalised
 from seminmf_lightning.encoders.active_set import gram, solve_on_support
 from seminmf_lightning.learners.online import OnlineLearner
 from seminmf_lightning.learners.penalty import HIGHEST, LOWEST
 from seminmf_lightning.learners.replacement import new_directions, weaker_duplicates
-from seminmf_lightning.solvers.ksvd import SparseRows
+from seminmf_lightning.solvers.ksvd import GRID, SparseRows
 
 UPDATE_ROWS = 8192
 """Rows per update.  On 80,000 rows of MiniLM (k = 1,024, 16 nonzeros) the same rows in updates of 2,048 lose
@@ -45,7 +45,7 @@ GAIN = 0.5
 """Exponent with which the penalty follows the nonzeros of an update."""
 SHRINK = 0.5
 """Share of the penalty that codes shrink by between the sweeps."""
-REPLACE_EVERY = 2
+REPLACE_EVERY = 4
 FEWEST_CODES = 3
 """Codes in an update below which an atom is idle."""
 DUPLICATE, COHERENT_DUPLICATE = 0.6, 0.95
@@ -66,9 +66,9 @@ class SizedSums(CodeSums):
     def _shapes(concepts: int, features: int) -> tuple[tuple[int, ...], ...]:
         return (*CodeSums._shapes(concepts, features), (concepts,), ())
 
-    def add_rows_(self, A: Tensor, Z: Tensor, D: Tensor) -> None:
-        super().add_rows_(A, Z, D)
-        self.sizes += Z.abs().sum(dim=0, dtype=torch.float64)
+    def _add_codes_(self, concept: Tensor, code: Tensor) -> None:
+        super()._add_codes_(concept, code)
+        self.sizes += torch.bincount(concept, round_to_grid_(code.abs(), GRID), minlength=len(self.sizes))
 
 
 class KSVDLearner(OnlineLearner):
@@ -139,6 +139,12 @@ class KSVDLearner(OnlineLearner):
             due = self.tuner.target * FIRST_L0 ** (1 - min(1.0, self.progress / FALL_UNTIL))
             self._penalty *= (max(nonzeros, 0.1 * due) / due) ** GAIN
             self._penalty = min(max(self._penalty, LOWEST), HIGHEST)
+
+    def _tune(self, D: Tensor, *, roughly: bool = False) -> None:
+        if self.tuner is not None and self.rows_seen and self.progress < AVERAGE_FROM:
+            self.tuner.penalty = self._penalty  # a search would be for nonzeros that are not due yet
+        else:
+            super()._tune(D, roughly=roughly)
 
     def converged(self) -> bool:
         """Whether the planned updates are done."""

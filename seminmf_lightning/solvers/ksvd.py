@@ -43,14 +43,14 @@ class KSVD(Solver):
     ``sweeps * k * (d + 1)`` per update, whatever the number of rows.
     """
 
-    sweeps: int = 2
+    sweeps: int = 3
     """Sweeps over all atoms per update."""
     updates: int = 100
     """Updates in all, fewer if ``trainer.max_epochs`` ends before; the schedule below stretches over them."""
     trim: int | None = None
     """Largest codes of each row that move atoms; None: ``target_l0`` of them, or all."""
     replace: float = 0.0
-    """Share of the atoms, those of the smallest mean code, that get a new direction every other update; it
+    """Share of the atoms, those of the smallest mean code, that get a new direction every fourth update; it
     falls to 0 over the first part of training.  Atoms that are idle or near duplicates always do."""
 
     needs_sparse_codes: ClassVar[bool] = True

@@ -22,7 +22,7 @@ from seminmf_lightning.learners import Recipe
         ({"target_l0": 9}, "target_l0=9 is more than nb_concepts=8"),
         ({"target_l0": 0}, "target_l0"),
         ({"target_l0": 4, "l1_penalty": 0.1}, "give one"),
-        ({"target_l0": 4, "solver": "mu"}, "solver=hals or solver=pgd"),
+        ({"target_l0": 4, "solver": "mu"}, "solver=hals or solver=ksvd or solver=pgd"),
         (
             {"l1_penalty": 0.1, "encoder": {"name": "omp"}},
             "encoder=omp takes no penalty: use encoder=lasso or encoder=auto",

@@ -1,7 +1,8 @@
 """Read a sparse autoencoder from a safetensors file.
 
 ``z = s((a - b_dec) W_enc + b_enc)``, ``a ~ z W_dec + b_dec``, with s a ReLU, then the k largest where k is
-given (TopK: Gao et al., "Scaling and evaluating sparse autoencoders", 2024).
+given (TopK: Gao et al., "Scaling and evaluating sparse autoencoders", 2024); with the metadata
+``activation=abs_topk`` the k largest of either sign instead.
 
 Legend:  a (d) raw activations   z (m) codes   W_enc (d, m)   b_enc (m)   W_dec (m, d)   b_dec (d)
 """
@@ -35,7 +36,8 @@ def sae_features(file: str, features: int, nonzeros: int | None, device: torch.d
         W_enc, b_enc, W_dec, b_dec = (
             read_tensor(path, handle, name, REALS).float().to(device) for name in names
         )
-        if nonzeros is None and "k" in (metadata := handle.metadata() or {}):
+        metadata = handle.metadata() or {}
+        if nonzeros is None and "k" in metadata:
             with refusing(path, f"a file whose metadata k={metadata['k']!r} is a whole number"):
                 nonzeros = int(metadata["k"])
     if W_dec.ndim != 2 or W_enc.shape != W_dec.T.shape or b_enc.shape != W_dec.shape[:1]:
@@ -44,6 +46,9 @@ def sae_features(file: str, features: int, nonzeros: int | None, device: torch.d
             "do not belong together; expected (d, m), (m,) and (m, d)"
         )
     m, d = W_dec.shape
+    signed = metadata.get("activation") == "abs_topk"
+    if signed and nonzeros is None:
+        raise Refused(f"{path}: AbsTopK without a number of codes; set suite.probes.sae_nonzeros")
     if d != features or b_dec.shape != (d,):
         raise Refused(
             f"{path}: an autoencoder of {d} features (b_dec {tuple(b_dec.shape)}), but the run has {features}"
@@ -53,10 +58,11 @@ def sae_features(file: str, features: int, nonzeros: int | None, device: torch.d
         raise Refused(f"{path}: {nonzeros} nonzeros of {m} codes; set suite.probes.sae_nonzeros to 1..{m}")
 
     def codes(A: Tensor) -> Tensor:
-        Z = ((A - b_dec) @ W_enc + b_enc).relu()
+        Z = (A - b_dec) @ W_enc + b_enc
+        Z = Z if signed else Z.relu()
         if nonzeros is None:
             return Z
-        largest = Z.topk(nonzeros, dim=1)
-        return torch.zeros_like(Z).scatter_(1, largest.indices, largest.values)
+        largest = Z.abs().topk(nonzeros, dim=1).indices
+        return torch.zeros_like(Z).scatter_(1, largest, Z.gather(1, largest))
 
     return Features(f"SAE {path.stem}", m, codes, lambda Z: Z @ W_dec + b_dec)
