@@ -25,7 +25,7 @@ BATCH = 1024
 
 
 class Autoencoder(nn.Module):
-    """``z`` = the largest of ``(a - b_dec) W_enc + b_enc``, ``a ~ z W_dec + b_dec`` with unit rows of W_dec."""
+    """``a ~ z W_dec + b_dec``, z the largest of ``(a - b_dec) W_enc + b_enc``, with unit rows of W_dec."""
 
     def __init__(self, mean: Tensor, concepts: int, nonzeros: int, signed: bool, seed: int) -> None:
         super().__init__()
@@ -84,14 +84,15 @@ def main() -> None:
         scores = {rate: fit(rate, options.seconds / 10)[0] for rate in RATES}
         best = max(scores, key=lambda rate: scores[rate])
         r2, model = fit(best, options.seconds)
-        weights = {key: value.detach().clone() for key, value in model.named_parameters()}
+        weights = {
+            key: value.detach().clone(memory_format=torch.contiguous_format)
+            for key, value in model.named_parameters()
+        }
         weights |= {"b_enc": weights["b_enc"] * scale, "b_dec": weights["b_dec"] * scale}
         file = options.output / f"{name}.safetensors"
         save_file(weights, file, {"k": str(options.nonzeros), "activation": name})
         grid = ", ".join(f"{rate:g}: {score:.3f}" for rate, score in scores.items())
-        print(
-            f"{file}: held-out r2 {r2:.4f} after {options.seconds:g} s at rate {best:g} (a tenth each: {grid})"
-        )
+        print(f"{file}: held-out r2 {r2:.4f} after {options.seconds:g} s at rate {best:g} (a tenth: {grid})")
 
 
 if __name__ == "__main__":

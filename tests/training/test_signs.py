@@ -30,7 +30,8 @@ def test_killed_by_one_and_resumed_by_two_processes(
     np.save(tmp_path / "rows.npy", rows.numpy())
     common = [
         "data=npy", f"data.path={tmp_path}/rows.npy", "nb_concepts=8", f"nonnegative={signs}",
-        penalty, "tol=0", *solver, "solver.update_every=2", f"data.batch_size={64 if "solver=ksvd" in solver else 8}",
+        penalty, "tol=0", *solver, "solver.update_every=2",
+        f"data.batch_size={64 if 'solver=ksvd' in solver else 8}",
         "callbacks.checkpoint_time.seconds=0.1", "trainer.max_epochs=2", "trainer.enable_progress_bar=false",
         "trainer.accelerator=cpu",
     ]  # fmt: skip
