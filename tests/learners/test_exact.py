@@ -19,7 +19,7 @@ from seminmf_lightning.learners import Learner, Recipe, make_learner
 from seminmf_lightning.learners.exact import ExactLearner
 from seminmf_lightning.metrics import Fitted, finite_or_none
 from seminmf_lightning.metrics.optimality_gap import OptimalityGap
-from seminmf_lightning.solvers import Solver
+from seminmf_lightning.solvers import StatisticsSolver
 
 
 def test_the_error_from_the_second_moment_is_that_of_the_codes(signed: torch.Tensor) -> None:
@@ -78,7 +78,7 @@ def test_svd_start_is_optimal_on_nonnegative_data_and_stays_so(signed: torch.Ten
         assert learner.optimality_gap(D) < 1e-5
 
 
-class Worsening(Solver):
+class Worsening(StatisticsSolver):
     """A solver whose every step raises the objective."""
 
     def step(

@@ -10,7 +10,7 @@ from learning import learn
 from seminmf_lightning import ActivationDataModule, SemiNMFModule
 from seminmf_lightning.core.constraints import Constraint
 from seminmf_lightning.learners import Recipe, make_learner, online
-from seminmf_lightning.solvers import Solver
+from seminmf_lightning.solvers import StatisticsSolver
 
 
 def test_dead_atoms_are_pointed_elsewhere(signed: torch.Tensor) -> None:
@@ -96,7 +96,7 @@ def test_a_replaced_atom_starts_again(signed: torch.Tensor, monkeypatch: pytest.
             )
 
 
-class Still(Solver):
+class Still(StatisticsSolver):
     """A solver that changes nothing."""
 
     def step(

@@ -16,14 +16,16 @@ from seminmf_lightning.core.discovery import available
 from seminmf_lightning.encoders.least_squares import LeastSquares
 from seminmf_lightning.inits import Init
 from seminmf_lightning.learners import Learner, Recipe, make_learner
-from seminmf_lightning.solvers import Solver
+from seminmf_lightning.solvers import StatisticsSolver
 from seminmf_lightning.training.divergence import Guard, symptom
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:nb_concepts=.*fits anything", "ignore:every code of this epoch"
 )
 OURS = {
-    name: kind for name, kind in available(Solver).items() if kind.__module__.startswith("seminmf_lightning.")
+    name: kind
+    for name, kind in available(StatisticsSolver).items()
+    if kind.__module__.startswith("seminmf_lightning.")
 }
 """Not those that other tests define."""
 SOLVERS, INITS, STEPS = list(OURS), list(available(Init)), 40
