@@ -37,8 +37,8 @@ SHARE_OF_ROWS = 0.7
 atoms stay in bad optima (.59 found instead of .95)."""
 AVERAGE_FROM, WINDOW = 0.7, 10
 """Part of training after which atoms average over this many updates, at most over one epoch."""
-FALL = 10.0
-"""Penalty at first, in units of the last one, if ``l1_penalty`` is given."""
+FALL, FIRST_PENALTY = 10.0, 0.14
+"""If ``l1_penalty`` is given, it falls from this multiple, or from the second number if that is less."""
 FIRST_L0, FALL_UNTIL = 1 / 3, 0.6
 """Nonzeros at first, as a share of ``target_l0``, and the part of training after which they reach it."""
 GAIN = 0.5
@@ -126,8 +126,9 @@ class KSVDLearner(OnlineLearner):
     def training_penalty(self) -> float:
         if self.tuner is not None:
             return self._penalty
-        penalty: float = self.recipe.l1_penalty
-        return penalty * float(FALL ** (1 - min(1.0, self.progress / AVERAGE_FROM)))
+        last: float = self.recipe.l1_penalty
+        first = max(last, min(FALL * last, FIRST_PENALTY))
+        return last * float((first / last) ** (1 - min(1.0, self.progress / AVERAGE_FROM))) if last else 0.0
 
     def _rows_offered(self) -> int:
         return int(self.pending.offered)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
 from seminmf_lightning import SemiNMF
 from seminmf_lightning.suites import Context, Result
@@ -96,9 +94,3 @@ def test_codes_may_be_scored_at_the_published_penalty(run: Path) -> None:
     assert found["oracle: true features"]["mcc"] > 0.9
     with pytest.raises(ValueError, match="encoder=omp takes no penalty"):
         Recovery(**SMALL, penalty=0.1, encoder="omp").run(Context(run))  # type: ignore[arg-type]
-
-
-def test_its_yaml_holds_its_defaults() -> None:
-    written = yaml.safe_load((CONFIG / "recovery.yaml").read_text())
-    assert written.pop("seed") == "${seed}"
-    assert written == {one.name: one.default for one in fields(Recovery) if one.name != "seed"}

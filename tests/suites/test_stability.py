@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from run_folders import METRICS, write_run
 
 from seminmf_lightning.core.normalize import Normalizer
@@ -99,9 +97,3 @@ def test_runs_that_cannot_be_compared_are_named(tmp_path: Path) -> None:
     wider = sweep(tmp_path / "wider", [noisy(0, atoms=torch.eye(5, 12)), noisy(1, atoms=torch.eye(5, 12))])
     with pytest.raises(ValueError, match=r"merges seeds of one setting, and .* has 2"):
         SeedStability(runs=[str(wider)], consensus=str(tmp_path / "merged")).run(Context(ours))
-
-
-def test_its_yaml_holds_its_defaults() -> None:
-    written = yaml.safe_load((CONFIG / "stability.yaml").read_text())
-    assert written.pop("runs") == []
-    assert written == {one.name: one.default for one in fields(SeedStability) if one.name != "runs"}
