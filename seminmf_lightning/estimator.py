@@ -41,8 +41,8 @@ class SemiNMF:
 
     Args:
         nb_concepts: k.
-        solver: ``mu``, ``pgd`` or ``hals``, or a mapping with a ``name`` and settings; None for ``mu``
-            without and ``hals`` with a penalty.
+        solver: ``mu``, ``pgd``, ``hals`` or ``ksvd``, or a mapping with a ``name`` and settings; None for
+            ``mu`` without and ``hals`` with a penalty.
         device: where to compute.
         tol: relative decrease of the objective below which :meth:`fit` stops.
         l1_penalty: weight of ``||z||_1``.

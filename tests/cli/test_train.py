@@ -326,7 +326,7 @@ def test_every_shipped_config_runs(
         overrides += ["data.limit=6", "nb_concepts=8", "data.sample_rows=500"]
     elif choice == "data=npy" or choice.partition("=")[0] not in ("data", "experiment"):
         overrides += ["data=npy"] * (choice != "data=npy") + [f"data.path={npy}", "nb_concepts=8"]
-    if choice == "encoder=lasso":
+    if choice in ("encoder=lasso", "solver=ksvd"):
         overrides.append("l1_penalty=0.1")
     if choice in ("encoder=omp", "encoder=threshold"):
         overrides.append("encoder.nonzeros=3")
