@@ -1,6 +1,6 @@
 """Sparse codes for the rows of an update, then sweeps of :mod:`~seminmf_lightning.solvers.ksvd` over them.
 
-Early on, the penalty is higher than in the end, and atoms that are idle, near duplicates or (if asked for)
+Early on, a given penalty is higher than in the end, and atoms that are idle, repeated or (if asked for)
 weak get the direction of a residual; in the last part of training each atom averages over more rows.  The
 rows of an update stay where they are: processes exchange sums over them.
 
@@ -39,8 +39,6 @@ AVERAGE_FROM, WINDOW = 0.7, 10
 """Part of training after which atoms average over this many updates, at most over one epoch."""
 FALL, FIRST_PENALTY = 10.0, 0.14
 """If ``l1_penalty`` is given, it falls from this multiple, or from the second number if that is less."""
-FIRST_L0, FALL_UNTIL = 1 / 3, 0.6
-"""Nonzeros at first, as a share of ``target_l0``, and the part of training after which they reach it."""
 GAIN = 0.5
 """Exponent with which the penalty follows the nonzeros of an update."""
 SHRINK = 0.5
@@ -134,16 +132,15 @@ class KSVDLearner(OnlineLearner):
         return int(self.pending.offered)
 
     def _follow(self, nonzeros: float) -> None:
-        """Move the penalty of training towards the nonzeros that are due now."""
+        """Move the penalty of training towards the target of nonzeros."""
         super()._follow(nonzeros)
         if self.tuner is not None:
-            due = self.tuner.target * FIRST_L0 ** (1 - min(1.0, self.progress / FALL_UNTIL))
-            self._penalty *= (max(nonzeros, 0.1 * due) / due) ** GAIN
+            self._penalty *= max(nonzeros / self.tuner.target, 0.1) ** GAIN
             self._penalty = min(max(self._penalty, LOWEST), HIGHEST)
 
     def _tune(self, D: Tensor, *, roughly: bool = False) -> None:
         if self.tuner is not None and self.rows_seen and self.progress < AVERAGE_FROM:
-            self.tuner.penalty = self._penalty  # a search would be for nonzeros that are not due yet
+            self.tuner.penalty = self._penalty  # a search pays off once atoms are nearly settled
         else:
             super()._tune(D, roughly=roughly)
 
