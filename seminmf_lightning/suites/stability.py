@@ -45,8 +45,8 @@ class SeedStability(Suite):
     """Replace a dictionary in the folder."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.runs, str):
-            object.__setattr__(self, "runs", [self.runs])
+        runs = (self.runs,) if isinstance(self.runs, str) else tuple(self.runs)
+        object.__setattr__(self, "runs", runs)
         real_number("suite.stability.cosine", self.cosine, 0, exclusive=True, at_most=1)
         whole_number("suite.stability.held_out", self.held_out, 1)
         if self.consensus is not None and (Path(self.consensus) / FILE_NAME).exists() and not self.overwrite:

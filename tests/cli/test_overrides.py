@@ -194,7 +194,7 @@ def test_a_path_that_exists_is_taken_as_it_is_typed(
     ("text", "message"),
     [
         ("data.path=a [b", r"data\.path=a \[b: .*quotes inside those of the shell: \"data\.path='\.\.\.'\""),
-        ("solver=null", r"solver=null: choose one of hals, mu, pgd"),
+        ("solver=null", r"solver=null: choose one of hals, ksvd, mu, pgd"),
     ],
 )
 def test_values_that_cannot_be_read_are_named(text: str, message: str) -> None:

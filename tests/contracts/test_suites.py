@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from seminmf_lightning.core.discovery import available, build, spec_of
 from seminmf_lightning.suites import Suite
 
-SUITES = available(Suite)
+SUITES = {name: kind for name, kind in available(Suite).items() if kind.__module__.startswith("seminmf")}
 FOLDER = ROOT / "configs" / "suite"
 
 
