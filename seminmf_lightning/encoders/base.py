@@ -12,6 +12,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from seminmf_lightning.core.checks import whole_number
+
 Encode = Callable[[Tensor], Tensor]
 """``A (n, d) -> Z (n, k)`` for one dictionary; n may be 0."""
 Effort = tuple[float, ...]
@@ -61,6 +63,30 @@ class Encoder(ABC):
     def with_limits(self, max_iter: int | None, tol: float | None) -> Encoder:
         """Return this encoder with other iteration limits, if it has any; None keeps a limit."""
         return self
+
+
+@dataclass(frozen=True, kw_only=True)
+class FixedNonzeros(Encoder):
+    """An encoder whose rows have a number of nonzeros at most."""
+
+    nonzeros: int = 16
+    """Nonzeros per row; at most min(k, d)."""
+
+    sparse: ClassVar[bool] = True
+    supports_nonnegative: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        whole_number("encoder.nonzeros", self.nonzeros, 1)
+
+    def check(self, concepts: int, features: int) -> None:
+        if self.nonzeros > min(concepts, features):
+            raise ValueError(
+                f"encoder.nonzeros={self.nonzeros} is more than min(nb_concepts={concepts}, "
+                f"features={features}); lower it"
+            )
+
+    def training(self, D: Tensor, effort: Effort) -> Encode:
+        return self.precise(D)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,16 +15,14 @@ Legend:  A (n, d)   Z (n, k)   D (k, d)   U = unit atoms (k, d)   C (n, k) resid
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from seminmf_lightning.core.checks import whole_number
 from seminmf_lightning.core.linalg import unit_atoms
 from seminmf_lightning.encoders import numba_kernels
 from seminmf_lightning.encoders.active_set import gram, rounded_gram, solve_on_support
-from seminmf_lightning.encoders.base import Effort, Encode, Encoder
+from seminmf_lightning.encoders.base import Effort, Encode, FixedNonzeros
 from seminmf_lightning.encoders.least_squares import nonnegative_codes
 
 NUMBERS_AT_ONCE = 2**21
@@ -36,32 +34,13 @@ on those picked when the square of its new part is below this."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class OMP(Encoder):
+class OMP(FixedNonzeros):
     """``min_z ||a - z D||`` with at most ``nonzeros`` codes, chosen greedily; fewer if they fit exactly.
 
     >>> D = torch.tensor([[1.0, 0.0], [0.6, 0.8]])
     >>> OMP(nonzeros=1).precise(D)(torch.tensor([[-3.0, 0.5]]))
     tensor([[-3.,  0.]])
     """
-
-    nonzeros: int = 16
-    """Nonzeros per row; at most min(k, d)."""
-
-    sparse: ClassVar[bool] = True
-    supports_nonnegative: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        whole_number("encoder.nonzeros", self.nonzeros, 1)
-
-    def check(self, concepts: int, features: int) -> None:
-        if self.nonzeros > min(concepts, features):
-            raise ValueError(
-                f"encoder.nonzeros={self.nonzeros} is more than min(nb_concepts={concepts}, "
-                f"features={features}); lower it"
-            )
-
-    def training(self, D: Tensor, effort: Effort) -> Encode:
-        return self.precise(D)
 
     def precise(self, D: Tensor, effort: Effort = ()) -> Encode:
         self.check(*D.shape)

@@ -18,17 +18,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from seminmf_lightning.core.checks import whole_number
 from seminmf_lightning.core.linalg import unit_atoms
 from seminmf_lightning.core.objective import refit_residual
 from seminmf_lightning.encoders import numba_kernels, numba_threshold
 from seminmf_lightning.encoders.active_set import gram, rounded_gram, solve_on_support
-from seminmf_lightning.encoders.base import Effort, Encode, Encoder
+from seminmf_lightning.encoders.base import Effort, Encode, FixedNonzeros
 from seminmf_lightning.encoders.feature_sign import feature_sign
 from seminmf_lightning.encoders.homotopy import lasso_path
 from seminmf_lightning.encoders.numba_threshold import ROUNDING
@@ -48,7 +46,7 @@ Select = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Threshold(Encoder):
+class Threshold(FixedNonzeros):
     """The ``nonzeros`` largest lasso codes of twice as many, refitted by least squares.
 
     Fewer where fewer fit the row exactly, or, with nonnegative codes, where least squares makes some zero.
@@ -57,25 +55,6 @@ class Threshold(Encoder):
     >>> Threshold(nonzeros=1).precise(D)(torch.tensor([[-3.0, 0.5]]))
     tensor([[-3.,  0.]])
     """
-
-    nonzeros: int = 16
-    """Nonzeros per row; at most min(k, d)."""
-
-    sparse: ClassVar[bool] = True
-    supports_nonnegative: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        whole_number("encoder.nonzeros", self.nonzeros, 1)
-
-    def check(self, concepts: int, features: int) -> None:
-        if self.nonzeros > min(concepts, features):
-            raise ValueError(
-                f"encoder.nonzeros={self.nonzeros} is more than min(nb_concepts={concepts}, "
-                f"features={features}); lower it"
-            )
-
-    def training(self, D: Tensor, effort: Effort) -> Encode:
-        return self.precise(D)
 
     def precise(self, D: Tensor, effort: Effort = ()) -> Encode:
         self.check(*D.shape)

@@ -43,12 +43,12 @@ GAIN = 0.5
 """Exponent with which the penalty follows the nonzeros of an update."""
 SHRINK = 0.5
 """Share of the penalty that codes shrink by between the sweeps."""
-REPLACE_EVERY = 4
+REPLACE_EVERY, MOST_REPLACED = 4, 0.2
+"""Updates between replacements of weak atoms, and the largest share of them that is replaced at once."""
 FEWEST_CODES = 3
 """Codes in an update below which an atom is idle."""
 DUPLICATE, COHERENT_DUPLICATE = 0.6, 0.95
 """Cosine above which the weaker of two atoms is replaced; nonnegative atoms are similar by nature."""
-MOST_REPLACED = 0.2
 CANDIDATE_ROWS = 2048
 """Rows of the sample whose residuals give new directions, or twice as many as there are atoms to replace."""
 
@@ -78,8 +78,8 @@ class KSVDLearner(OnlineLearner):
 
     def reset(self) -> None:
         super().reset()
-        self.update_rows = self._most_rows = max(UPDATE_ROWS, self.recipe.nb_concepts)
-        self._planned: int = self.recipe.solver.updates * self._most_rows
+        self.update_rows = self._usual_rows = max(UPDATE_ROWS, self.recipe.nb_concepts)
+        self._planned: int = self.recipe.solver.updates * self._usual_rows
         self._epoch_size: int | None = None
         self._penalty: float = self.recipe.l1_penalty
         self._memory = torch.zeros(self.recipe.nb_concepts, self.features, dtype=torch.float64)
@@ -97,7 +97,8 @@ class KSVDLearner(OnlineLearner):
     ) -> None:  # fmt: skip
         super().attach_sample(sample, normalizer, held_out=held_out, rows=rows, epochs=epochs)
         self._epoch_size = rows
-        self.update_rows = min(self._most_rows, rows or self._most_rows)
+        most = max(UPDATE_ROWS, self.recipe.nb_concepts)
+        self.update_rows = self._usual_rows = min(most, rows or most)
         updates: int = self.recipe.solver.updates
         self._planned = updates * self.update_rows
         if rows is not None and epochs is not None and rows * epochs < self._planned:
@@ -192,9 +193,9 @@ class KSVDLearner(OnlineLearner):
         averaging = self.progress >= AVERAGE_FROM
         if self._updates and self._updates % REPLACE_EVERY == 0 and not averaging:
             D = self._replace_weak(D, rows, last)
-        window = float(self._most_rows if self.update_rows is None else self.update_rows)
+        window = usual = self._usual_rows
         if averaging:
-            window = max(window, min(WINDOW * window, self._epoch_size or float("inf")))
+            window = max(usual, min(WINDOW * usual, self._epoch_size or WINDOW * usual))
         shrink = SHRINK * self.training_penalty if isinstance(self.recipe.encoder, Penalised) else 0.0
         D, self._memory = self.recipe.solver.improve(
             rows, D, self._memory, keep=max(0.0, 1 - float(last.offered) / window), threshold=shrink,
@@ -214,14 +215,13 @@ class KSVDLearner(OnlineLearner):
         repeated = weaker_duplicates(D, strength, cosine, sign_is_free=signs.sign_is_free)
         strength = torch.where(repeated, -1.0, strength)
         share = self.recipe.solver.replace * (1 - self.progress / AVERAGE_FROM)
-        count = min(max(int((strength < 0).sum()), int(share * k)), max(1, int(MOST_REPLACED * k)))
-        if not (strength < 0).any() and not int(share * k):
+        wanted = max(int((strength < 0).sum()), int(share * k))
+        if not wanted:
             return D
+        count = min(wanted, max(1, int(MOST_REPLACED * k)))
         generator = torch.Generator().manual_seed(self.recipe.seed + self._updates)
-        chosen = torch.randperm(len(self.sample), generator=generator)[: max(CANDIDATE_ROWS, 2 * count)].to(
-            D.device
-        )
-        sample = self.sample[chosen]
+        chosen = torch.randperm(len(self.sample), generator=generator)[: max(CANDIDATE_ROWS, 2 * count)]
+        sample = self.sample[chosen.to(D.device)]
         Z = solve_on_support(
             self._training_encode(D)(sample), (sample.double() @ D.double().T).to(D), D, gram(D), 0.0,
             keep_signs=signs.nonnegative_codes,

@@ -48,7 +48,7 @@ class KSVD(Solver):
     updates: int = 100
     """Updates in all, fewer if ``trainer.max_epochs`` ends before; the schedule below stretches over them."""
     trim: int | None = None
-    """Largest codes of each row that move atoms; None: ``target_l0`` of them, or all."""
+    """Largest codes of each row that move atoms; None: ``target_l0`` of them, or 64."""
     replace: float = 0.0
     """Share of the atoms, those of the smallest mean code, that get a new direction every fourth update; it
     falls to 0 over the first part of training.  Atoms that are idle or near duplicates always do."""

@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from seminmf_lightning.core.consensus import consensus
+from seminmf_lightning.core.discovery import build, default_for
 from seminmf_lightning.core.linalg import unit_atoms
 from seminmf_lightning.core.recovery import explained_variance
 from seminmf_lightning.core.stability import Stability, stability_of
 from seminmf_lightning.core.sums import CodeStatistics
 from seminmf_lightning.dictionary_file import SavedDictionary
 from seminmf_lightning.learners import Recipe
+from seminmf_lightning.solvers import StatisticsSolver
 from seminmf_lightning.suites.nonzeros import with_nonzeros
 
 BLOCK_ROWS = 8192
@@ -40,7 +42,10 @@ def refitted(D: Tensor, rows: Tensor, recipe: Recipe) -> Tensor:
     for block in rows.split(BLOCK_ROWS):
         sums.add_rows_(block, encode(block), D)
     S, P = ((part / sums.rows).to(D) for part in (sums.gram, sums.cross))
-    stepped = recipe.solver.step(D, S, P, constraint=recipe.constraint, bounded=recipe.bounded)
+    # A solver that works on rows leaves the one step to that of bounded atoms.
+    own = isinstance(recipe.solver, StatisticsSolver)
+    solver = recipe.solver if own else build(StatisticsSolver, default_for(StatisticsSolver, "bounded"))
+    stepped = solver.step(D, S, P, constraint=recipe.constraint, bounded=recipe.bounded)
     kept = (sums.fired > 0) & (stepped.norm(dim=1) > 0)
     return recipe.constraint.project_atoms(torch.where(kept[:, None], unit_atoms(stepped), D), recipe.bounded)
 

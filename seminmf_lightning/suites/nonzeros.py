@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 from torch import Tensor
 
-from seminmf_lightning.encoders import Encoder, Penalised
+from seminmf_lightning.encoders import Encoder, FixedNonzeros, Penalised
 from seminmf_lightning.learners.penalty import PenaltyTuner
 
 
@@ -19,8 +19,8 @@ def with_nonzeros(encoder: Encoder, D: Tensor, rows: Tensor, target: float) -> E
         rows: normalised rows (n, d) whose mean number of nonzeros counts.
         target: nonzeros per row.
     """
-    if "nonzeros" in {field.name for field in fields(encoder)}:
-        return replace(encoder, nonzeros=max(1, min(round(target), *D.shape)))  # type: ignore[call-arg]
+    if isinstance(encoder, FixedNonzeros):
+        return replace(encoder, nonzeros=max(1, min(round(target), *D.shape)))
     if not isinstance(encoder, Penalised):
         return encoder
     tuner = PenaltyTuner(target)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from seminmf_lightning.core.checks import one_of, real_number, whole_number
 from seminmf_lightning.core.discovery import available, name_of
 from seminmf_lightning.core.linalg import unit_atoms
 from seminmf_lightning.dictionary_file import load_dictionary
-from seminmf_lightning.encoders import Encoder, Penalised
+from seminmf_lightning.encoders import Encoder, FixedNonzeros, Penalised
 from seminmf_lightning.estimator import SemiNMF
 from seminmf_lightning.suites.base import Context, Line, Result, Suite, estimate
 from seminmf_lightning.suites.nonzeros import with_nonzeros
@@ -59,6 +59,8 @@ class Recovery(Suite):
     """Nonzeros per row, in training and in scoring."""
     train_nonzeros: float | None = None
     """Nonzeros per row in training, if they differ."""
+    train_penalty: float | None = None
+    """Instead: the ``l1_penalty`` of training, in normalised units."""
     penalty: float | None = None
     """Score lasso codes at this penalty in data units, 0.1 as published, instead of at ``nonzeros``."""
     epochs: int = 60
@@ -83,7 +85,7 @@ class Recovery(Suite):
                 whole_number(f"suite.recovery.{name}", getattr(self, name), 2)
         for name, least in (("epochs", 1), ("seeds", 1), ("seed", 0)):
             whole_number(f"suite.recovery.{name}", getattr(self, name), least)
-        for name in ("nonzeros", "train_nonzeros", "penalty"):
+        for name in ("nonzeros", "train_nonzeros", "train_penalty", "penalty"):
             if getattr(self, name) is not None:
                 real_number(f"suite.recovery.{name}", getattr(self, name), 0, exclusive=True)
 
@@ -130,14 +132,17 @@ class Recovery(Suite):
         for name in ("l1_penalty", "nonnegative"):  # those of the run; the sparsity and the signs decide
             spec.pop(name, None)
         penalised = kind is None or issubclass(kind, Penalised)  # `auto` is no kind
-        if kind is not None and "nonzeros" in {field.name for field in fields(kind)}:
+        if kind is not None and issubclass(kind, FixedNonzeros):
             spec["nonzeros"] = round(target)
         if self.penalty is not None and not penalised:
             raise ValueError(
                 f"suite.recovery.penalty={self.penalty:g}, but encoder={spec['name']} takes no penalty: "
                 "leave it out, or give suite.recovery.encoder=lasso"
             )
-        return recipe | {"encoder": spec, "l1_penalty": 0.0, "target_l0": target if penalised else None}
+        sparsity: dict[str, Any] = {"l1_penalty": self.train_penalty or 0.0, "target_l0": None}
+        if penalised and self.train_penalty is None:
+            sparsity["target_l0"] = target
+        return recipe | {"encoder": spec} | sparsity
 
     def _lines(self, model: SemiNMF, features: Tensor, split: Split, rows: Tensor) -> dict[str, Tensor]:
         """Return unit atoms by the name of their line."""

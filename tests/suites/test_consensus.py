@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from seminmf_lightning.core.normalize import Normalizer
@@ -17,12 +18,13 @@ def problem() -> tuple[torch.Tensor, torch.Tensor]:
     return Z * torch.tensor([3.0, 1.0, 2.0]), D
 
 
-def test_a_step_moves_atoms_towards_the_rows_and_leaves_unused_ones() -> None:
+@pytest.mark.parametrize("solver", ["hals", "ksvd"])
+def test_a_step_moves_atoms_towards_the_rows_and_leaves_unused_ones(solver: str) -> None:
     Z, D = problem()
     rows = Z @ D
     away = D + 0.2 * torch.tensor([[0, 1, 0, 1, 0, 0], [0, 0, 1, 0, 1, 0], [1, 0, 0, 1, 0, 0.0]])
     start = torch.cat([away / away.norm(dim=1, keepdim=True), torch.eye(6)[5:]])
-    recipe = Recipe(nb_concepts=4, l1_penalty=0.01, nonnegative="codes")
+    recipe = Recipe(nb_concepts=4, l1_penalty=0.01, nonnegative="codes", solver=solver)
     found = refitted(start, rows, recipe)
     assert ((found * torch.cat([D, start[3:]])).sum(dim=1)[:3] > (start[:3] * D).sum(dim=1)).all()
     assert torch.allclose(found[3], start[3])  # no row has it

@@ -14,7 +14,6 @@ from seminmf_lightning.suites.planted.hierarchical import Hierarchical
 from seminmf_lightning.suites.recovery import Recovery
 
 SMALL = {"latents": 60, "samples": 400, "nonzeros": 4, "epochs": 5}
-CONFIG = Path(__file__).parents[2] / "configs" / "suite"
 
 
 @pytest.fixture
@@ -74,6 +73,16 @@ def test_the_recipe_is_the_run_s_at_the_sparsity_of_the_problem(
     assert (recipe["nb_concepts"], recipe["seed"], recipe["nonnegative"]) == (60, 3, "codes")
     assert recipe["solver"]["name"] == "pgd" and recipe["normalize"] == "center"
     SemiNMF(**recipe)
+
+
+def test_training_may_have_a_penalty_instead(run: Path) -> None:
+    """K-SVD needs many sweeps over the rows, and finds what plain training does not."""
+    small = SMALL | {"samples": 1600, "epochs": 60, "seeds": 1, "train_penalty": 0.02}
+    solver = {"name": "ksvd", "updates": 60, "trim": 5, "replace": 0.1}
+    result = Recovery(**small, solver=solver, normalize="scale").run(Context(run))  # type: ignore[arg-type]
+    assert (result.details["recipe"]["l1_penalty"], result.details["recipe"]["target_l0"]) == (0.02, None)
+    found = values(result)
+    assert found["trained"]["atom_mcc"] > found["null: data rows"]["atom_mcc"] + 0.1
 
 
 def test_sizes_and_signs_are_chosen_by_the_settings() -> None:

@@ -16,7 +16,6 @@ from seminmf_lightning.estimator import SemiNMF
 from seminmf_lightning.suites import Context
 from seminmf_lightning.suites.stability import SeedStability
 
-CONFIG = Path(__file__).parents[2] / "configs" / "suite"
 SOURCE = {
     "name": "synthetic", "rows": 600, "features": 12, "concepts": 6, "nonzeros": 2, "noise": 0.0,
     "nonnegative": "codes",

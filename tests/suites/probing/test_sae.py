@@ -36,6 +36,19 @@ def test_codes_row_by_row(nonzeros: int | None, tmp_path: Path) -> None:
     assert (given.codes(A) != 0).sum(dim=1).max() == 1
 
 
+def test_abs_topk_keeps_the_largest_codes_of_either_sign(tmp_path: Path) -> None:
+    W, A, file = weights(), torch.randn(20, 6), tmp_path / "a.safetensors"
+    save_file(W, file, metadata={"k": "3", "activation": "abs_topk"})
+    codes = (A - W["b_dec"]) @ W["W_enc"] + W["b_enc"]
+    least = codes.abs().sort(dim=1, descending=True).values[:, 2:3]
+    expected = torch.where(codes.abs() >= least, codes, 0.0)
+    assert torch.allclose(sae_features(str(file), 6, None, CPU).codes(A), expected)
+    assert (expected < 0).any()
+    save_file(W, file, metadata={"activation": "abs_topk"})
+    with pytest.raises(ValueError, match=r"AbsTopK without a number of codes; set suite.probes.sae_nonzeros"):
+        sae_features(str(file), 6, None, CPU)
+
+
 def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "a.safetensors"
     save_file(weights(), file)
