@@ -289,6 +289,10 @@ class SemiNMF:
                 break
             for block in rows.blocks(learner.update_rows or BLOCK_ROWS, shuffle=generator):
                 learner.observe(block, D)
+                if learner.due():
+                    learner.absorb()
+                    D = learner.improve(D)
+            if learner.pending.tensors()["rows"] > 0:
                 learner.absorb()
                 D = learner.improve(D)
             D = learner.end_epoch(D)

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from seminmf_lightning.core.sparse_codes import SparseCodes
+
 if TYPE_CHECKING:
     from typing_extensions import Self
 
@@ -25,9 +27,6 @@ BLOCK_ROWS = 2048
 """Rows of one float32 product.  Processes get whole blocks: products do not depend on their number."""
 NARROW = 320
 """Below this number of features products are float64: they are cheap, and BLAS splits them by thread."""
-PAIR_WORK = 4000
-"""Operations of a large matrix product that take as long as adding one product in place; measured on two CPU
-cores."""
 
 
 @dataclass
@@ -49,11 +48,13 @@ class Sums:
             tensor.copy_(part.view_as(tensor))
 
     def add_(self, other: Sums, keep: float = 1.0) -> None:
-        """``self <- keep * self + other``."""
-        for mine, theirs in zip(self.tensors().values(), other.tensors().values(), strict=True):
+        """``self <- keep * self + other``; sums that ``other`` lacks are only scaled."""
+        theirs = other.tensors()
+        for name, mine in self.tensors().items():
             if keep != 1.0:
                 mine.mul_(keep)
-            mine.add_(theirs)
+            if name in theirs:
+                mine.add_(theirs[name])
 
     def zero_(self) -> None:
         for tensor in self.tensors().values():
@@ -140,20 +141,19 @@ class CodeSums(Sums):
     def _shapes(concepts: int, features: int) -> tuple[tuple[int, ...], ...]:
         return ((), (), (), (), (concepts,))
 
-    def add_rows_(self, A: Tensor, Z: Tensor, D: Tensor) -> None:
+    def add_rows_(self, A: Tensor, codes: SparseCodes, D: Tensor) -> None:
         """Add one batch of rows, their codes, and the dictionary that the codes were computed with.
 
         Raises:
             FloatingPointError: the error is NaN or Inf; nothing was added.
         """
-        squared_error = (A - Z @ D).square().sum(dtype=torch.float64)
+        squared_error = codes.residual(A, D).square().sum(dtype=torch.float64)
         if not squared_error.isfinite():
             raise FloatingPointError("the reconstruction error is not finite")
         self.squared_error += squared_error
         self.squares += A.double().square().sum()
         self.rows += A.shape[0]
-        row, concept = Z.nonzero(as_tuple=True)
-        self._add_codes_(concept, Z[row, concept].double())
+        self._add_codes_(codes.concepts, codes.values.double())
 
     def _add_codes_(self, concept: Tensor, code: Tensor) -> None:
         """Add nonzero codes, each with its concept."""
@@ -172,25 +172,6 @@ class CodeStatistics(CodeSums):
     def _shapes(concepts: int, features: int) -> tuple[tuple[int, ...], ...]:
         return (*CodeSums._shapes(concepts, features), (concepts, concepts), (concepts, features))
 
-    def add_rows_(self, A: Tensor, Z: Tensor, D: Tensor) -> None:
-        super().add_rows_(A, Z, D)
-        # Products are float64, too: a solver step must not depend on how rows are split over processes.
-        _add_products_(self.gram, self.cross, Z, A.double())
-
-
-def _add_products_(gram: Tensor, cross: Tensor, Z: Tensor, A: Tensor) -> None:
-    """``S += Z^T Z`` and ``P += Z^T A`` in float64; on the CPU from nonzero codes alone if that is faster."""
-    (n, k), counts = Z.shape, (Z != 0).sum(dim=1)
-    if Z.device.type != "cpu" or int(counts.square().sum()) * PAIR_WORK > n * k * k:
-        exact = Z.double()
-        gram += exact.T @ exact
-        cross += exact.T @ A
-        return
-    row, concept = Z.nonzero(as_tuple=True)
-    code, partners = Z[row, concept].double(), counts[row]
-    cross += torch.sparse_coo_tensor(torch.stack([concept, row]), code, (k, n), check_invariants=False) @ A
-    # All pairs of codes within each row; the codes of a row start at `first`.
-    one = torch.arange(len(code)).repeat_interleave(partners)
-    first = (counts.cumsum(0) - counts)[row] - (partners.cumsum(0) - partners)
-    other = torch.arange(len(one)) + first[one]
-    gram.view(-1).index_add_(0, concept[one] * k + concept[other], code[one] * code[other])
+    def add_rows_(self, A: Tensor, codes: SparseCodes, D: Tensor) -> None:
+        super().add_rows_(A, codes, D)
+        codes.add_products_(self.gram, self.cross, A)

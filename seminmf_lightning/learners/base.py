@@ -48,9 +48,11 @@ class Learner(ABC):
     """Keys of the state that hold rows of this process, which a checkpoint gathers from all processes."""
 
     update_rows: int | None
-    """Rows per update of the dictionary, over all processes, unless the caller chooses."""
+    """Fewest rows per update of the dictionary, over all processes, unless the caller chooses."""
     add_over_processes_: Callable[[Tensor], None] = staticmethod(lambda sums: None)
     """Replaces a tensor by its sum over processes."""
+    gather: Callable[..., tuple[Tensor, ...]] = staticmethod(lambda *tensors: tensors)
+    """Returns each tensor with its rows of all processes."""
 
     pending: Sums
     """This process's rows since the last :meth:`absorb`."""
@@ -121,6 +123,11 @@ class Learner(ABC):
         """Solver steps per update of the dictionary."""
         solver = self.recipe.solver
         return solver.steps_per_batch if isinstance(solver, StatisticsSolver) else 1
+
+    def due(self) -> bool:
+        """Whether the dictionary should be updated now; asked after every :attr:`update_rows` rows, and the
+        same on all processes."""
+        return True
 
     def drop_own_rows(self) -> None:
         """Forget the rows since the last :meth:`absorb`, or those that have been absorbed."""

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from seminmf_lightning.core.linalg import unit_atoms
 from seminmf_lightning.core.normalize import Normalizer
+from seminmf_lightning.core.sparse_codes import SparseCodes
 from seminmf_lightning.core.sums import CodeSums, round_to_grid_
 from seminmf_lightning.encoders import Penalised
 from seminmf_lightning.encoders.active_set import gram, solve_on_support
@@ -72,31 +73,29 @@ class SizedSums(CodeSums):
 class KSVDLearner(OnlineLearner):
     """Rows and their codes since the last update, and what each atom remembers of earlier ones."""
 
-    sums: ClassVar[type[CodeSums]] = SizedSums
     sample_rows: ClassVar[int] = 16_384
-    row_state: ClassVar[tuple[str, ...]] = ("rows",)
 
     def reset(self) -> None:
         super().reset()
         self.update_rows = self._usual_rows = max(UPDATE_ROWS, self.recipe.nb_concepts)
         self._planned: int = self.recipe.solver.updates * self._usual_rows
-        self._epoch_size: int | None = None
         self._penalty: float = self.recipe.l1_penalty
         self._memory = torch.zeros(self.recipe.nb_concepts, self.features, dtype=torch.float64)
-        self._rows = torch.zeros(0, self.features, dtype=self.dictionary_dtype)
-        self._coded: list[SparseRows] = []  # the same rows; empty after a resume
         self._last: SizedSums | None = None  # sums over the rows of the update, of all processes
 
     def to_(self, device: torch.device) -> None:
         super().to_(device)
-        self._rows, self._memory = self._rows.to(device), self._memory.to(device)
+        self._memory = self._memory.to(device)
+
+    def _empty_sums(self) -> tuple[CodeSums, CodeSums]:
+        shape = self.recipe.nb_concepts, self.features
+        return SizedSums.empty(*shape), SizedSums.empty(*shape)
 
     def attach_sample(
         self, sample: Tensor, normalizer: Normalizer | None = None, *, held_out: Tensor | None = None,
         rows: int | None = None, epochs: int | None = None,
     ) -> None:  # fmt: skip
         super().attach_sample(sample, normalizer, held_out=held_out, rows=rows, epochs=epochs)
-        self._epoch_size = rows
         most = max(UPDATE_ROWS, self.recipe.nb_concepts)
         self.update_rows = self._usual_rows = min(most, rows or most)
         updates: int = self.recipe.solver.updates
@@ -150,21 +149,21 @@ class KSVDLearner(OnlineLearner):
         return self.rows_seen >= self._planned
 
     def observe(self, A: Tensor, D: Tensor) -> None:
-        rows = self.checked(A, D)
-        if self._epoch_size == self.update_rows and self.progress < AVERAGE_FROM:
-            rows = rows[self._drawn(rows)]
-        self._code_restored(D)
-        Z = self.encode_for_training(rows, D)
-        self.pending.add_rows_(rows, Z, D)
+        super().observe(A, D)
         self.pending.offered += len(A)
-        self._coded.append(SparseRows.of(rows, Z, D, self._most(Z)))
-        self._rows = torch.cat([self._rows, rows])
 
-    def _code_restored(self, D: Tensor) -> None:
-        """Encode the rows of a checkpoint written between two updates."""
-        if len(self._rows) and not self._coded:
-            Z = self.encode_for_training(self._rows, D)
-            self._coded = [SparseRows.of(self._rows, Z, D, self._most(Z))]
+    def due(self) -> bool:
+        return True
+
+    def _chosen(self, A: Tensor) -> Tensor:
+        noisy = self._epoch_size == self.update_rows and self.progress < AVERAGE_FROM
+        return A[self._drawn(A)] if noisy else A
+
+    def _packed(self, A: Tensor, Z: Tensor, codes: SparseCodes, D: Tensor) -> SparseRows:
+        return SparseRows.of(A, Z, D, self._most(Z))
+
+    def _add_products(self) -> None:
+        pass  # rows stay with their process until the update
 
     def _drawn(self, rows: Tensor) -> Tensor:
         """Return a random mask (n,) that depends on the numbers of each row and on the update alone."""
@@ -189,7 +188,7 @@ class KSVDLearner(OnlineLearner):
         if last is None:
             return D
         self._code_restored(D)
-        rows = SparseRows.joined(self._coded, self._rows)
+        rows = SparseRows.joined(self._coded, self._joined_rows())
         averaging = self.progress >= AVERAGE_FROM
         if self._updates and self._updates % REPLACE_EVERY == 0 and not averaging:
             D = self._replace_weak(D, rows, last)
@@ -235,16 +234,11 @@ class KSVDLearner(OnlineLearner):
         self.replaced = (self.replaced or 0) + len(weak)
         return D
 
-    def drop_own_rows(self) -> None:
-        super().drop_own_rows()
-        self._rows, self._coded = self._rows[:0].clone(), []
-
     def state_dict(self) -> dict[str, Any]:
-        own = {"memory": self._memory, "rows": self._rows, "penalty": float(self._penalty)}
-        return super().state_dict() | own | {"planned": self._planned}
+        own = {"memory": self._memory, "penalty": float(self._penalty), "planned": self._planned}
+        return super().state_dict() | own
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
         self._memory = state["memory"].to(self._memory.device)
-        self._rows, self._coded = state["rows"].to(self._rows.device), []
         self._penalty, self._planned = float(state["penalty"]), int(state["planned"])

@@ -17,12 +17,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from seminmf_lightning.core.linalg import into_unit_ball, unit_atoms
-from seminmf_lightning.core.normalize import Normalizer
+from seminmf_lightning.core.sparse_codes import SparseCodes
 from seminmf_lightning.core.sums import CodeStatistics, CodeSums
-from seminmf_lightning.encoders import Encode, Encoder, Penalised
-from seminmf_lightning.learners.base import Learner
-from seminmf_lightning.learners.penalty import PenaltyTuner
+from seminmf_lightning.learners.coding import CodingLearner
+from seminmf_lightning.learners.replacement import drawn_directions
+from seminmf_lightning.learners.updates import fewest_rows, longest_wait, wait_after
 
 FORGETTING = 5.0
 """Exponent r of the weight (1 - n / N)^r that old sums get when n rows make N in all (Mairal, section 3.4.3).
@@ -30,120 +29,72 @@ Of 2, 5, 10 and 30, on MiniLM, 5 and 10 had the lowest held-out objectives after
 DENSE_FORGETTING, DENSE_STEPS = 20.0, 3
 """The same, and solver steps per update, where rows have codes for most atoms and sums are less noisy.  On
 20,000 rows and 64 nonnegative factors, 5 and one step need 10 epochs for the error of these after 2."""
-TUNING_ROWS, CALIBRATION_ROWS = 2048, 128
-"""Rows of the sample on which a penalty is tuned, where none are held out, and an encoder's work per row."""
-CALIBRATE_EVERY = 64
-"""Updates of D between calibrations, apart from two early ones."""
 DEAD_ROWS = 10_000
 """An atom is dead after this many consecutive rows with a code of exactly zero."""
-ROUGH_ITERATIONS = 30
-"""Encoder iterations when nonzeros are counted with the initial dictionary, which soon changes."""
 
 
-class OnlineLearner(Learner):
+class OnlineLearner(CodingLearner):
     """Sparse (or least-squares) codes for each batch, then solver steps on (S, P)."""
 
-    order_matters, single_epoch = True, False
-    dictionary_dtype: ClassVar[torch.dtype] = torch.float32
-    sums: ClassVar[type[CodeSums]] = CodeStatistics
-    """What is added up over rows."""
-    sample_rows: ClassVar[int] = 2048
-    """Rows of the sample from which dead atoms get a new direction."""
+    row_state: ClassVar[tuple[str, ...]] = ("rows",)
 
-    update_rows: int | None = 512
+    update_rows: int
     pending: Any
     total: Any
 
     def reset(self) -> None:
         super().reset()
-        recipe, features = self.recipe, self.features
-        self.pending = self.sums.empty(recipe.nb_concepts, features)
-        self.total = self.sums.empty(recipe.nb_concepts, features)
+        concepts = self.recipe.nb_concepts
+        self.pending, self.total = self._empty_sums()
+        self.update_rows = fewest_rows(concepts)
+        self._asked = self._waiting = 0  # times that an update could have been; the same since the last one
+        self._rows: list[Tensor] = []  # rows of this process since the last update
+        self._coded: list[Any] = []  # the same rows with their codes; empty after a resume
         self.replaced = 0
-        self.tuner = None if recipe.target_l0 is None else PenaltyTuner(recipe.target_l0)
-        self._encode: Encode | None = None
-        self._updates, self._calibrated_at = 0, -1
-        self._silent = torch.zeros(recipe.nb_concepts, dtype=torch.float64)  # rows since each atom's last use
+        self._silent = torch.zeros(concepts, dtype=torch.float64)  # rows since each atom's last use
         self._error, self._unexplained = float("nan"), 0.0
         self._epoch_rows, self._epoch_objective, self._epoch_nonzeros = 0.0, 0.0, 0.0
         self._previous_objective: float | None = None
         self._converged = False
 
-    @property
-    def penalty(self) -> float:
-        return self.recipe.l1_penalty if self.tuner is None else self.tuner.penalty
-
-    @property
-    def recent_l0(self) -> float | None:
-        return None if self.tuner is None else self.tuner.recent
-
-    @property
-    def encoder(self) -> Encoder:
-        return self._encoder(self.penalty)
-
-    @property
-    def training_penalty(self) -> float:
-        """The penalty of the codes from which the dictionary learns."""
-        return self.penalty
-
-    def _encoder(self, penalty: float) -> Encoder:
-        encoder: Encoder = self.recipe.encoder
-        given = penalty == self.recipe.l1_penalty or not isinstance(encoder, Penalised)
-        return encoder if given else encoder.with_penalty(penalty)  # type: ignore[attr-defined]
-
-    def prepare(self, D: Tensor) -> Tensor:
-        """Project the atoms and tune the penalty.
-
-        Raises:
-            ValueError: the penalty is so large that every code will be zero.
-        """
-        largest = float(self.sample.norm(dim=1).max()) if len(self.sample) else 0.0
-        if 0 < largest <= self.recipe.l1_penalty:
-            raise ValueError(
-                f"l1_penalty={self.recipe.l1_penalty:g} makes every code zero: it must be less than the "
-                f"largest row norm, {largest:.3g} in normalised units (rows have mean norm 1)"
-            )
-        # Rounding to float32 may have left a norm above 1.
-        D = self.recipe.constraint.project_atoms(D, self.recipe.bounded)
-        self._tune(D, roughly=True)
-        return D
-
-    def attach_sample(
-        self, sample: Tensor, normalizer: Normalizer | None = None, *, held_out: Tensor | None = None,
-        rows: int | None = None, epochs: int | None = None,
-    ) -> None:  # fmt: skip
-        self.recipe.constraint.check_rows(sample)
-        super().attach_sample(sample, normalizer)
-        tuning = sample[:TUNING_ROWS] if held_out is None else held_out
-        normalised = self.normalizer.apply(sample[: self.sample_rows]).double()
-        self.sample = normalised.to(self.dictionary_dtype)
-        if len(self.sample):
-            squares = float(normalised.square().sum())
-            variation = float((normalised - normalised.mean(dim=0)).square().sum())
-            self.warn_of_offset(normalised, variation / squares if squares else 1.0)
-        self.tuning = self.normalizer.apply(tuning).to(self.dictionary_dtype)  # rows to count nonzeros of
+    def _empty_sums(self) -> tuple[CodeSums, CodeSums]:
+        """Return what is added up over the rows since the last update, and over all rows."""
+        shape = self.recipe.nb_concepts, self.features
+        return CodeSums.empty(*shape), CodeStatistics.empty(*shape)
 
     def to_(self, device: torch.device) -> None:
         super().to_(device)
         self._silent = self._silent.to(device)
 
     def observe(self, A: Tensor, D: Tensor) -> None:
-        rows = self.checked(A, D)
-        self.pending.add_rows_(rows, self.encode_for_training(rows, D), D)
+        rows = self._chosen(self.checked(A, D))
+        self._code_restored(D)
+        Z = self.encode_for_training(rows, D)
+        codes = SparseCodes.of(Z)
+        self.pending.add_rows_(rows, codes, D)
+        self._rows.append(rows)
+        self._coded.append(self._packed(rows, Z, codes, D))
 
-    def checked(self, A: Tensor, D: Tensor) -> Tensor:
-        """Return raw rows A normalised; raise a FloatingPointError if one is not finite."""
-        self.recipe.constraint.check_rows(A)
-        A = self.normalizer.apply(A).to(D.dtype)
-        if not A.sum(dim=1).isfinite().all():  # an encoder may loop or divide by zero on such rows
-            raise FloatingPointError("rows are not finite")
+    def _chosen(self, A: Tensor) -> Tensor:
+        """Return the normalised rows of A that take part in the update."""
         return A
 
-    def encode_for_training(self, A: Tensor, D: Tensor) -> Tensor:
-        """Return codes of normalised rows at the :attr:`training_penalty`; D is that of the last update."""
-        if self._encode is None:
-            self._encode = self._training_encode(D)
-        return self._encode(A)
+    def _packed(self, A: Tensor, Z: Tensor, codes: SparseCodes, D: Tensor) -> Any:
+        """Return what an update needs of rows and their codes."""
+        return codes
+
+    def _code_restored(self, D: Tensor) -> None:
+        """Encode the rows of a checkpoint written between two updates."""
+        if self._rows and not self._coded:
+            (rows,) = self._rows
+            Z = self.encode_for_training(rows, D)
+            self._coded = [self._packed(rows, Z, SparseCodes.of(Z), D)]
+
+    def due(self) -> bool:
+        if not self.recipe.encoder.sparse or self.recipe.solver.update_every is not None:
+            return True
+        self._asked, self._waiting = self._asked + 1, self._waiting + 1
+        return self._waiting >= wait_after(self._asked, longest_wait(self.update_rows, self._epoch_size))
 
     def absorb(self) -> None:
         rows = float(self.pending.rows)
@@ -152,6 +103,7 @@ class OnlineLearner(Learner):
         self.rows_seen += self._rows_offered()
         forgetting = FORGETTING if self.recipe.encoder.sparse else DENSE_FORGETTING
         self.total.add_(self.pending, keep=(1 - rows / self.rows_seen) ** forgetting)
+        self._add_products()
         squared_error, nonzeros = float(self.pending.squared_error), float(self.pending.fired.sum())
         objective = 0.5 * squared_error + self.training_penalty * float(self.pending.l1_norm)
         zero_objective = 0.5 * float(self.pending.squares)
@@ -163,21 +115,29 @@ class OnlineLearner(Learner):
         self._follow(nonzeros / rows)
         self._silent = torch.where(self.pending.fired > 0, 0.0, self._silent + rows)
         self.pending.zero_()
+        self._waiting = 0
+
+    def _add_products(self) -> None:
+        """Add ``Z^T Z`` and ``Z^T A`` of the rows of all processes, which exchange their codes."""
+        A = self._joined_rows()
+        coded = self._coded or [SparseCodes.of(A)]
+        A, *codes = self.gather(A, *(torch.cat(parts) for parts in zip(*coded, strict=True)))
+        SparseCodes(*codes).add_products_(self.total.gram, self.total.cross, A)
+        self._rows, self._coded = [], []
+
+    def _joined_rows(self) -> Tensor:
+        none = self.total.rows.new_zeros(0, self.features, dtype=self.dictionary_dtype)
+        return torch.cat([none, *self._rows])
 
     def _rows_offered(self) -> int:
         """Return the rows since the last :meth:`absorb`, of all processes."""
         return int(self.pending.rows)
 
-    def _follow(self, nonzeros: float) -> None:
-        """Adjust the penalty to the mean nonzeros per row of an update, if they have a target."""
-        if self.tuner is not None:
-            self.tuner.follow(nonzeros)
-
     def improve(self, D: Tensor) -> Tensor:
         rows = float(self.total.rows)
         if not rows:
             return D
-        S, P = ((sums / rows).to(D.dtype) for sums in (self.total.gram, self.total.cross))
+        S, P = (torch.div(x, rows, out=D.new_empty(x.shape)) for x in (self.total.gram, self.total.cross))
         for _ in range(1 if self.recipe.encoder.sparse else DENSE_STEPS):
             D = self.solver_step(D, S, P)
         if not self.recipe.bounded:
@@ -222,31 +182,6 @@ class OnlineLearner(Learner):
             self._epoch_rows, self._epoch_objective, self._epoch_nonzeros = 0.0, 0.0, 0.0
         return D
 
-    def _tune(self, D: Tensor, *, roughly: bool = False) -> None:
-        """Set the penalty so that the codes of the tuning rows have the target number of nonzeros."""
-        if self.tuner is None or not isinstance(self.recipe.encoder, Penalised):
-            return
-        if not self.effort:
-            self.effort = self.encoder.calibrate(D, self.sample[:CALIBRATION_ROWS])
-        encoder = self.recipe.encoder.with_limits(ROUGH_ITERATIONS if roughly else None, None)
-
-        def count(penalty: float) -> float:
-            assert isinstance(encoder, Penalised)
-            Z = encoder.with_penalty(penalty).precise(D, self.effort)(self.tuning)
-            return float((Z != 0).sum()) / max(1, len(Z))
-
-        self.tuner.search(count)
-        self._encode = None
-
-    def _training_encode(self, D: Tensor) -> Encode:
-        """Return the encoding for this dictionary, calibrated again if due."""
-        encoder = self._encoder(self.training_penalty)
-        due = not self.effort or self._updates in (8, 32) or self._updates % CALIBRATE_EVERY == 0
-        if due and self._calibrated_at != self._updates:
-            self._calibrated_at = self._updates
-            self.effort = encoder.calibrate(D, self.sample[:CALIBRATION_ROWS], self.effort)
-        return encoder.training(D, self.effort)
-
     def _replace_dead(self, D: Tensor, dead: Tensor) -> Tensor:
         """Point dead atoms at the residuals of badly reconstructed rows of the sample.
 
@@ -256,19 +191,19 @@ class OnlineLearner(Learner):
         if not len(dead):
             return D
         residual = self.sample - self._training_encode(D)(self.sample) @ D
-        directions = self.recipe.constraint.directions(residual)
-        error = torch.where((directions != 0).any(dim=1), residual.square().sum(dim=1), 0.0).double().cpu()
-        count = min(len(dead), int((error > 0).sum()))
-        if not count:
-            return D
-        generator = torch.Generator().manual_seed(self.recipe.seed + self._updates)
-        chosen = torch.multinomial(error, count, generator=generator).to(D.device)
-        D, dead = D.clone(), dead[:count]
-        D[dead] = into_unit_ball(unit_atoms(directions[chosen]))
+        directions = drawn_directions(
+            residual, len(dead), self.recipe.constraint, self.recipe.seed + self._updates
+        )
+        D, dead, count = D.clone(), dead[: len(directions)], len(directions)
+        D[dead] = directions
         self.total.gram[dead], self.total.gram[:, dead], self.total.cross[dead] = 0.0, 0.0, 0.0
         self._silent[dead] = 0.0
         self.replaced = (self.replaced or 0) + count
         return D
+
+    def drop_own_rows(self) -> None:
+        super().drop_own_rows()
+        self._rows, self._coded = [], []
 
     def state_dict(self) -> dict[str, Any]:
         state = {key: getattr(self, name) for key, name in STATE.items()}
@@ -277,6 +212,7 @@ class OnlineLearner(Learner):
             "total": self.total.tensors(),
             "pending": self.pending.tensors(),
             "silent": self._silent,
+            "rows": self._joined_rows(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -288,11 +224,14 @@ class OnlineLearner(Learner):
         self.total.load_(state["total"])
         self.pending.load_(state["pending"])
         self._silent = state["silent"].to(self._silent.device)
+        rows = state["rows"].to(self._silent.device)
+        self._rows, self._coded = [rows] if len(rows) else [], []
         self._encode = None
 
 
 STATE = {name: name for name in ("rows_seen", "replaced", "effort", "_updates", "_error", "_unexplained",
-                                 "_previous_objective", "_converged")} | {
+                                 "_previous_objective", "_converged", "_asked",
+                                 "_waiting")} | {
     "_settled_at": "_calibrated_at", "_pass_rows": "_epoch_rows", "_pass_objective": "_epoch_objective",
     "_pass_nonzeros": "_epoch_nonzeros",
 }  # fmt: skip

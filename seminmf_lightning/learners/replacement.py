@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from seminmf_lightning.core.constraints import Constraint
-from seminmf_lightning.core.linalg import unit_atoms
+from seminmf_lightning.core.linalg import into_unit_ball, unit_atoms
 
 STEPS = 2
 """Means over the rows that share a direction; planted atoms need no more."""
@@ -68,6 +68,20 @@ def new_directions(R: Tensor, count: int, penalty: float, constraint: Constraint
         error[worst] = 0.0
         found.append(atom)
     return torch.stack(found).float() if found else R.new_zeros(0, R.shape[1]).float()
+
+
+def drawn_directions(R: Tensor, count: int, constraint: Constraint, seed: int) -> Tensor:
+    """Return the directions (m, d), of length 1 at most, of up to ``count`` rows drawn by squared residual.
+
+    Rows are drawn on the CPU from the seed, so that every process makes the same choice.
+    """
+    directions = constraint.directions(R)
+    error = torch.where((directions != 0).any(dim=1), R.square().sum(dim=1), 0.0).double().cpu()
+    count = min(count, int((error > 0).sum()))
+    if not count:
+        return R[:0]
+    chosen = torch.multinomial(error, count, generator=torch.Generator().manual_seed(seed)).to(R.device)
+    return into_unit_ball(unit_atoms(directions[chosen]))
 
 
 def _shares(R: Tensor, error: Tensor, atom: Tensor, penalty: float, constraint: Constraint) -> Tensor:

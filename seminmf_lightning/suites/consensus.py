@@ -14,6 +14,7 @@ from seminmf_lightning.core.consensus import consensus
 from seminmf_lightning.core.discovery import build, default_for
 from seminmf_lightning.core.linalg import unit_atoms
 from seminmf_lightning.core.recovery import explained_variance
+from seminmf_lightning.core.sparse_codes import SparseCodes
 from seminmf_lightning.core.stability import Stability, stability_of
 from seminmf_lightning.core.sums import CodeStatistics
 from seminmf_lightning.dictionary_file import SavedDictionary
@@ -40,7 +41,7 @@ def refitted(D: Tensor, rows: Tensor, recipe: Recipe) -> Tensor:
     D = D.to(rows)
     encode, sums = recipe.encoder.precise(D), CodeStatistics.empty(len(D), D.shape[1], D.device)
     for block in rows.split(BLOCK_ROWS):
-        sums.add_rows_(block, encode(block), D)
+        sums.add_rows_(block, SparseCodes.of(encode(block)), D)
     S, P = ((part / sums.rows).to(D) for part in (sums.gram, sums.cross))
     # A solver that works on rows leaves the one step to that of bounded atoms.
     own = isinstance(recipe.solver, StatisticsSolver)

@@ -25,7 +25,7 @@ from seminmf_lightning.io.atomic import keep_previous, whole_file
 from seminmf_lightning.io.schema import conform, same_form
 from seminmf_lightning.io.untrusted import Refused, file_size, refusing
 from seminmf_lightning.learners import Learner
-from seminmf_lightning.training.distributed import all_reduce_, gather_rows, world_size
+from seminmf_lightning.training.distributed import all_reduce_, gather, world_size
 
 COUNTS = {"ready": int, "completed": int}
 PROGRESS = {"total": COUNTS, "current": COUNTS}
@@ -169,7 +169,7 @@ def state_of_all(learner: Learner) -> dict[str, Any]:
         pending = type(learner.pending)(**{name: t.clone() for name, t in learner.pending.tensors().items()})
         all_reduce_(pending)
         state["pending"] = pending.tensors()
-        state |= {key: gather_rows(state[key]) for key in learner.row_state}
+        state |= {key: gather(state[key])[0] for key in learner.row_state}
     return state
 
 
@@ -201,6 +201,7 @@ def reopen_last_batch(checkpoint: dict[str, Any]) -> None:
 def upgrade(checkpoint: dict[str, Any], max_iter: int) -> None:
     """Convert the position of a checkpoint of version 0.1.0, where empty batches after the data stood for
     solver steps."""
+    _upgrade_sums(checkpoint)
     batch, loop = checkpoint.get("batch", 0), checkpoint["loops"]["fit_loop"]
     states = loop["state_dict"].get("combined_loader", [])
     exact = set(checkpoint["learner"]) >= {"steps", "checked_error"}
@@ -214,6 +215,22 @@ def upgrade(checkpoint: dict[str, Any], max_iter: int) -> None:
     for counts in (loop["epoch_loop.batch_progress"][name] for name in ("total", "current")):
         counts["ready"] = batches
     reopen_last_batch(checkpoint)
+
+
+def _upgrade_sums(checkpoint: dict[str, Any]) -> None:
+    """Convert the sums of a sparse run of version 0.1.0, which kept no rows since the last update."""
+    state = checkpoint["learner"]
+    pending, atoms = state.get("pending", {}), checkpoint["state_dict"].get("dictionary")
+    if "cross" not in pending or not isinstance(atoms, Tensor):
+        return
+    if float(pending["rows"]):
+        raise Refused(
+            f"{_name(checkpoint)}: an earlier version wrote it between two updates of the dictionary, "
+            "without their rows; resume from a checkpoint of the end of an epoch"
+        )
+    kept = {name: sums for name, sums in pending.items() if name not in ("gram", "cross")}
+    rows = {"rows": atoms[:0].clone(), "_asked": int(state["rows_seen"]) // 512, "_waiting": 0}
+    checkpoint["learner"] = dict(state) | {"pending": kept} | rows
 
 
 def features_of(checkpoint: Mapping[str, Any], concepts: int, features: int) -> int:

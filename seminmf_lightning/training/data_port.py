@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from seminmf_lightning.core.rows import real_matrix
 from seminmf_lightning.data.plan import Batch, StreamPlan
-from seminmf_lightning.training.distributed import gather_rows
+from seminmf_lightning.training.distributed import gather
 
 SAMPLE_ROWS = 16_384
 """Rows of a foreign loader from which the normaliser and the initial dictionary are computed."""
@@ -106,7 +106,7 @@ class LoaderData:
             parts.append(A)
             if sum(map(len, parts)) >= max(SAMPLE_ROWS, at_least):
                 break
-        return gather_rows(torch.cat(parts))
+        return gather(torch.cat(parts))[0]
 
     def held_out_sample(self, n_rows: int) -> Tensor | None:
         return None

@@ -1,11 +1,12 @@
 """All communication between processes.
 
-A solver step needs only sums over the data: processes exchange sums, never dictionaries, and each of them
-then takes the same step from the same numbers.
+A solver step needs only sums over the data: processes exchange sums, or rows with sparse codes where these
+are fewer numbers, never dictionaries, and each of them then takes the same step from the same numbers.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from typing import Any
@@ -49,13 +50,31 @@ def largest(number: int, device: torch.device) -> int:
     return int(maximum)
 
 
-def gather_rows(A: Tensor) -> Tensor:
-    """Return the rows of all processes in order of rank, on each of them; their counts may differ."""
+def gather(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Return each tensor with its rows of all processes, in order of rank; their counts may differ.
+
+    All of them travel in one message, after one with the counts.
+    """
     if world_size() == 1:
-        return A
-    parts: list[Any] = [None] * world_size()
-    dist.all_gather_object(parts, A.cpu())
-    return torch.cat(parts).to(A.device)
+        return tensors
+    sizes = torch.tensor([x.element_size() * math.prod(x.shape[1:]) for x in tensors])  # bytes per row
+    lengths = _all_gather(torch.tensor([len(x) for x in tensors], device=tensors[0].device)).cpu() * sizes
+    message = tensors[0].new_zeros(int(lengths.sum(dim=1).max()), dtype=torch.uint8)
+    content = torch.cat([x.contiguous().view(-1).view(torch.uint8) for x in tensors])
+    message[: len(content)] = content
+    parts = [
+        received[: sum(row)].split(row)
+        for received, row in zip(_all_gather(message), lengths.tolist(), strict=True)
+    ]
+    joined = (torch.cat(part) for part in zip(*parts, strict=True))  # new memory: aligned for any type
+    return tuple(flat.view(x.dtype).view(-1, *x.shape[1:]) for flat, x in zip(joined, tensors, strict=True))
+
+
+def _all_gather(x: Tensor) -> Tensor:
+    """Return x (m,) of every process as (processes, m)."""
+    everywhere = x.new_empty(world_size() * len(x))
+    dist.all_gather_into_tensor(everywhere, x)
+    return everywhere.view(world_size(), -1)
 
 
 def first_proposal(key: str, proposal: str) -> str:
@@ -83,7 +102,7 @@ class SolverOptimizer(torch.optim.Optimizer):
     def __init__(self, dictionary: nn.Parameter, learner: Learner) -> None:
         super().__init__([dictionary], defaults={})
         self._dictionary, self._learner = dictionary, learner
-        learner.add_over_processes_ = add_over_processes_
+        learner.add_over_processes_, learner.gather = add_over_processes_, gather
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]

@@ -5,7 +5,6 @@ Legend:  A (n, d) activations   Z (n, k) codes   D (k, d) dictionary
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -169,12 +168,13 @@ class SemiNMFModule(DictionaryModule):
         """Add the rows of a batch to the sums, and update the dictionary if due."""
         moment = self._schedule.at(self._batch, last=self.trainer.is_last_batch)
         self._batch += 1
-        for part in batch.updates() if moment.update else ():
-            self._step(functools.partial(self._observe, part))
-            for _ in range(self.learner.steps_per_update - 1):
-                self._step()
-        if not moment.update:
-            self._observe(batch)
+        parts = batch.updates() if moment.update else [batch]
+        for left, part in enumerate(parts, start=1 - len(parts)):
+            self._observe(part)
+            if moment.update and (self.learner.due() or (moment.end_of_data and not left)):
+                self._step(lambda: True)
+                for _ in range(self.learner.steps_per_update - 1):
+                    self._step()
         if moment.end_of_data:
             self._end_data()
         else:
@@ -232,12 +232,11 @@ class SemiNMFModule(DictionaryModule):
         self._encode = None
         self.effort = self.learner.effort
 
-    def _observe(self, batch: Batch) -> bool:
+    def _observe(self, batch: Batch) -> None:
         try:
             self.learner.observe(batch.rows, self.dictionary.detach())
         except FloatingPointError as error:
             raise ValueError(self._attached.explain(batch.rows, batch.row_ids)) from error
-        return True
 
     def _report(self, *, force: bool = False, end_of_data: bool = False, end_of_epoch: bool = False) -> None:
         """Check the dictionary and log metrics, if due."""

@@ -7,7 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from seminmf_lightning.core import sparse_codes
 from seminmf_lightning.core import sums as statistics
+from seminmf_lightning.core.sparse_codes import SparseCodes
 from seminmf_lightning.core.sums import CodeStatistics, SecondMoment
 
 
@@ -22,11 +24,12 @@ def test_products_from_nonzeros_are_the_dense_ones(rows: int, concepts: int, sha
     sparse, dense = CodeStatistics.empty(concepts, 7), CodeStatistics.empty(concepts, 7)
     for sums, work in ((sparse, 0), (dense, 10**9)):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(statistics, "PAIR_WORK", work)
-            sums.add_rows_(A, Z, D)
-            sums.add_rows_(A, Z, D)
+            patch.setattr(sparse_codes, "PAIR_WORK", work)
+            sums.add_rows_(A, SparseCodes.of(Z), D)
+            sums.add_rows_(A, SparseCodes.of(Z), D)
     for name, value in dense.tensors().items():
-        assert torch.allclose(sparse.tensors()[name], value, rtol=1e-12, atol=1e-12), name
+        tolerance = 1e-5 if name == "squared_error" else 1e-12  # float32 residuals
+        assert torch.allclose(sparse.tensors()[name], value, rtol=tolerance, atol=tolerance), name
     assert torch.allclose(dense.gram, 2 * Z.double().T @ Z.double())
 
 

@@ -111,10 +111,10 @@ def test_old_sums_are_forgotten_at_the_stated_rate(signed: torch.Tensor) -> None
     gram, seen = torch.zeros(6, 6, dtype=torch.float64), 0
     for rows in signed.split([100, 0, 300, 200]):
         learner.observe(rows, D)
-        added = learner.pending.tensors()["gram"].clone()
+        Z = learner.encode_for_training(learner.normalizer.apply(rows), D).double()
         learner.absorb()
         seen += len(rows)
-        gram = (1 - len(rows) / seen) ** 5 * gram + added
+        gram = (1 - len(rows) / seen) ** 5 * gram + Z.T @ Z
         assert torch.allclose(learner.total.tensors()["gram"], gram)
         assert learner.rows_seen == seen
 

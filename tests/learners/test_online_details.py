@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from seminmf_lightning.core import compiled
+from seminmf_lightning.core.sparse_codes import SparseCodes
 from seminmf_lightning.encoders.lasso import Lasso
 from seminmf_lightning.learners import Recipe, make_learner
 from seminmf_lightning.learners.online import OnlineLearner
@@ -18,7 +19,7 @@ def test_atoms_of_length_one_leave_the_objective_as_it_is() -> None:
     assert isinstance(learner, OnlineLearner)
     Z, D = torch.rand(30, 4, generator=generator), torch.randn(4, 6, generator=generator)
     D[2] = 0
-    learner.total.add_rows_(torch.randn(30, 6, generator=generator), Z, D)
+    learner.total.add_rows_(torch.randn(30, 6, generator=generator), SparseCodes.of(Z), D)
     S, P = learner.total.gram.clone(), learner.total.cross.clone()
     unit = learner._with_unit_atoms(D)
     assert torch.allclose(unit.norm(dim=1), torch.tensor([1.0, 1.0, 0.0, 1.0]))
