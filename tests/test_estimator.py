@@ -129,3 +129,28 @@ def test_a_new_module_takes_the_state_of_a_trained_one(signed: torch.Tensor, tmp
     for module in (new, again):
         assert torch.equal(module.dictionary, trained.dictionary)
         assert torch.equal(module.encode(signed), trained.eval().encode(signed))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("penalty", [0.0, 0.1])
+def test_a_bad_row_is_named_in_the_sample_and_beyond(penalty: float, dtype: torch.dtype) -> None:
+    A = torch.randn(20_000, 6, generator=torch.Generator().manual_seed(0)).to(dtype)
+    sampled = torch.randperm(20_000, generator=torch.Generator().manual_seed(0))
+    for fault in ("nan", "inf", "-inf"):
+        for row in (int(sampled[0]), int(sampled[-1])):  # in the sample, and known to the sums alone
+            bad = A.clone()
+            bad[row, 4] = float(fault)
+            with pytest.raises(ValueError, match=rf"A: row {row} holds NaN or Inf \(1 such row"):
+                SemiNMF(3, solver="hals", l1_penalty=penalty).fit(bad, max_iter=2)
+
+
+def test_finite_rows_whose_squares_overflow_are_no_bad_rows() -> None:
+    A = torch.randn(20_000, 6, generator=torch.Generator().manual_seed(0))
+    last = int(torch.randperm(20_000, generator=torch.Generator().manual_seed(0))[-1])
+    A[last] = 1e30  # its square is beyond float32, and within float64
+    Z, _ = SemiNMF(3, solver="hals").fit(A, max_iter=2)
+    assert Z.isfinite().all()
+    A = A.double()
+    A[last] = 1e200
+    with pytest.raises(FloatingPointError, match="A\\^T A is not finite"):
+        SemiNMF(3, solver="hals").fit(A, max_iter=2)

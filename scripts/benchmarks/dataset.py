@@ -8,6 +8,8 @@ import numpy as np
 import torch
 
 from seminmf_lightning import ActivationDataModule
+from seminmf_lightning.core.constraints import CONSTRAINTS
+from seminmf_lightning.core.linalg import unit_atoms
 from seminmf_lightning.core.normalize import Normalizer
 from seminmf_lightning.core.objective import lasso_duality_gap
 from seminmf_lightning.data import DemoRows, NpyRows
@@ -38,7 +40,16 @@ def split(data: Path | None, folder: Path) -> tuple[Path, Path]:
 
 
 def load(path: Path) -> torch.Tensor:
-    return torch.from_numpy(np.load(path, allow_pickle=False))
+    return torch.from_numpy(np.load(path, allow_pickle=False)).float()
+
+
+def null_atoms(A: torch.Tensor, k: int, signs: str) -> dict[str, torch.Tensor]:
+    """Return k unit atoms that nothing was learned for: random ones, and rows of A."""
+    constraint, generator = CONSTRAINTS[signs], torch.Generator().manual_seed(1)
+    random = constraint.random_atoms(k, A.shape[1], generator).float()
+    rows = A[torch.randperm(len(A), generator=generator)[:k]]
+    atoms = {"random unit atoms": random, "data rows as atoms": constraint.directions(rows)[:k]}
+    return {name: unit_atoms(D) for name, D in atoms.items()}
 
 
 def held_out_objective(D: torch.Tensor, path: Path, penalty: float) -> float:
@@ -46,8 +57,3 @@ def held_out_objective(D: torch.Tensor, path: Path, penalty: float) -> float:
     A = load(path)
     Z = Lasso(l1_penalty=penalty, precise_gap=EXACT).precise(D.to(A))(A)
     return float(lasso_duality_gap(A, Z, D.to(A), penalty)[0].mean())
-
-
-def r2(A: torch.Tensor, A_hat: torch.Tensor) -> float:
-    """1 - residual / per-feature centred total."""
-    return 1 - float((A - A_hat).square().sum() / (A - A.mean(dim=0)).square().sum())

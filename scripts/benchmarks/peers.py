@@ -1,4 +1,4 @@
-"""Run other libraries on the same rows; they come with: pip install -e '.[bench]'."""
+"""Run other methods on the same rows and check what they return; libraries: pip install -e '.[bench]'."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from benchmarks.dataset import held_out_objective, load, r2
+from benchmarks import autoencoders
+from benchmarks.checks import WRONG, WrongOutputError, check_atoms, check_codes, squared_error
+from benchmarks.dataset import held_out_objective, load
 
 PEER_ITERATIONS = 300
-REPEATS = 5
-SAE_BATCH, SAE_RATE = 1024, 3e-3
+SAE_RATE = 3e-3
 """Best R2 after 12 s of batches 256, 1024, 4096 and rates 3e-4, 1e-3, 3e-3, 1e-2; 4096 with 1e-2 ties."""
 SPAMS_BATCH = 512
 
@@ -24,15 +26,16 @@ def overcomplete_mu(options: Namespace) -> dict[str, float]:
     """Run overcomplete's SemiNMF(solver="mu") on A^T: its nonnegative factor is Z, ours is D."""
     from overcomplete.optimization import SemiNMF
 
-    A = load(options.path).float()
+    A = load(options.path)
     model = SemiNMF(nb_concepts=options.concepts, solver="mu", tol=0)
     torch.manual_seed(0)
     began = time.perf_counter()
-    Z, D = model.fit(A.T.contiguous(), max_iter=PEER_ITERATIONS)
+    atoms, codes = (
+        factor.T for factor in model.fit(A.T.contiguous(), max_iter=options.iterations or PEER_ITERATIONS)
+    )
     seconds = time.perf_counter() - began
-    parts = zip(A.split(8192), D.T.split(8192), strict=True)
-    squared = sum(float((rows - codes @ Z.T).square().sum(dtype=torch.float64)) for rows, codes in parts)
-    return {"seconds": seconds, "loss": squared / A.numel()}
+    check_codes(A, codes, check_atoms(atoms, nonnegative=True))
+    return {"seconds": seconds, "loss": squared_error(A, codes, atoms) / A.numel()}
 
 
 def spams_curve(options: Namespace) -> dict[str, float]:
@@ -46,37 +49,59 @@ def spams_curve(options: Namespace) -> dict[str, float]:
             X, K=options.concepts, lambda1=options.l1_penalty, iter=-int(seconds), mode=2, posD=True, modeD=0,
             batchsize=SPAMS_BATCH, numThreads=options.threads, verbose=False,
         )  # fmt: skip
-        results[f"{seconds:g} s"] = held_out_objective(
-            torch.from_numpy(D.T.copy()), options.held_out, options.l1_penalty
-        )
+        results[f"{seconds:g} s"] = checked_objective(D.T.copy(), options)
     return results
 
 
-def spams_encoding(options: Namespace) -> dict[str, float]:
+def checked_objective(D: np.ndarray, options: Namespace) -> float:
+    """Return the held-out objective of atoms in the unit ball, of the signs asked for."""
+    atoms = check_atoms(torch.from_numpy(D).float(), longest=1.0, nonnegative=options.signs != "none")
+    objective = held_out_objective(atoms, options.held_out, options.l1_penalty)
+    zero = float(load(options.held_out).square().sum(dim=1).mean()) / 2
+    if not objective < zero:
+        raise WrongOutputError(f"objective {objective:.4g}, that of zero codes is {zero:.4g}")
+    return objective
+
+
+def spams_encoding(options: Namespace) -> dict[str, float | str]:
     """Rows/s of spams.lasso and spams.omp with the dictionary our own encoders are timed with."""
     import spams
 
-    X = np.asfortranarray(np.load(options.held_out, allow_pickle=False).T)
-    D = torch.load(options.dictionary, weights_only=True).numpy()
-    atoms = np.asfortranarray(D.T)
-    unit = np.asfortranarray((D / np.linalg.norm(D, axis=1, keepdims=True).clip(1e-12)).T)
+    A = load(options.held_out)
+    X, D = np.asfortranarray(A.numpy().T), torch.load(options.dictionary, weights_only=True)
+    unit = torch.nn.functional.normalize(D)
     threads = options.threads
-    return {
-        "lasso, rows/s": _rate(
-            lambda: spams.lasso(X, atoms, lambda1=options.l1_penalty, mode=2, numThreads=threads), X.shape[1]
-        ),
-        "omp, 16 nonzeros, rows/s": _rate(lambda: spams.omp(X, unit, L=16, numThreads=threads), X.shape[1]),
-        "omp, 32 nonzeros, rows/s": _rate(lambda: spams.omp(X, unit, L=32, numThreads=threads), X.shape[1]),
-    }
+
+    def lasso() -> Any:
+        atoms = np.asfortranarray(D.numpy().T)
+        return spams.lasso(X, atoms, lambda1=options.l1_penalty, mode=2, numThreads=threads)
+
+    def pursuit(nonzeros: int) -> Any:
+        # Without eps it stops at once and returns no nonzeros.
+        return spams.omp(X, np.asfortranarray(unit.numpy().T), L=nonzeros, eps=0.0, numThreads=threads)
+
+    results = checked_rate("lasso, every row exact", A, D, lasso, options.repeats)
+    for nonzeros in options.nonzeros:
+        name = f"omp, {nonzeros} nonzeros"
+        work = lambda nonzeros=nonzeros: pursuit(nonzeros)  # noqa: E731
+        results |= checked_rate(name, A, unit, work, options.repeats, nonzeros)
+    return results
 
 
-def _rate(work: Callable[[], Any], rows: int) -> float:
+def checked_rate(
+    name: str, A: Tensor, D: Tensor, work: Callable[[], Any], repeats: int, nonzeros: int | None = None
+) -> dict[str, float | str]:
+    """Return rows/s and R2 of ``work``, which returns sparse codes (k, n); or what is wrong with them."""
     seconds = []
-    for _ in range(REPEATS):
+    for _ in range(repeats):
         began = time.perf_counter()
-        work()
+        codes = work()
         seconds.append(time.perf_counter() - began)
-    return rows / stats.median(seconds)
+    try:
+        r2 = check_codes(A, torch.from_numpy(codes.toarray().T).float(), D, nonzeros=nonzeros)
+    except WrongOutputError as error:
+        return {f"{name}, rows/s": f"{WRONG}: {error}"}
+    return {f"{name}, rows/s": len(A) / stats.median(seconds), f"{name}, R2": r2}
 
 
 def sklearn_curve(options: Namespace) -> dict[str, float]:
@@ -89,47 +114,29 @@ def sklearn_curve(options: Namespace) -> dict[str, float]:
         positive_dict=options.signs != "none", fit_algorithm="cd",
         batch_size=512, random_state=0, n_jobs=options.threads,
     )  # fmt: skip
-    results, position = {}, 0
+    results, position, spent = {}, 0, 0.0
     marks = sorted(options.seconds)
-    spent = 0.0
     while marks:
         began = time.perf_counter()
         model.partial_fit(np.take(A, np.arange(position, position + 512), axis=0, mode="wrap"))
         spent += time.perf_counter() - began
         position += 512
         while marks and spent >= marks[0]:
-            D = torch.from_numpy(model.components_.astype(np.float32))
-            results[f"{marks.pop(0):g} s"] = held_out_objective(D, options.held_out, options.l1_penalty)
+            results[f"{marks.pop(0):g} s"] = checked_objective(model.components_, options)
     return results
 
 
-def topk_sae(options: Namespace) -> dict[str, float]:
-    """Held-out R2 of overcomplete's TopKSAE at each of ``options.seconds``, by Adam on the squared error."""
-    from overcomplete.sae import TopKSAE
-
+def autoencoder(options: Namespace) -> dict[str, float]:
+    """Held-out R2 and nonzeros per row of an autoencoder of a kind of ``autoencoders.py`` after a time."""
     A, held_out = load(options.path), load(options.held_out)
-    torch.manual_seed(0)
-    model = TopKSAE(A.shape[1], nb_concepts=options.concepts, top_k=options.nonzeros, device=options.device)
-    optimizer = torch.optim.Adam(model.parameters(), lr=SAE_RATE)
-    A = A.to(options.device)
-    results, position, spent = {}, 0, 0.0
-    marks = sorted(options.seconds)
-    model.train()
-    while marks:
-        began = time.perf_counter()
-        rows = A[torch.arange(position, position + SAE_BATCH) % len(A)]
-        position += SAE_BATCH
-        loss = (model(rows)[2] - rows).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        spent += time.perf_counter() - began
-        while marks and spent >= marks[0]:
-            model.eval()
-            with torch.no_grad():
-                rebuilt = torch.cat(
-                    [model(part.to(options.device))[2].cpu() for part in held_out.split(1024)]
-                )
-            model.train()
-            results[f"r2 after {marks.pop(0):g} s"] = r2(held_out, rebuilt)
-    return results
+    (count,), kind = options.nonzeros, options.peer
+    model = autoencoders.Autoencoder(A.mean(dim=0), options.concepts, count, kind, seed=0)
+    # Its clock is that of the processor, over all threads.
+    autoencoders.train(A, held_out, SAE_RATE, options.seconds[0] * options.threads, model)
+    with torch.no_grad():
+        Z = torch.cat([model.kept(model.codes(part)) for part in held_out.split(4096)])
+        r2 = check_codes(
+            held_out, Z, check_atoms(model.W_dec, longest=1.0), model.b_dec, nonzeros=count,
+            nonnegative=kind != "abs_topk",
+        )  # fmt: skip
+    return {f"{count} nonzeros": r2, f"{count} nonzeros, L0": float((Z != 0).sum(dim=1).float().mean())}

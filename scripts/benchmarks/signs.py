@@ -14,10 +14,10 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from benchmarks.dataset import load
+from benchmarks.checks import check_atoms, check_codes, squared_error
+from benchmarks.dataset import load, null_atoms
 from seminmf_lightning import SemiNMF
 from seminmf_lightning.core.constraints import CONSTRAINTS
-from seminmf_lightning.core.linalg import unit_atoms
 from seminmf_lightning.data.sources.synthetic import PlantedRows
 from seminmf_lightning.encoders.lasso import Lasso
 
@@ -32,6 +32,7 @@ MOST_SECONDS = 30.0
 PEER_ITERATIONS = (20, 60, 150, 300)
 OUR_SECONDS, SKLEARN_SECONDS = (1, 2, 4, 7, 14), (7, 14, 30, 60)
 REPEATS = 3
+OURS = "seminmf_lightning"
 Points = dict[str, float]
 
 
@@ -49,13 +50,8 @@ def planted(options: Namespace) -> dict[str, float]:
         absolute = not constraint.nonnegative_codes
         results[name] = matched(Z, codes, absolute)
         if name == options.truth:
-            generator = torch.Generator().manual_seed(1)
-            random = constraint.random_atoms(D.shape[0], D.shape[1], generator).float()
-            rows = constraint.directions(A[torch.randperm(len(A), generator=generator)[: len(D)]])
-            for null, atoms in (("random atoms", random), ("rows as atoms", rows)):
-                encode = Lasso(l1_penalty=PENALTY, nonnegative=constraint.nonnegative_codes).precise(
-                    unit_atoms(atoms)
-                )
+            for null, atoms in null_atoms(A, len(D), name).items():
+                encode = Lasso(l1_penalty=PENALTY, nonnegative=constraint.nonnegative_codes).precise(atoms)
                 results[null] = matched(Z, encode(A / A.norm(dim=1).mean()), absolute)
     return results
 
@@ -80,7 +76,7 @@ def ours(options: Namespace) -> Points:
         return model.fit(A, max_iter=epochs)
 
     lengths = tuple(epochs for epochs in EPOCHS if epochs * len(A) <= MOST_ROWS)
-    return points(A, fit, lengths, options.concepts, nmf=CONSTRAINTS[options.signs].is_nmf)
+    return points(A, fit, lengths, nmf=CONSTRAINTS[options.signs].is_nmf)
 
 
 def overcomplete(options: Namespace) -> Points:
@@ -93,7 +89,7 @@ def overcomplete(options: Namespace) -> Points:
         torch.manual_seed(0)
         return Peer(nb_concepts=options.concepts, solver="mu", tol=0).fit(A, max_iter=iterations)
 
-    return points(A, fit, PEER_ITERATIONS[-1:], options.concepts, nmf=False)
+    return points(A, fit, PEER_ITERATIONS[-1:], nmf=False)
 
 
 def sklearn_nmf(options: Namespace) -> Points:
@@ -110,7 +106,7 @@ def sklearn_nmf(options: Namespace) -> Points:
         Z = model.fit_transform(A.numpy())
         return torch.from_numpy(Z), torch.from_numpy(model.components_)
 
-    return points(A, fit, PEER_ITERATIONS, options.concepts, nmf=True)
+    return points(A, fit, PEER_ITERATIONS, nmf=True)
 
 
 def torch_nmf(options: Namespace) -> Points:
@@ -125,11 +121,11 @@ def torch_nmf(options: Namespace) -> Points:
         model.fit(A, beta=2, max_iter=iterations, tol=0)
         return model.H.detach(), model.W.detach().T
 
-    return points(A, fit, PEER_ITERATIONS, options.concepts, nmf=True)
+    return points(A, fit, PEER_ITERATIONS, nmf=True)
 
 
 def points(
-    A: Tensor, fit: Callable[[int], tuple[Tensor, Tensor]], lengths: tuple[int, ...], k: int, *, nmf: bool
+    A: Tensor, fit: Callable[[int], tuple[Tensor, Tensor]], lengths: tuple[int, ...], *, nmf: bool
 ) -> Points:
     """Return the loss after each length of run, by its median seconds."""
     result: Points = {}
@@ -139,62 +135,53 @@ def points(
             began = time.perf_counter()
             Z, D = fit(length)
             seconds.append(time.perf_counter() - began)
-        if not (Z.isfinite().all() and D.isfinite().all()) or (*Z.shape, *D.shape) != (
-            len(A),
-            k,
-            k,
-            A.shape[1],
-        ):
-            raise RuntimeError("codes or atoms are not finite, or of another shape")
-        if (Z < 0).any() or (nmf and (D < 0).any()):
-            raise RuntimeError("codes or atoms are negative")
-        parts = zip(A.split(8192), Z.split(8192), strict=True)
-        loss = sum(float((rows - codes @ D).square().sum(dtype=torch.float64)) for rows, codes in parts)
-        result[f"{stats.median(seconds):.3g} s"] = loss / A.numel()
+        check_codes(A, Z, check_atoms(D, nonnegative=nmf), nonnegative=True)
+        result[f"{stats.median(seconds):.3g} s"] = squared_error(A, Z, D) / A.numel()
     return result
 
 
-def run(results: Any, folder: Path, installed: Callable[[str], bool]) -> None:
+def run(results: Any, folder: Path) -> None:
     """Measure all of it; ``results`` is that of scripts/benchmark.py."""
     from benchmarks.dataset import split
 
     options = results.options
     path, held_out = split(options.data, folder)
-    print(f"\nsigns: {options.threads} threads")
+    n = len(np.load(path, mmap_mode="r", allow_pickle=False))
+    results.table("planted codes found: mean matched correlation, by signs of the truth")
     for truth in CONSTRAINTS:
-        results.add(f"planted with nonnegative={truth}", results.run("signs.planted", truth=truth))
+        results.measure(truth, "signs.planted", truth=truth)
     for concepts in (64, 256):
-        common: dict[str, Any] = {"path": path, "concepts": concepts}
-        measured = results.add(f"codes, k={concepts}", results.run("signs.ours", signs="codes", **common))
-        if installed("overcomplete"):
-            peer = results.run("signs.overcomplete", **common)
-            compare(results, f"codes, k={concepts}, overcomplete mu, 300 iterations", measured, peer)
-    common = {
-        "path": path,
-        "held_out": held_out,
-        "concepts": 512,
-        "l1_penalty": options.l1_penalty,
-        "signs": "none",
-    }
-    measured = results.run("sparse.curve", seconds=OUR_SECONDS, **common)
-    results.add("none, k=512, held-out objective", measured)
-    if installed("sklearn"):
-        peer = results.run("peers.sklearn_curve", seconds=SKLEARN_SECONDS, **common)
-        compare(results, "none, k=512, MiniBatchDictionaryLearning", measured, peer)
+        results.table(f"nonnegative=codes, {n:,} rows, {concepts} concepts, no penalty: loss after seconds")
+        common: dict[str, Any] = {"path": path, "concepts": min(concepts, n)}
+        measured = results.measure(OURS, "signs.ours", signs="codes", **common)
+        name = "overcomplete mu in its own direction, 300 iterations"
+        compare(
+            results, name, measured, results.measure(name, "signs.overcomplete", "overcomplete", **common)
+        )
+    results.table(f"nonnegative=none, {n:,} rows, 512 concepts, penalty: held-out objective after seconds")
+    penalised = {"held_out": held_out, "l1_penalty": options.l1_penalty, "signs": "none"}
+    common = {"path": path, "concepts": min(512, n)} | penalised
+    measured = results.measure(OURS, "sparse.curve", seconds=OUR_SECONDS, **common)
+    name = "scikit-learn MiniBatchDictionaryLearning"
+    peer = results.measure(name, "peers.sklearn_curve", "sklearn", seconds=SKLEARN_SECONDS, **common)
+    compare(results, name, measured, peer)
+    for null, objective in results.run("sparse.untrained", **common).items():
+        results.add(null, {"untrained": objective})
     if float(np.load(path, mmap_mode="r", allow_pickle=False).min()) < 0:
         path, _ = split(None, folder)  # NMF needs nonnegative rows: those of the demo
+    results.table("nonnegative=both, nonnegative rows, 64 concepts: loss after seconds")
     common = {"path": path, "concepts": 64}
-    measured = results.add("both, k=64", results.run("signs.ours", signs="both", **common))
-    for solver in ("cd", "mu") if installed("sklearn") else ():
-        peer = results.run("signs.sklearn_nmf", peer=solver, **common)
-        compare(results, f"both, k=64, scikit-learn NMF {solver}", measured, peer)
-    if installed("torchnmf"):
-        compare(results, "both, k=64, torchnmf", measured, results.run("signs.torch_nmf", **common))
+    measured = results.measure(OURS, "signs.ours", signs="both", **common)
+    for name, function, package, solver in (
+        ("scikit-learn NMF cd", "signs.sklearn_nmf", "sklearn", "cd"),
+        ("scikit-learn NMF mu", "signs.sklearn_nmf", "sklearn", "mu"),
+        ("torchnmf", "signs.torch_nmf", "torchnmf", None),
+    ):
+        compare(results, name, measured, results.measure(name, function, package, peer=solver, **common))
 
 
 def compare(results: Any, name: str, ours: Points, peer: Points) -> None:
-    """Add the peer's losses; for each, our loss at that time and our time to that loss, as shares."""
-    results.add(name, peer)
+    """For each of the peer's losses add our loss at that time and our time to that loss, as shares."""
     timed = [(float(mark.split()[0]), loss) for mark, loss in ours.items()]
     for mark, loss in peer.items():
         seconds = float(mark.split()[0])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics as stats
 import time
-import warnings
 from argparse import Namespace
 from collections.abc import Callable
 
@@ -12,14 +11,14 @@ import lightning
 import torch
 from torch import Tensor
 
-from benchmarks.dataset import held_out_objective, load, r2
+from benchmarks.checks import check_atoms, check_codes
+from benchmarks.dataset import held_out_objective, load, null_atoms
 from seminmf_lightning import ActivationDataModule, SemiNMFModule
 from seminmf_lightning.core.objective import lasso_duality_gap
 from seminmf_lightning.encoders.lasso import Lasso
 from seminmf_lightning.encoders.omp import OMP
 from seminmf_lightning.learners import Recipe, make_learner
 
-REPEATS = 5
 ROOFLINE_ITERATIONS = (
     4  # matrix products (n, k) (k, k) of the lasso: two iterations, the initial one, one for Q
 )
@@ -29,19 +28,33 @@ def curve(options: Namespace) -> dict[str, float]:
     """Held-out objective after each of ``options.seconds`` of training, evaluation off the clock."""
     return {
         f"{mark:g} s": held_out_objective(D, options.held_out, options.l1_penalty)
-        for mark, D in trained(
-            options, l1_penalty=options.l1_penalty, nonnegative=options.signs or "dictionary"
-        )
+        for mark, D in trained(options, l1_penalty=options.l1_penalty, nonnegative=options.signs)
     }
 
 
+def untrained(options: Namespace) -> dict[str, float]:
+    """Held-out objective of atoms that nothing was learned for."""
+    atoms = null_atoms(load(options.path), options.concepts, options.signs)
+    return {name: held_out_objective(D, options.held_out, options.l1_penalty) for name, D in atoms.items()}
+
+
 def quality(options: Namespace) -> dict[str, float]:
-    """Held-out R2 of OMP codes with ``options.nonzeros`` per row, trained so for ``options.seconds``."""
-    A = load(options.held_out)
-    encoder = OMP(nonzeros=options.nonzeros)
-    D = trained(options, encoder=encoder)[-1][1]
+    """Held-out R2 of OMP codes of ``options.nonzeros`` per row: with atoms trained so for
+    ``options.seconds``, or with those of ``options.peer`` that nothing was learned for."""
+    A, (nonzeros,) = load(options.held_out), options.nonzeros
+    encoder = OMP(nonzeros=nonzeros)
+    if options.peer is None:
+        D = trained(options, encoder=encoder)[-1][1]
+    else:
+        D = null_atoms(load(options.path), options.concepts, options.signs)[options.peer]
     Z = encoder.precise(D)(A)
-    return {"r2": r2(A, Z @ D), "dead fraction": float((Z == 0).all(dim=0).float().mean())}
+    results = {
+        f"{nonzeros} nonzeros": check_codes(A, Z, check_atoms(D), nonzeros=nonzeros),
+        f"{nonzeros} nonzeros, L0": float((Z != 0).sum(dim=1).float().mean()),
+    }
+    if options.peer is None:
+        results[f"{nonzeros} nonzeros, dead fraction"] = float((Z == 0).all(dim=0).float().mean())
+    return results
 
 
 def trained(options: Namespace, **recipe: object) -> list[tuple[float, Tensor]]:
@@ -80,17 +93,20 @@ def encoding(options: Namespace) -> dict[str, float]:
     torch.save(D.cpu(), options.dictionary)
     lasso = Lasso(l1_penalty=options.l1_penalty, precise_gap=1e-3)
     effort = lasso.calibrate(D, A[:256])
-    encoders = {
-        "lasso, as in training": lasso.training(D, effort),
-        "lasso, every row within 0.1 %": lasso.precise(D, effort),
-        "omp, 16 nonzeros": OMP(nonzeros=16).precise(D),
-        "omp, 32 nonzeros": OMP(nonzeros=32).precise(D),
+    training, precise = lasso.training(D, effort), lasso.precise(D, effort)
+    results = {
+        "lasso, as in training, rows/s": rate(training, A, options.repeats),
+        "lasso, every row within 0.1 %, rows/s": rate(precise, A, options.repeats),
     }
-    results = {f"{name}, rows/s": rate(encode, A) for name, encode in encoders.items()}
+    for nonzeros in options.nonzeros:
+        encode = OMP(nonzeros=nonzeros).precise(D)
+        results[f"omp, {nonzeros} nonzeros, rows/s"] = rate(encode, A, options.repeats)
+        R2 = check_codes(A.cpu(), encode(A).cpu(), D.cpu(), nonzeros=nonzeros)
+        results[f"omp, {nonzeros} nonzeros, R2"] = R2
     exact = lasso_duality_gap(
         A, Lasso(l1_penalty=options.l1_penalty, precise_gap=1e-5).precise(D)(A), D, options.l1_penalty
     )[0]
-    loose = lasso_duality_gap(A, encoders["lasso, as in training"](A), D, options.l1_penalty)[0]
+    loose = lasso_duality_gap(A, training(A), D, options.l1_penalty)[0]
     results["lasso, as in training, distance from the least objective"] = float(loose.sum() / exact.sum()) - 1
     square = D @ D.T
 
@@ -100,13 +116,16 @@ def encoding(options: Namespace) -> dict[str, float]:
             Z = Z @ square
         return Z
 
-    results["roofline: matrix products of the batched lasso alone, rows/s"] = rate(products, A)
+    results["roofline: matrix products of the batched lasso alone, rows/s"] = rate(
+        products, A, options.repeats
+    )
     return results
 
 
-def rate(encode: Callable[[Tensor], Tensor], A: Tensor) -> float:
+def rate(encode: Callable[[Tensor], Tensor], A: Tensor, repeats: int) -> float:
+    encode(A[:1024])  # compiles and warms up
     seconds = []
-    for _ in range(REPEATS):
+    for _ in range(repeats):
         began = time.perf_counter()
         for rows in A.split(1024):
             encode(rows)
@@ -118,7 +137,6 @@ def rate(encode: Callable[[Tensor], Tensor], A: Tensor) -> float:
 
 def run(options: Namespace) -> dict[str, float]:
     """Held-out objective after training with Lightning, for one batch size and seed."""
-    warnings.filterwarnings("ignore")
     data = ActivationDataModule(
         str(options.path), batch_size=options.batch_size, val_fraction=0, seed=options.seed
     )

@@ -5,12 +5,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 def real_matrix(name: str, x: Any, accepted: str = "a tensor or an ndarray") -> Tensor:
@@ -99,16 +102,26 @@ def finite(name: str, rows: Tensor) -> Tensor:
 
 
 class RowsInMemory:
-    """The rows of a tensor (n, d), block by block."""
+    """The rows of a tensor (n, d), block by block; a ValueError if there are none."""
 
     def __init__(self, A: Tensor) -> None:
+        if 0 in A.shape:
+            raise ValueError(f"A is empty: its shape is {tuple(A.shape)}")
         self.A = A
         self.n_rows: int | None = len(A)
 
     def sample(self, most: int, seed: int) -> Tensor:
-        """Return at most ``most`` random rows, in their order."""
+        """Return at most ``most`` random rows, in their order; errors as :meth:`require_finite`."""
         chosen = torch.randperm(len(self.A), generator=torch.Generator().manual_seed(seed))[:most]
-        return self.A[chosen.sort().values]
+        rows = self.A[chosen.sort().values]
+        if not rows.sum().isfinite():
+            self.require_finite()
+        return rows
+
+    def require_finite(self) -> Self:
+        """Return itself; a ValueError names the first row with NaN or Inf, if there is one."""
+        finite("A", self.A)
+        return self
 
     def blocks(self, size: int, shuffle: torch.Generator | None = None) -> Iterator[Tensor]:
         """Yield all rows in blocks of ``size``, in a new random order if asked for."""
@@ -138,6 +151,10 @@ class RowsOfLoader:
                 break
         self.first_epoch = chain(read, epoch)
         return torch.cat(read)[:most]
+
+    def require_finite(self) -> Self:
+        """Return itself: every batch is checked when it is read."""
+        return self
 
     def blocks(self, size: int, shuffle: torch.Generator | None = None) -> Iterator[Tensor]:
         """Yield all rows in the loader's own batches and order."""

@@ -27,6 +27,9 @@ BLOCK_ROWS = 2048
 """Rows of one float32 product.  Processes get whole blocks: products do not depend on their number."""
 NARROW = 320
 """Below this number of features products are float64: they are cheap, and BLAS splits them by thread."""
+STRIPS = 4
+"""Parts of the columns of A: what is below the diagonal of C is copied, not computed, which leaves 5/8 of the
+operations.  At d = 384 to 4,096 a sum takes 0.6 to 0.8 of the time; 2, 3, 6 or 8 parts are no better."""
 
 
 @dataclass
@@ -104,12 +107,19 @@ class SecondMoment(Sums):
         if A.shape[1] < NARROW:
             A = A.double()
         gram, weight = self.gram.clone(), factor * factor
+        features = A.shape[1]
+        split = A.device.type == "cpu" and features >= NARROW
+        width = -(-features // STRIPS) if split else max(1, features)
+        strips = [(left, left + width) for left in range(0, features, width)]
         for block in A.split(BLOCK_ROWS):
-            product = block.T @ block
-            if grid and product.dtype == torch.float64:
-                gram.add_(round_to_grid_(product.mul_(weight), grid))
-            else:
-                gram.add_(product, alpha=weight)
+            for left, right in strips:
+                product = block[:, left:right].T @ block[:, left:]
+                if grid and product.dtype == torch.float64:
+                    gram[left:right, left:].add_(round_to_grid_(product.mul_(weight), grid))
+                else:
+                    gram[left:right, left:].add_(product, alpha=weight)
+        for left, right in strips:
+            gram[right:, left:right] = gram[left:right, right:].T
         if not gram.diagonal().sum().isfinite():
             raise FloatingPointError("A^T A is not finite")
         self.gram = gram

@@ -22,7 +22,8 @@ from seminmf_lightning.encoders.admm import ADMM
 from seminmf_lightning.encoders.base import Effort, Encode, Encoder
 from seminmf_lightning.encoders.feature_sign import feature_sign
 
-ROWS_AT_ONCE = 8192
+ROWS_AT_ONCE = 1024
+"""Rows that fit a processor's cache in float64."""
 SEARCH_ROWS = 256
 STEPS_PER_ATOM = 4
 """Most steps of the search; random problems take 1 to 2 per nonzero."""

@@ -155,8 +155,9 @@ class Learner(ABC):
     def warn_of_offset(self, normalised: Tensor, share: float) -> None:
         """Warn if rows vary by too little of their squares, beside a common offset, for D to represent."""
         shrunk = share < min(self.penalty**2, SMALL_VARIATION)
-        same = torch.equal(normalised, normalised[:1].expand_as(normalised))
-        if same or not (shrunk or share < LEAST_VARIATION):
+        if not (shrunk or share < LEAST_VARIATION):
+            return
+        if torch.equal(normalised, normalised[:1].expand_as(normalised)):
             return
         cause = (
             f"l1_penalty={self.penalty:g} shrinks the offset by more than that" if shrunk

@@ -29,6 +29,9 @@ PLAIN_SCALES = (1e-8, 1e8)
 SPARE_BITS = 5
 """Headroom in bits before the last digit of a sum depends on the order of rows."""
 
+BLOCK = 1024
+"""Rows that fit a processor's cache in float64."""
+
 
 class Reduced(NamedTuple):
     """The problem at one dictionary with the codes eliminated."""
@@ -70,8 +73,8 @@ class ExactLearner(Learner):
         super().reset()
         self.pending = SecondMoment.empty(self.features)
         self.total = SecondMoment.empty(self.features)
-        self.preview = SecondMoment.empty(self.features)
-        """Second moment of the sample."""
+        self._sample, self._sample_rows = torch.empty(0, self.features), 0
+        self._preview: SecondMoment | None = None
         self._factor, self._grid = 1.0, 0.0
         self._spread_share = 1.0  # variation about the mean over sum of squares, in the sample
         self._float32_products, self._rows_per_product = False, 1
@@ -86,31 +89,27 @@ class ExactLearner(Learner):
         rows: int | None = None, epochs: int | None = None,
     ) -> None:  # fmt: skip
         super().attach_sample(sample, normalizer)
-        self.preview = SecondMoment.empty(self.features, sample.device)
-        self.preview.add_rows_(self.normalizer.apply(sample).double())
+        normalised = self.normalizer.apply(sample)
+        self._sample, self._sample_rows, self._preview = normalised, len(normalised), None
+        squares, variation = squares_and_variation(normalised)
         low, high = PLAIN_SCALES
         raw = self.normalizer.mean is None and low < self.normalizer.scale < high
         # A power of two leaves the 24 bits of float32 products unchanged; absorb() applies the rest.
         self._factor = 2.0 ** -round(math.log2(self.normalizer.scale)) if raw else 0.0
-        self._grid = self._grid_for(rows)
-        centred = self.normalizer.apply(sample).double()
-        centred = centred - centred.mean(dim=0)  # a copy: these may be the rows of the caller
-        squares = float(self.preview.gram.trace())
-        self._spread_share = float(centred.square().sum()) / squares if squares else 1.0
-        self.warn_of_offset(self.normalizer.apply(sample), self._spread_share)
+        self._grid = 0.0
+        if rows is not None and 0 < squares < math.inf:
+            bits = math.ceil(math.log2(squares / len(sample) * rows)) + SPARE_BITS
+            self._grid = 2.0 ** (bits - 53)
+        self._spread_share = variation / squares if squares else 1.0
+        self.warn_of_offset(normalised, self._spread_share)
         self._float32_products = self.features >= NARROW and sample.dtype != torch.float64
         self._reset_cache()
 
-    def _grid_for(self, rows: int | None) -> float:
-        """Return the grid for a sum over ``rows`` rows like the sample's; 0 (none) if ``rows`` is unknown."""
-        squares = float(self.preview.gram.trace())
-        if rows is None or not 0 < squares < math.inf:
-            return 0.0
-        return 2.0 ** (math.ceil(math.log2(squares / float(self.preview.rows) * rows)) + SPARE_BITS - 53)
-
     def to_(self, device: torch.device) -> None:
         super().to_(device)
-        self.preview.to_(device)
+        self._sample = self._sample.to(device)
+        if self._preview is not None:
+            self._preview.to_(device)
         self._reset_cache()
 
     def observe(self, A: Tensor, D: Tensor) -> None:
@@ -124,19 +123,28 @@ class ExactLearner(Learner):
             self.pending.add_rows_(A.double(), self._factor or 1.0, self._grid)
 
     def absorb(self) -> None:
-        before = self.moment
         self.rows_seen += int(self.pending.rows)
         if self._factor:
             self.pending.gram.mul_((self._factor * self.normalizer.scale) ** -2)
         self.total.add_(self.pending)
-        if self.moment is not before or (before is self.total and self.pending.rows > 0):
+        if self.pending.rows > 0 and self.total.rows >= self._sample_rows:
             self._reset_cache()
+            self._sample, self._sample_rows, self._preview = self._sample[:0].clone(), 0, None
         self.pending.zero_()
 
     @property
     def moment(self) -> SecondMoment:
-        """C of the rows seen or of the sample, whichever has more rows."""
-        return self.total if self.total.rows >= self.preview.rows else self.preview
+        """C of the rows seen or of the sample, whichever has more rows.
+
+        That of the sample is summed when it is first needed: a pass that reads all rows first never does.
+        """
+        if self.total.rows >= self._sample_rows:
+            return self.total
+        if self._preview is None:
+            self._preview = SecondMoment.empty(self.features, self._sample.device)
+            self._preview.add_rows_(self._sample.double())
+            self._sample = self._sample[:0].clone()
+        return self._preview
 
     def improve(self, D: Tensor) -> Tensor:
         before = self._reduce(D)
@@ -194,7 +202,7 @@ class ExactLearner(Learner):
     def _rounding(self) -> float:
         """Return the largest rounding of a squared error from C: of float64, of products, of the grid."""
         squares, rows = float(self.moment.gram.trace()), float(self.moment.rows)
-        if self.moment is self.preview:
+        if self.moment is not self.total:
             return ROUNDING * squares
         precision = torch.finfo(torch.float32).eps if self._float32_products else ROUNDING
         return precision * squares + self._grid * math.sqrt(self.features * rows / self._rows_per_product)
@@ -243,6 +251,24 @@ class ExactLearner(Learner):
         projected = space.basis.T @ C
         error = float((C.trace() - (projected * space.basis.T).sum()).clamp(min=0))
         return Reduced(D, error, space, projected)
+
+
+def squares_and_variation(A: Tensor) -> tuple[float, float]:
+    """Return the sum of squares of rows A (n, d), and that of their differences from the mean row.
+
+    >>> squares_and_variation(torch.tensor([[1.0, 2.0], [3.0, 2.0]]))
+    (18.0, 2.0)
+    """
+    # Differences from nearly the mean lose no digits to an offset.
+    near = A[:BLOCK].double().mean(dim=0)
+    squares, around, total = 0.0, 0.0, torch.zeros_like(near)
+    for rows in A.split(BLOCK):  # in float64, but never all of them at once
+        exact = rows.double()
+        squares += float(exact.reshape(-1) @ exact.reshape(-1))
+        exact = exact - near
+        around += float(exact.reshape(-1) @ exact.reshape(-1))
+        total += exact.sum(dim=0)
+    return squares, max(0.0, around - float(total @ total) / max(1, len(A)))
 
 
 def principal_components(C: Tensor, D: Tensor) -> Tensor:

@@ -28,3 +28,14 @@ def with_nonzeros(encoder: Encoder, D: Tensor, rows: Tensor, target: float) -> E
         lambda penalty: float((encoder.with_penalty(penalty).precise(D)(rows) != 0).sum(dim=1).float().mean())
     )
     return encoder.with_penalty(tuner.penalty)
+
+
+def least_size(Z: Tensor, target: float) -> float:
+    """Return the size that ``target`` codes per row reach on average, over all rows of Z (n, k) together.
+
+    >>> least_size(torch.tensor([[3.0, -2.0], [1.0, 0.0]]), 1)
+    2.0
+    """
+    sizes = Z.abs().flatten()
+    most = min(max(1, round(target * len(Z))), len(sizes))
+    return float(sizes.topk(most).values[-1])

@@ -9,8 +9,9 @@ Legend:  Y (N, d) rows   Z (N, n) true codes   A (n, d) true features   U (N, k)
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,13 +26,17 @@ from seminmf_lightning.dictionary_file import load_dictionary
 from seminmf_lightning.encoders import Encoder, FixedNonzeros, Penalised
 from seminmf_lightning.estimator import SemiNMF
 from seminmf_lightning.suites.base import Context, Line, Result, Suite, estimate
-from seminmf_lightning.suites.nonzeros import with_nonzeros
+from seminmf_lightning.suites.nonzeros import least_size, with_nonzeros
 from seminmf_lightning.suites.planted import Planted, Sample, Split
+from seminmf_lightning.suites.probing.lines import Features
+from seminmf_lightning.suites.probing.sae import sae_features
 
 OVERRIDES = ("nonnegative", "solver", "encoder", "normalize")
 SCORED_ROWS = 2500
 """Most rows of a kind that are scored: correlations need no more."""
 TUNING_ROWS = 1024
+SPARE = 2
+"""Nonzeros per row, over those kept, of which a shared threshold keeps the largest."""
 COLUMNS = {
     "mcc": "MCC of codes", "mcc_shifted": "the same, shifted", "atom_mcc": "MCC of atoms", "f1": "F1",
     "uniqueness": "unique", "explained_variance": "expl. var.", "l0": "l0", "seconds": "train s",
@@ -63,6 +68,11 @@ class Recovery(Suite):
     """Instead: the ``l1_penalty`` of training, in normalised units."""
     penalty: float | None = None
     """Score lasso codes at this penalty in data units, 0.1 as published, instead of at ``nonzeros``."""
+    shared_threshold: bool = False
+    """Score twice the nonzeros per row, of which those above one size for all rows are kept, so that rows
+    have ``nonzeros`` on average, not each of them: what BatchTopK does."""
+    sae: Sequence[str] = ()
+    """Autoencoders trained on the same rows: safetensors files; ``SEED`` in a name stands for the seed."""
     epochs: int = 60
     """Most epochs of training."""
     seeds: int = 2
@@ -79,6 +89,7 @@ class Recovery(Suite):
     """Instead of the run's."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "sae", [self.sae] if isinstance(self.sae, str) else list(self.sae))
         one_of("suite.recovery.problem", self.problem, tuple(available(Planted)))
         for name in ("latents", "samples", "fresh", "nb_concepts"):
             if getattr(self, name) is not None:
@@ -104,14 +115,20 @@ class Recovery(Suite):
                 train = split.train.rows
             rows = torch.from_numpy(train)
             recipe = self.recipe(settings, problem, self.seed + number)
-            began, model = time.perf_counter(), SemiNMF(**recipe, device=context.device)
+            others = self._autoencoders(rows.shape[1], self.seed + number, context.device)
+            began, model = time.process_time(), SemiNMF(**recipe, device=context.device)
             model.fit(rows, max_iter=self.epochs)
-            seconds = time.perf_counter() - began
+            seconds = time.process_time() - began
             features = torch.from_numpy(problem.features).to(context.device)
             for name, D in self._lines(model, features, split, rows).items():
-                values = self._scores(D, model, features, split)
+                values = _scores(D, self._line(name, D, model, split), features, split)
                 values |= {"seconds": seconds} if name == "trained" else {}
                 scores.setdefault(name, []).append(values)
+            for line in others:
+                assert line.decode is not None
+                codes = torch.cat([torch.zeros(1, line.width), torch.eye(line.width)]).to(features)
+                D = line.decode(codes)
+                scores.setdefault(line.name, []).append(_scores(D[1:] - D[:1], line, features, split))
         context.show("seeds", self.seeds, self.seeds)
         return self._result(scores, model)
 
@@ -158,37 +175,30 @@ class Recovery(Suite):
             "oracle: true features": features[energy.topk(min(k, len(energy))).indices],
         }
 
-    def _scores(self, D: Tensor, model: SemiNMF, features: Tensor, split: Split) -> dict[str, float]:
-        encode = self._scoring_encoder(D, model, split).precise(D)
+    def _autoencoders(self, width: int, seed: int, device: torch.device) -> list[Features]:
+        """Return the lines of the autoencoders of a seed, called as their files without the seed."""
+        lines = [sae_features(path.replace("SEED", str(seed)), width, None, device) for path in self.sae]
+        return [
+            replace(line, name=f"SAE {Path(path).stem}") for path, line in zip(self.sae, lines, strict=True)
+        ]
 
-        def codes(sample: Sample) -> tuple[Tensor, Tensor, Tensor]:
-            """Return rows, true codes and codes of the first rows."""
-            rows = torch.from_numpy(sample.rows[:SCORED_ROWS]).to(D)
-            return (
-                rows,
-                torch.from_numpy(sample.codes[:SCORED_ROWS].toarray()),
-                encode(model.normalizer.apply(rows)),
-            )
-
-        Y, Z, U = codes(split.held_out)
-        values = {}
-        if split.shifted is not None:
-            values["mcc"] = recovery.code_mcc(Z, U)
-            values["mcc_shifted"] = recovery.code_mcc(*codes(split.shifted)[1:], as_many=True)
-        return values | {
-            "atom_mcc": recovery.atom_mcc(features, D),
-            "f1": recovery.detector_f1(Z, U.cpu(), recovery.nearest_features(features, D).cpu()),
-            "uniqueness": recovery.uniqueness(features, D),
-            "explained_variance": recovery.explained_variance(Y, model.normalizer.undo(U @ D)),
-            "l0": float((U != 0).sum()) / len(U),
-        }
-
-    def _scoring_encoder(self, D: Tensor, model: SemiNMF, split: Split) -> Encoder:
+    def _line(self, name: str, D: Tensor, model: SemiNMF, split: Split) -> Features:
+        """Return the line of a dictionary with the codes that are scored."""
+        tuning = model.normalizer.apply(torch.from_numpy(split.held_out.rows[:TUNING_ROWS]).to(D))
         if self.penalty is None:
-            tuning = torch.from_numpy(split.held_out.rows[:TUNING_ROWS]).to(D)
-            return with_nonzeros(model.encoder, D, model.normalizer.apply(tuning), self.nonzeros)
-        assert isinstance(model.encoder, Penalised)
-        return model.encoder.with_penalty(self.penalty / model.normalizer.scale)
+            target = self.nonzeros * (SPARE if self.shared_threshold else 1)
+            encoder = with_nonzeros(model.encoder, D, tuning, target)
+        else:
+            assert isinstance(model.encoder, Penalised)
+            encoder = model.encoder.with_penalty(self.penalty / model.normalizer.scale)
+        encode = encoder.precise(D)
+        least = least_size(encode(tuning), self.nonzeros) if self.shared_threshold else 0.0
+
+        def codes(rows: Tensor) -> Tensor:
+            Z = encode(model.normalizer.apply(rows))
+            return torch.where(Z.abs() >= least, Z, 0.0)
+
+        return Features(name, len(D), codes, lambda Z: model.normalizer.undo(Z @ D))
 
     def _result(self, scores: Mapping[str, list[dict[str, float]]], model: SemiNMF) -> Result:
         lines = [
@@ -208,10 +218,34 @@ class Recovery(Suite):
             lines=lines, columns=shown,
             plotted=tuple(key for key in ("mcc", "mcc_shifted", "f1", "atom_mcc") if key in shown),
             notes=[
-                f"all lines have codes of encoder={encoder} at {sparsity}"
+                f"dictionaries have codes of encoder={encoder} at {sparsity}"
+                + (f" on average, of {SPARE} times as many" if self.shared_threshold else "")
                 + (f"; standard errors over {self.seeds} seeds" if self.seeds > 1 else ""),
                 "MCC of codes: mean |correlation| of matched true and learned codes; F1: atoms as detectors "
-                "of their nearest features; unique: different nearest features per atom",
+                "of their nearest features; unique: different nearest features per atom; seconds: of the "
+                "processor",
             ],
             details={"recipe": model.recipe.plain()},
         )  # fmt: skip
+
+
+def _scores(D: Tensor, line: Features, features: Tensor, split: Split) -> dict[str, float]:
+    """Return the scores of atoms, and of their codes on the first rows of each kind."""
+
+    def codes(sample: Sample) -> tuple[Tensor, Tensor, Tensor]:
+        rows = torch.from_numpy(sample.rows[:SCORED_ROWS]).to(D)
+        return rows, torch.from_numpy(sample.codes[:SCORED_ROWS].toarray()), line.codes(rows)
+
+    assert line.decode is not None
+    Y, Z, U = codes(split.held_out)
+    values = {}
+    if split.shifted is not None:
+        values["mcc"] = recovery.code_mcc(Z, U)
+        values["mcc_shifted"] = recovery.code_mcc(*codes(split.shifted)[1:], as_many=True)
+    return values | {
+        "atom_mcc": recovery.atom_mcc(features, D),
+        "f1": recovery.detector_f1(Z, U.cpu(), recovery.nearest_features(features, D).cpu()),
+        "uniqueness": recovery.uniqueness(features, D),
+        "explained_variance": recovery.explained_variance(Y, line.decode(U)),
+        "l0": float((U != 0).sum()) / len(U),
+    }

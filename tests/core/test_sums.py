@@ -45,6 +45,17 @@ def test_products_in_float64_are_rounded_to_the_grid(exponent: int) -> None:
     assert float(moment.rows) == 50
 
 
+@pytest.mark.parametrize("features", [1, statistics.NARROW, statistics.NARROW + 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_part_below_the_diagonal_is_a_copy(features: int, dtype: torch.dtype) -> None:
+    A = torch.randn(40, features, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    moment = SecondMoment.empty(features)
+    for rows in (A[:25], A[25:]):
+        moment.add_rows_(rows)
+    assert torch.allclose(moment.gram, A.double().T @ A.double(), rtol=1e-4, atol=1e-4)
+    assert torch.allclose(moment.gram, moment.gram.T, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("features", [4, statistics.NARROW])
 def test_rows_beyond_the_range_are_refused_and_nothing_is_added(features: int) -> None:
     A = torch.ones(3, features)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from seminmf_lightning import SemiNMF
 from seminmf_lightning.suites import Context, Result
@@ -103,3 +104,25 @@ def test_codes_may_be_scored_at_the_published_penalty(run: Path) -> None:
     assert found["oracle: true features"]["mcc"] > 0.9
     with pytest.raises(ValueError, match="encoder=omp takes no penalty"):
         Recovery(**SMALL, penalty=0.1, encoder="omp").run(Context(run))  # type: ignore[arg-type]
+
+
+def test_an_autoencoder_of_the_same_rows_gets_a_line(run: Path, tmp_path: Path) -> None:
+    """One whose decoder is the truth, and whose threshold is read."""
+    for seed in (0, 1):
+        features = torch.from_numpy(Compositional(latents=60, seed=seed).features)
+        W = {"W_enc": features.T.contiguous(), "b_enc": torch.zeros(60), "W_dec": features}
+        W |= {"b_dec": torch.ones(features.shape[1]), "threshold": torch.tensor(0.5)}
+        save_file(W, tmp_path / f"true_{seed}.safetensors")
+    suite = Recovery(**SMALL, seeds=2, sae=str(tmp_path / "true_SEED.safetensors"))  # type: ignore[arg-type]
+    line = values(suite.run(Context(run)))["SAE true_SEED"]
+    assert line["atom_mcc"] == pytest.approx(1) and line["uniqueness"] == 1 and 0 < line["l0"] < 30
+    with pytest.raises(FileNotFoundError, match="none_0"):
+        Recovery(**SMALL, sae=str(tmp_path / "none_SEED.safetensors")).run(Context(run))  # type: ignore[arg-type]
+
+
+def test_a_shared_threshold_keeps_the_nonzeros_on_average_and_detects_better(run: Path) -> None:
+    shared = Recovery(**SMALL, seeds=1, encoder="threshold", shared_threshold=True)  # type: ignore[arg-type]
+    each = Recovery(**SMALL, seeds=1, encoder="threshold")  # type: ignore[arg-type]
+    name = "oracle: true features"
+    one, other = values(shared.run(Context(run)))[name], values(each.run(Context(run)))[name]
+    assert one["l0"] == pytest.approx(4, rel=0.02) and one["f1"] > other["f1"]

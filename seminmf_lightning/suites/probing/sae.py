@@ -2,9 +2,12 @@
 
 ``z = s((a - b_dec) W_enc + b_enc)``, ``a ~ z W_dec + b_dec``, with s a ReLU, then the k largest where k is
 given (TopK: Gao et al., "Scaling and evaluating sparse autoencoders", 2024); with the metadata
-``activation=abs_topk`` the k largest of either sign instead.
+``activation=abs_topk`` the k largest of either sign instead.  A file with a ``threshold`` keeps the codes
+that reach it, one number or one per code: BatchTopK (Bussmann, Leask & Nanda, "BatchTopK sparse
+autoencoders", 2024), which takes the largest of a whole batch only in training; JumpReLU.
 
 Legend:  a (d) raw activations   z (m) codes   W_enc (d, m)   b_enc (m)   W_dec (m, d)   b_dec (d)
+         threshold () or (m)
 """
 
 from __future__ import annotations
@@ -22,7 +25,10 @@ PICKLES = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt")
 
 
 def sae_features(file: str, features: int, nonzeros: int | None, device: torch.device) -> Features:
-    """Return the line of an autoencoder; ``nonzeros`` defaults to the metadata ``k`` of its file, if any.
+    """Return the line of an autoencoder.
+
+    ``nonzeros`` of each row are kept; None: those at or above the ``threshold`` of the file, or as many as
+    its metadata ``k`` says, or all positive ones.
 
     Raises:
         FileNotFoundError, ValueError: no such file, a pickle, or weights that do not fit each other or rows
@@ -37,7 +43,10 @@ def sae_features(file: str, features: int, nonzeros: int | None, device: torch.d
             read_tensor(path, handle, name, REALS).float().to(device) for name in names
         )
         metadata = handle.metadata() or {}
-        if nonzeros is None and "k" in metadata:
+        threshold = None
+        if nonzeros is None and "threshold" in handle.keys():  # noqa: SIM118
+            threshold = read_tensor(path, handle, "threshold", REALS).float().to(device)
+        elif nonzeros is None and "k" in metadata:
             with refusing(path, f"a file whose metadata k={metadata['k']!r} is a whole number"):
                 nonzeros = int(metadata["k"])
     if W_dec.ndim != 2 or W_enc.shape != W_dec.T.shape or b_enc.shape != W_dec.shape[:1]:
@@ -46,8 +55,12 @@ def sae_features(file: str, features: int, nonzeros: int | None, device: torch.d
             "do not belong together; expected (d, m), (m,) and (m, d)"
         )
     m, d = W_dec.shape
+    if threshold is not None and threshold.shape not in ((), (1,), (m,)):
+        raise Refused(
+            f"{path}: threshold {tuple(threshold.shape)}; expected one number, or one per code ({m},)"
+        )
     signed = metadata.get("activation") == "abs_topk"
-    if signed and nonzeros is None:
+    if signed and nonzeros is None and threshold is None:
         raise Refused(f"{path}: AbsTopK without a number of codes; set suite.probes.sae_nonzeros")
     if d != features or b_dec.shape != (d,):
         raise Refused(
@@ -60,6 +73,8 @@ def sae_features(file: str, features: int, nonzeros: int | None, device: torch.d
     def codes(A: Tensor) -> Tensor:
         Z = (A - b_dec) @ W_enc + b_enc
         Z = Z if signed else Z.relu()
+        if threshold is not None:
+            return torch.where(Z.abs() >= threshold, Z, 0.0)
         if nonzeros is None:
             return Z
         largest = Z.abs().topk(nonzeros, dim=1).indices

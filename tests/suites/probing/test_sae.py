@@ -68,3 +68,18 @@ def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     torch.save(weights(), tmp_path / "a.pt")
     with pytest.raises(ValueError, match=r"a\.pt: a pickle can run any code, and is not read"):
         sae_features(str(tmp_path / "a.pt"), 6, None, CPU)
+
+
+def test_a_threshold_in_the_file_decides_unless_a_number_is_given(tmp_path: Path) -> None:
+    W, A, file = weights(), torch.randn(20, 6), tmp_path / "a.safetensors"
+    codes = ((A - W["b_dec"]) @ W["W_enc"] + W["b_enc"]).relu()
+    for threshold in (torch.tensor(1.5), torch.linspace(0.5, 2, 10)):
+        metadata = {"k": "3", "activation": "batch_topk"}
+        save_file(W | {"threshold": threshold}, file, metadata=metadata)
+        expected = torch.where(codes >= threshold, codes, 0.0)
+        assert torch.allclose(sae_features(str(file), 6, None, CPU).codes(A), expected)
+    assert len(set((expected != 0).sum(dim=1).tolist())) > 1  # rows differ in their number of codes
+    assert (sae_features(str(file), 6, 2, CPU).codes(A) != 0).sum(dim=1).max() == 2
+    save_file(W | {"threshold": torch.zeros(3)}, file)
+    with pytest.raises(ValueError, match=r"threshold \(3,\); expected one number, or one per code \(10,\)"):
+        sae_features(str(file), 6, None, CPU)
