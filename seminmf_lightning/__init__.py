@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from seminmf_lightning.estimator import SemiNMF
     from seminmf_lightning.integrations.hub import HubSemiNMF
     from seminmf_lightning.integrations.sklearn import SemiNMFTransformer
+    from seminmf_lightning.network import attach
     from seminmf_lightning.training.module import SemiNMFModule
 
     __version__: str
@@ -27,6 +28,7 @@ __all__ = [
     "SemiNMFModule",
     "SemiNMFTransformer",
     "__version__",
+    "attach",
 ]
 
 _MODULES = {
@@ -35,6 +37,7 @@ _MODULES = {
     "SemiNMF": "seminmf_lightning.estimator",
     "SemiNMFModule": "seminmf_lightning.training.module",
     "SemiNMFTransformer": "seminmf_lightning.integrations.sklearn",  # needs the extra `sklearn`
+    "attach": "seminmf_lightning.network",
 }
 
 

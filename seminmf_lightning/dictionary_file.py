@@ -38,6 +38,8 @@ from seminmf_lightning.learners import Recipe
 
 FILE_NAME = "dictionary.safetensors"
 REALS = NUMBERS[:4]
+OPTIONAL: dict[str, Any] = {"data": dict, "network": {"model": dict, "layer": str}}
+"""What training adds to the settings where it is known: the rows, and the network that they come from."""
 PACKAGES = ("seminmf-lightning", "torch", "lightning", "numpy", "safetensors")
 
 
@@ -109,12 +111,8 @@ def load_dictionary(path: str | os.PathLike[str]) -> SavedDictionary:
     if "config" not in metadata:
         raise Refused(f"{path}: no 'config' in its metadata, so the encoder is unknown")
     config = parse_json(path, metadata["config"], "a dictionary: its 'config' is not JSON")
-    conform(
-        path,
-        config,
-        {"data?": dict} if isinstance(config, dict) and config.get("data") is not None else {},
-        "config",
-    )
+    given = {key for key in OPTIONAL if isinstance(config, dict) and config.get(key) is not None}
+    conform(path, config, {key: OPTIONAL[key] for key in given}, "config")
     effort = parse_json(path, metadata.get("effort", "[]"), "a dictionary: its 'effort' is not JSON")
     conform(path, effort, [float], "effort")
     settings = _settings(path, config, len(D))

@@ -55,6 +55,7 @@ class SemiNMF:
     Attributes:
         iterations: solver steps (or epochs) of the last :meth:`fit`, at most ``max_iter``; 0 if the initial
             dictionary was optimal.
+        network: the model and layer that a loaded run's rows come from; None if that is not known.
 
     Raises:
         TypeError: an unknown argument, or one of a wrong type.
@@ -83,6 +84,7 @@ class SemiNMF:
         self.normalizer = Normalizer()
         self.effort: Effort = ()
         self.iterations = 0
+        self.network: dict[str, Any] | None = None
 
     def fit(self, A: Activations, max_iter: int = 500) -> tuple[Tensor, Tensor]:
         """Learn D, and return ``Z (n, k), D (k, d)``.
@@ -107,7 +109,7 @@ class SemiNMF:
             )
         learner = make_learner(self.recipe, sample.shape[1])
         learner.to_(self.device)
-        self.iterations = 0
+        self.iterations, self.network = 0, None
         D = learner.initialise(sample, rows=rows.n_rows, epochs=max_iter)
         train = self._train_exact if learner.single_epoch else self._train_online
         D = train(learner, D, rows, max_iter)
@@ -222,6 +224,7 @@ class SemiNMF:
         model = cls(**saved.settings, device=device)
         model.D, model.effort = saved.D.to(model.device), saved.effort
         model.normalizer = saved.normalizer.to(model.device)
+        model.network = saved.config.get("network")
         return model
 
     def to(self, device: str | torch.device) -> Self:

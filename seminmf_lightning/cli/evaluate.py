@@ -28,7 +28,7 @@ from seminmf_lightning.cli.build import (
     show_metrics,
 )
 from seminmf_lightning.cli.run_directory import folder_of, make_room, next_commands, shown_path, write_json
-from seminmf_lightning.cli.suites import run_suites
+from seminmf_lightning.cli.suites import refuse_network, run_suites
 from seminmf_lightning.core.checks import one_of
 from seminmf_lightning.core.constraints import Constraint
 from seminmf_lightning.dictionary_file import SavedDictionary, load_dictionary
@@ -39,6 +39,7 @@ from seminmf_lightning.training.callbacks.progress_bar import ProgressBar
 EXAMPLES = (
     "run=RUN", "run=RUN data=npy data.path=rows.npy", "run=RUN against=OTHER_RUN split=held_out",
     "run=RUN suite=probes suite.probes.count=10", "run=RUN suite=probes suite.probes.tasks=FOLDER",
+    "run=RUN suite=behaviour inputs=text inputs.path=texts.jsonl",
     "run=RUN suite=recovery", "run=SWEEP suite=stability suite.stability.consensus=FOLDER",
 )  # fmt: skip
 SPLIT_KEYS = ("val_fraction", "val_split", "split_seed")
@@ -48,6 +49,7 @@ def main(cfg: DictConfig) -> dict[str, Any]:
     """Write the metrics and return them; with suites, the results of each."""
     if cfg.suite is not None:
         return run_suites(cfg)
+    refuse_network(cfg)
     began = time.monotonic()
     one_of("split", cfg.split, ("all", "held_out"))
     module = load_module(cfg)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from seminmf_lightning.cli.commands import Command
+from seminmf_lightning.cli.commands import CONFIGS, Command
 from seminmf_lightning.core.commands import command as typed_command
 
 KEY = re.compile(r"(?P<key>[a-z_0-9]+):(?:\s+(?P<value>[^#\s][^#]*?))?(?:\s+#\s*(?P<comment>.*))?")
@@ -50,7 +50,7 @@ def help_of(command: Command, arguments: Sequence[str] = (), config_dir: str | N
     typed = typed_command(command.name)
     parts = [command.docstring.strip(), "", f"Usage: {typed} [key=value ...]", ""]
     if command.config is not None:
-        folders = [command.config.parent, *([Path(config_dir)] if config_dir else [])]
+        folders = [*folders_of(command.config), *([Path(config_dir)] if config_dir else [])]
         groups = choices_of(command.config, folders)
         width = max(map(len, groups), default=0)
         parts.append("Groups (group=choice; the default comes first)")
@@ -83,13 +83,21 @@ def choices_of(config: Path, folders: Iterable[Path]) -> dict[str, list[str]]:
     return groups
 
 
+def folders_of(config: Path) -> list[Path]:
+    """Return the folder of ``config`` and those of this package in its search path."""
+    hydra = yaml.safe_load(config.read_text(encoding="utf-8")).get("hydra", {})
+    packages = [path.removeprefix("pkg://seminmf_lightning.configs.") for path in hydra.get("searchpath", ())]
+    return [config.parent, *(CONFIGS.joinpath(*package.split(".")) for package in packages)]
+
+
 def extra_of(config: Path, arguments: Sequence[str]) -> str | None:
     """Return the pip command in the file of the first choice among ``arguments`` that needs an extra."""
     for argument in arguments:
         group, _, choice = argument.lstrip("+").partition("=")
-        file = config.parent / group.partition("@")[0] / f"{choice}.yaml"
-        if file.is_file() and (match := INSTALL.search(file.read_text(encoding="utf-8"))):
-            return match[0]
+        for folder in folders_of(config):
+            file = folder / group.partition("@")[0] / f"{choice}.yaml"
+            if file.is_file() and (match := INSTALL.search(file.read_text(encoding="utf-8"))):
+                return match[0]
     return None
 
 

@@ -33,6 +33,7 @@ def run_suites(cfg: DictConfig) -> dict[str, Any]:
             raise ValueError(f"{key}= is not read with suite=; {instead} read there")
     if cfg.split != "all":
         raise ValueError(f"split={cfg.split} is not read with suite=, which chooses its own rows")
+    refuse_network(cfg)
     quieten()
     if not is_first_process():  # suites run in one process
         return {}
@@ -65,8 +66,15 @@ def _run(name: str, suite: Suite, cfg: DictConfig) -> Result:
             bar.update(task, description=f"{name}: {what}", completed=done, total=total)
 
         device = choose_device("cpu" if cfg.trainer.accelerator == "cpu" else "auto")
-        data = None if cfg.data is None else plain(cfg.data)
-        return suite.run(Context(Path(cfg.run), data, device, progress))
+        given = {key: None if cfg[key] is None else plain(cfg[key]) for key in ("data", "model", "inputs")}
+        return suite.run(Context(Path(cfg.run), **given, device=device, show=progress))
+
+
+def refuse_network(cfg: DictConfig) -> None:
+    """Raise ValueError for ``model=`` or ``inputs=`` without the suite that reads them."""
+    for key in ("model", "inputs"):
+        if cfg[key] is not None and "behaviour" not in (cfg.suite or {}):
+            raise ValueError(f"{key}= is read by suite=behaviour alone; add it, or leave out {key}=")
 
 
 def show(result: Result) -> None:

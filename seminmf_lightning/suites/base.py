@@ -83,6 +83,10 @@ class Context:
     """A finished run directory, or its dictionary."""
     data: Mapping[str, Any] | None = None
     """Settings of rows that replace the run's own data."""
+    model: Mapping[str, Any] | None = None
+    """Settings of a network, as for a harvest."""
+    inputs: Mapping[str, Any] | None = None
+    """Settings of what the network is run on, as for a harvest."""
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     show: Callable[[str, int, int], None] = lambda what, done, total: None
     """Shows progress: what is done now, steps done, steps in all."""

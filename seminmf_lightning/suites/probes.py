@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from seminmf_lightning.core.checks import real_number, whole_number
-from seminmf_lightning.data.build import build_data, settings_from_file
-from seminmf_lightning.dictionary_file import SavedDictionary, load_dictionary
+from seminmf_lightning.data.build import settings_from_file
+from seminmf_lightning.dictionary_file import load_dictionary
 from seminmf_lightning.metrics import ReconstructionMetrics
 from seminmf_lightning.suites.base import Context, Estimate, Line, Result, Suite, estimate
 from seminmf_lightning.suites.probing.lines import DENSE, Features, beside, of_run
-from seminmf_lightning.suites.probing.sae import sae_features
+from seminmf_lightning.suites.probing.others import other_lines, training_rows
 from seminmf_lightning.suites.probing.statistics import POOLS, RULES, folds_of, name_of, pooled, probe
 from seminmf_lightning.suites.probing.tasks import Task, read_tasks
 from seminmf_lightning.suites.probing.texts import TextReader, reader_of_model, reader_of_store
@@ -110,8 +110,10 @@ class Probes(Suite):
         )  # fmt: skip
         saved = load_dictionary(context.run)
         data = context.data or settings_from_file(context.run, saved.config.get("data"))
-        others = self._others(saved, context)
-        sample, reader = self._sample(data, saved).to(context.device), self._reader(data, context)
+        others = other_lines(
+            context.run, saved, self.against, self.sae, self.sae_nonzeros, "suite.probes", context.device
+        )
+        sample, reader = training_rows(data, saved).to(context.device), self._reader(data, context)
         few = _few_rows(reader, tasks, self.seed)
         lines = [of_run("run", saved, context.device)]
         lines += [*beside(saved, sample, few, self.nonzeros, self.seed), *others]
@@ -131,35 +133,6 @@ class Probes(Suite):
             described.append(facts)
         context.show("done", len(tasks), len(tasks))
         return self._result(scores, metrics, described)
-
-    def _sample(self, settings: Mapping[str, Any], saved: SavedDictionary) -> Tensor:
-        """Return training rows of the run, from which baselines are made."""
-        data = build_data(settings)
-        data.prepare_data()
-        data.setup("fit")
-        sample: Tensor = data.sample().float()
-        if sample.shape[1] != saved.D.shape[1]:
-            raise ValueError(
-                f"data={settings['name']}: rows of {sample.shape[1]} features, but the run has "
-                f"{saved.D.shape[1]}; give the data of the run's own layer"
-            )
-        return sample
-
-    def _others(self, saved: SavedDictionary, context: Context) -> list[Features]:
-        """Return the lines of other runs and autoencoders, checked before any text is read."""
-        width, lines = saved.D.shape[1], []
-        for path in self.against:
-            other = load_dictionary(path)
-            if other.D.shape[1] != width:
-                raise ValueError(
-                    f"suite.probes.against={path} has {other.D.shape[1]} features, but {context.run} has "
-                    f"{width}; compare runs of one layer"
-                )
-            lines.append(of_run(str(path), other, context.device))
-        lines += [sae_features(path, width, self.sae_nonzeros, context.device) for path in self.sae]
-        if repeated := {line.name for line in lines if [one.name for one in lines].count(line.name) > 1}:
-            raise ValueError(f"two lines would be called {sorted(repeated)[0]!r}; give each file once")
-        return lines
 
     def _reader(self, data: Mapping[str, Any], context: Context) -> TextReader:
         how = {"windows": self.windows, "batch_size": self.batch_size, "device": context.device}

@@ -79,3 +79,21 @@ def test_the_tutorial_runs_word_for_word(tmp_path: Path) -> None:
     for name in ("tutorial", "tutorial_text"):
         assert (tmp_path / "outputs" / name / "report.html").is_file()
     assert (tmp_path / "outputs" / "tutorial" / "codes.npz").is_file()
+
+
+@pytest.mark.slow
+def test_the_page_on_steering_runs_word_for_word_and_has_ten_lines(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    page = (ROOT / "docs" / "steer.md").read_text()
+    tiny_networks.gpt(tmp_path / "gpt2", layers=4, width=64)
+    (tmp_path / "corpus").mkdir()
+    for number, text in enumerate(tiny_networks.texts(60)):
+        (tmp_path / "corpus" / f"{number}.txt").write_text(text)
+    for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL):
+        for command in block.splitlines():
+            run(command, tmp_path)
+    (program,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len([line for line in program.splitlines() if line]) <= 10
+    python = [sys.executable, "-c", program]
+    printed = subprocess.run(python, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=True)
+    assert printed.stdout.startswith("the quick dog ran under")

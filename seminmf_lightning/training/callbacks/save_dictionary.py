@@ -1,4 +1,4 @@
-"""Write the portable file at the end of a run."""
+"""Write the portable file at the end of a run, with the network that its rows come from."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import lightning
 
+from seminmf_lightning.data.network import network_of
 from seminmf_lightning.dictionary_file import save_dictionary
 from seminmf_lightning.training.module import SemiNMFModule
 
@@ -24,5 +25,6 @@ class SaveDictionary(lightning.Callback):
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         assert isinstance(pl_module, SemiNMFModule)
         if trainer.is_global_zero:
-            config = self.config | pl_module.plain_recipe()
+            network = network_of(getattr(trainer, "datamodule", None))
+            config = self.config | pl_module.plain_recipe() | ({"network": network} if network else {})
             save_dictionary(self.path, pl_module.dictionary, pl_module.normalizer, config, pl_module.effort)
