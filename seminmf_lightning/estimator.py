@@ -294,13 +294,8 @@ class SemiNMF:
                 break
             for block in rows.blocks(learner.update_rows or BLOCK_ROWS, shuffle=generator):
                 learner.observe(block, D)
-                if learner.due():
-                    learner.absorb()
-                    D = learner.improve(D)
-            if learner.pending.tensors()["rows"] > 0:
-                learner.absorb()
-                D = learner.improve(D)
-            D = learner.end_epoch(D)
+                D = learner.updated(D) if learner.due() else D
+            D = learner.end_epoch(learner.updated(D))
             self.iterations = epoch + 1
             if self.verbose:
                 print(f"epoch {epoch + 1}: loss {learner.mean_squared_error(D):.6g}")

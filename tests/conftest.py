@@ -16,6 +16,10 @@ from hypothesis import settings
 
 from seminmf_lightning.core import compiled
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # as many tests as cores run at once: a thread each
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+
 # A crowded machine is slow, not wrong: tests have limits of their own.
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")

@@ -129,6 +129,13 @@ class Learner(ABC):
         same on all processes."""
         return True
 
+    def updated(self, D: Tensor) -> Tensor:
+        """Return the dictionary after an update with the rows of this process, D itself if none wait."""
+        if not self.pending.tensors()["rows"]:
+            return D
+        self.absorb()
+        return self.improve(D)
+
     def drop_own_rows(self) -> None:
         """Forget the rows since the last :meth:`absorb`, or those that have been absorbed."""
         self.pending.zero_()

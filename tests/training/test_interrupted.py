@@ -16,14 +16,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from bounded import FULL, needs_full
 from commands import ROOT
 from safetensors.torch import load_file
 
 from seminmf_lightning.explain.runs import read_run
 
 TWO = ("trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu")
-FULL = "SEMINMF_FULL" in os.environ  # else the bounded form
-needs_full = pytest.mark.skipif(not FULL, reason="long: SEMINMF_FULL=1")
 PENALTIES = {"exact": 0, "sparse": 0.05}
 
 

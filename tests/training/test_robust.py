@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from bounded import bounded
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -204,7 +205,7 @@ def test_the_figure_of_collinear_atoms_is_that_of_their_codes(
 FEW_DISTINCT = Problem(1, 400, 24, 5, 24, "nothing", 0, torch.float32)
 PLAIN = {"nb_concepts": 8, "init": "data", "seed": 1, "l1_penalty": 0.0, "normalize": "scale"}
 QUICK = settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
-LONG = settings(QUICK, max_examples=5000)
+LONG = settings(QUICK, max_examples=bounded(5000, 600))
 STATISTICS = st.sampled_from(["auto", "auto", "codes"])
 
 

@@ -8,20 +8,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from bounded import needs_full
 from commands import TWO, kill_after_first_checkpoint
 from safetensors.torch import load_file
 from scipy.sparse import load_npz
 
 from seminmf_lightning.core.constraints import CONSTRAINTS
 
+HALS, KSVD = ["solver=hals", "solver.max_iter=50"], ["solver=ksvd", "solver.replace=0.1"]
+IN_CI = [("codes", KSVD, "target_l0=3"), ("both", HALS, "l1_penalty=0"), ("none", HALS, "target_l0=3"),
+         ("none", KSVD, "l1_penalty=0.05")]  # fmt: skip
+OTHERS = [
+    case for signs in CONSTRAINTS if signs != "dictionary" for case in
+    [(signs, HALS, penalty) for penalty in ("l1_penalty=0", "l1_penalty=0.05", "target_l0=3")]
+    + [(signs, KSVD, penalty) for penalty in ("l1_penalty=0.05", "target_l0=3")]
+    if case not in IN_CI
+]  # fmt: skip
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("solver", "penalty"),
-    [(["solver=hals", "solver.max_iter=50"], p) for p in ("l1_penalty=0", "l1_penalty=0.05", "target_l0=3")]
-    + [(["solver=ksvd", "solver.replace=0.1"], p) for p in ("l1_penalty=0.05", "target_l0=3")],
+    ("signs", "solver", "penalty"), IN_CI + [pytest.param(*case, marks=needs_full) for case in OTHERS]
 )
-@pytest.mark.parametrize("signs", [name for name in CONSTRAINTS if name != "dictionary"])
 def test_killed_by_one_and_resumed_by_two_processes(
     script, tmp_path: Path, signs: str, solver: list[str], penalty: str
 ) -> None:
