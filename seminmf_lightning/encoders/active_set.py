@@ -87,6 +87,26 @@ def solve_with_signs(E: Tensor, Q: Tensor, D: Tensor, G: Tensor | None, penalty:
     return torch.zeros_like(E).scatter_(1, atoms, torch.where(live, codes, 0.0))
 
 
+def solve_atoms(atoms: Tensor, live: Tensor, Q: Tensor, D: Tensor, G: Tensor | None) -> Tensor:
+    """Return least-squares codes (n, k) on the atoms (n, m) of each row that are ``live``, in float64."""
+    codes = _solve(systems(atoms, D, G), Q.gather(1, atoms).double(), live)
+    return torch.zeros_like(Q, dtype=torch.float64).scatter_add_(1, atoms, codes)
+
+
+def squared_distances(E: Tensor, D: Tensor, G: Tensor | None) -> Tensor:
+    """Return the squared distance (n, k) of every atom from the span of those where E (n, k) is not 0."""
+    size = max(1, int((E != 0).sum(dim=1).max()))
+    present, atoms = E.abs().topk(size, dim=1)
+    live = present > 0
+    system = torch.where(live[:, :, None] & live[:, None, :], systems(atoms, D, G), 0.0)
+    system.diagonal(dim1=1, dim2=2).mul_(1 + RIDGE).add_((~live).double())
+    products = D[atoms].double() @ D.double().T if G is None else G[atoms]
+    W = torch.linalg.solve_triangular(
+        torch.linalg.cholesky_ex(system)[0], products * live[:, :, None], upper=False
+    )
+    return D.double().square().sum(dim=1) - W.square().sum(dim=1)
+
+
 def _keep_signs(
     codes: Tensor, signs: Tensor, system: Tensor, target: Tensor, live: Tensor, rounds: int
 ) -> Tensor:

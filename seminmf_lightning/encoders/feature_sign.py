@@ -13,8 +13,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from seminmf_lightning.encoders.active_set import solve_with_signs
+from seminmf_lightning.encoders.active_set import solve_with_signs, squared_distances
 
+DEPENDENT = 64.0
+"""In units of rounding: squared distances from the span of the support below this are zero."""
 ACCURACY = 1e-9
 """Slack of the optimality conditions, relative to the penalty."""
 
@@ -22,6 +24,7 @@ ACCURACY = 1e-9
 def feature_sign(
     Z: Tensor, Q: Tensor, D: Tensor, G: Tensor | None, penalty: float, steps: int, *,
     nonnegative: bool = False, slack: Tensor | float = 0.0, most: int | None = None,
+    by_error: bool = False,
 ) -> Tensor:  # fmt: skip
     """Return codes after at most ``steps`` steps from Z; their objective is no higher.
 
@@ -31,6 +34,8 @@ def feature_sign(
         slack: correlation (n,) beyond the penalty that counts as rounding.
         most: nonzeros at which a row is finished, which makes nonnegative least squares a matching pursuit:
             Bruckstein, Elad & Zibulevsky, IEEE Trans. Inf. Theory 54(11), 2008.
+        by_error: for nonnegative least squares, take in the atom that lowers the error most, else the one of
+            largest correlation.
 
     >>> D = torch.eye(2)
     >>> feature_sign(torch.zeros(1, 2), torch.tensor([[0.5, 0.05]]), D, None, penalty=0.1, steps=5)
@@ -59,6 +64,11 @@ def feature_sign(
         # Rows that are optimal on their support take in the most correlated atom.
         entering = optimal.nonzero()[:, 0]
         newest = strongest[entering]
+        if by_error and len(entering):
+            candidates = (E == 0) & (correlation > limit[:, None])
+            gain = torch.where(candidates, correlation, 0.0)[entering].square()
+            floor = DEPENDENT * torch.finfo(gain.dtype).eps
+            newest = (gain / squared_distances(E[entering], D, G).clamp(min=floor)).argmax(dim=1)
         E[entering, newest] = correlation[entering, newest].sign()
         target = solve_with_signs(E, Q, D, G, penalty)
         # Go to `target`, or to the first code on the way whose sign would change; a new code has no sign yet.

@@ -1,13 +1,11 @@
-"""Exact lasso codes and matching pursuit row by row on the CPU, compiled by numba (extra ``fast``).
+"""Exact lasso codes row by row on the CPU, compiled by numba (extra ``fast``).
 
-Both grow the support of one row an atom at a time, with a Cholesky factor that grows along, so that a row
-costs only a few rows of the Gram matrix.  The batched algorithms do the same work without numba and on a GPU;
-tests hold them equal.
+The support of a row grows an atom at a time, and a Cholesky factor along with it, so that a row costs only a
+few rows of the Gram matrix.  The batched algorithms do the same work without numba and on a GPU; tests hold
+them equal.
 
-Lasso: Lee, Battle, Raina & Ng, NIPS 2007 (feature-sign search).  Pursuit: Rubinstein, Zibulevsky & Elad, 2008
-(Batch-OMP).  With nonnegative codes the search takes only codes above 0 in; without a penalty it is then the
-method of Lawson & Hanson for nonnegative least squares, 1974, and stopped at a number of nonzeros a
-nonnegative matching pursuit (Bruckstein, Elad & Zibulevsky, 2008).
+Lee, Battle, Raina & Ng, NIPS 2007 (feature-sign search).  With nonnegative codes the search takes only codes
+above 0 in; without a penalty it is then the method of Lawson & Hanson for nonnegative least squares, 1974.
 
 Legend:  Q = A D^T (n, k)   G = D D^T (k, k)   Z (n, k)   L Cholesky factor of G on the support   m nonzeros
 so far
@@ -54,14 +52,6 @@ def lasso(
         _lasso_rows(q, gram, penalty, slacks[rows], dependent, z, most, nonnegative)
 
     return _in_threads(work, Q)
-
-
-def pursue(Q: Tensor, G: Tensor, norms: Tensor, nonzeros: int) -> Tensor:
-    """Return codes Z (n, k) with ``nonzeros`` unit atoms per row; the rows' ``norms`` (n,) say when nothing
-    is left."""
-    gram, smallest = G.numpy(), (norms * (64 * torch.finfo(Q.dtype).eps)).numpy()
-    dependent = DEPENDENT[Q.dtype]
-    return _in_threads(lambda rows, q, z: _pursue_rows(q, gram, smallest[rows], dependent, nonzeros, z), Q)
 
 
 def _in_threads(work: Callable[[slice, Array, Array], None], Q: Tensor) -> Tensor:
@@ -265,34 +255,5 @@ def _lasso_rows(
                     barred[n] = j
                     n += 1
             m, kept = _leave(L, atoms, codes, signs, leaving, m), min(kept, leaving)
-        for i in range(m):
-            Z[row, atoms[i]] = codes[i]
-
-
-@compiled
-def _pursue_rows(Q: Array, G: Array, smallest: Array, dependent: float, nonzeros: int, Z: Array) -> None:
-    k = Q.shape[1]
-    c, barred = np.empty(k, Q.dtype), np.empty(k, np.int64)
-    atoms, L = np.empty(nonzeros, np.int64), np.empty((nonzeros, nonzeros))
-    half, codes, rounded = np.empty(nonzeros), np.empty(nonzeros), np.empty(nonzeros, Q.dtype)
-    for row in range(len(Q)):
-        q, m, n = Q[row], 0, 0
-        c[:] = q
-        while m < nonzeros:
-            j = _strongest(c)
-            if abs(c[j]) <= smallest[row]:
-                break
-            if not _append(L, G, atoms, m, j, dependent):
-                barred[n], c[j] = j, 0
-                n += 1
-                continue
-            half[m] = q[j]
-            _forward(L, half, m, m + 1)
-            m += 1
-            codes[:m] = half[:m]
-            _backward(L, codes, m)
-            if m < nonzeros:
-                rounded[:m] = codes[:m]
-                _correlate(c, q, G, atoms, rounded, m, barred, n)
         for i in range(m):
             Z[row, atoms[i]] = codes[i]

@@ -1,36 +1,46 @@
 """Orthogonal matching pursuit with a fixed number of nonzeros, for a whole batch.
 
-Pati, Rezaiifar & Krishnaprasad, 1993; in terms of correlations alone as in Rubinstein, Zibulevsky & Elad,
-"Efficient implementation of the K-SVD algorithm using batch orthogonal matching pursuit", 2008.  Each step
-picks for every row the atom most correlated with its residual, orthonormalises it against those picked
-before, and removes its part from the correlations; the codes are the least-squares ones on the picked atoms.
-Nonnegative codes: Bruckstein, Elad & Zibulevsky, "On the uniqueness of nonnegative sparse solutions to
-underdetermined systems of equations", IEEE Trans. Inf. Theory 54(11), 2008: each step picks the atom of
-largest positive correlation, and drops atoms whose least-squares code would fall below 0.
+Each step picks an atom for every row and orthonormalises it against those picked before; the codes are the
+least-squares ones on the picked atoms.  With r the residual and v_j the squared distance of the unit atom u_j
+from the span of those picked, the pick is the largest
 
-Legend:  A (n, d)   Z (n, k)   D (k, d)   U = unit atoms (k, d)   C (n, k) residual correlations
+- ``selection=error``:  ``<r, u_j>^2 / v_j``, by which the squared error falls.  Order-recursive matching
+  pursuit, or orthogonal least squares: Chen, Billings & Luo, Int. J. Control 50(5), 1989; Rebollo-Neira &
+  Lowe, IEEE Signal Process. Lett. 9(4), 2002.
+- ``selection=correlation``:  ``|<r, u_j>|``.  Pati, Rezaiifar & Krishnaprasad, 1993.
+
+Both from correlations alone, as in Rubinstein, Zibulevsky & Elad, "Efficient implementation of the K-SVD
+algorithm using batch orthogonal matching pursuit", 2008, and at the same cost.
+
+Nonnegative codes: Bruckstein, Elad & Zibulevsky, "On the uniqueness of nonnegative sparse solutions to
+underdetermined systems of equations", IEEE Trans. Inf. Theory 54(11), 2008: only atoms of positive
+correlation are picked, and those whose least-squares code would fall below 0 are dropped.
+
+Legend:  A (n, d)   Z (n, k)   D (k, d)   U = unit atoms (k, d)   Q = A U^T (n, k)
+         C (n, k) correlations of the residuals, over ||a||   V (n, k) squared distances v
          B (n, s, k) correlations of the s orthonormal directions of each row with all atoms
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from seminmf_lightning.core.checks import one_of
 from seminmf_lightning.core.linalg import unit_atoms
-from seminmf_lightning.encoders import numba_kernels
-from seminmf_lightning.encoders.active_set import gram, rounded_gram, solve_on_support
+from seminmf_lightning.encoders import numba_kernels, numba_pursuit
+from seminmf_lightning.encoders.active_set import gram, rounded_gram, solve_atoms
 from seminmf_lightning.encoders.base import Effort, Encode, FixedNonzeros
-from seminmf_lightning.encoders.least_squares import nonnegative_codes
+from seminmf_lightning.encoders.feature_sign import feature_sign
+from seminmf_lightning.encoders.numba_pursuit import ROUNDING, TRIES_PER_ATOM
 
 NUMBERS_AT_ONCE = 2**21
 """Numbers of B held at a time, which fit the processor's cache; a GPU takes GPU_FACTOR times as many."""
 GPU_FACTOR = 64
-NOTHING_LEFT = 64.0
-"""In units of rounding: a row is finished when no correlation exceeds this share of its norm; an atom depends
-on those picked when the square of its new part is below this."""
+SELECTIONS = ("error", "correlation")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,69 +52,106 @@ class OMP(FixedNonzeros):
     tensor([[-3.,  0.]])
     """
 
+    selection: str = "error"
+    """Which atom is picked: the one that lowers the ``error`` most, or that of largest ``correlation``."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_of("encoder.selection", self.selection, SELECTIONS)
+
     def precise(self, D: Tensor, effort: Effort = ()) -> Encode:
         self.check(*D.shape)
-        if self.nonnegative:
-            lengths = D.double().norm(dim=1)
-            inverse = torch.where(lengths > 0, 1 / lengths, 0.0)
-            pursue = nonnegative_codes(unit_atoms(D), self.nonzeros)
-            return lambda A: pursue(A) * inverse.to(A)
+        unit = unit_atoms(D.double())
+        norms = D.double().norm(dim=1)
+        inverse_norms = torch.where(norms > 0, 1 / norms, 0.0)
         if numba_kernels.usable(D):
-            return _compiled(D, self.nonzeros)
-        unit, G = unit_atoms(D), gram(D)
-        norms = D.norm(dim=1)
-        unit_gram = unit @ unit.T if G is not None else None
-        size = max(16, NUMBERS_AT_ONCE * (GPU_FACTOR if D.is_cuda else 1) // (self.nonzeros * D.shape[0]))
+            pursue = self._compiled(unit)
+        else:
+            pursue = self._nonnegative(unit) if self.nonnegative else self._batched(unit)
+        return lambda A: pursue(A).to(A).mul_(inverse_norms.to(A))
+
+    def _compiled(self, U: Tensor) -> Encode:
+        """Return the encoding by numba kernels, row by row."""
+        grams: dict[torch.dtype, Tensor] = {}
 
         def encode(A: Tensor) -> Tensor:
-            atoms = D.to(A)
+            if A.dtype not in grams:
+                grams[A.dtype] = rounded_gram(U, A.dtype)
             # In float64: float32 products over d depend on the shape of the batch, and codes must not.
-            Q = (A.double() @ atoms.double().T).to(A)
-            C = torch.where(norms > 0, Q / norms, 0.0).to(A)
-            U, UU = unit.to(A), None if unit_gram is None else unit_gram.to(A)
-            blocks = zip(C.split(size), A.norm(dim=1).split(size), strict=True)
-            picked = [_pursue(rows, row_norms, U, UU, self.nonzeros) for rows, row_norms in blocks]
-            return solve_on_support(torch.cat(picked), Q, atoms, G, 0.0)
+            Q = (A.double() @ U.T).to(A)
+            return numba_pursuit.pursue(
+                Q, grams[A.dtype], A.norm(dim=1), self.nonzeros, by_error=self.selection == "error",
+                nonnegative=self.nonnegative,
+            )  # fmt: skip
+
+        return encode
+
+    def _batched(self, U: Tensor) -> Encode:
+        """Return the same for all rows at once; no step waits for the GPU."""
+        G = gram(U)
+        size = _rows_at_once(U, self.nonzeros)
+
+        def encode(A: Tensor) -> Tensor:
+            atoms, products = U.to(A), None if G is None else G.to(A)
+            codes = [A.new_zeros(0, len(U))]
+            for rows in A.split(size) if len(A) else ():
+                Q = rows.double() @ U.T
+                picked, live = self._pursue(_over_norms(Q, rows), atoms, products)
+                codes.append(solve_atoms(picked, live, Q, U, G).to(A))
+            return torch.cat(codes)
+
+        return encode
+
+    def _pursue(self, C: Tensor, U: Tensor, G: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return the atoms (n, nonzeros) picked and whether they count.  ``C`` is overwritten."""
+        n, k = C.shape
+        nothing = ROUNDING * torch.finfo(C.dtype).eps
+        V, free = torch.ones_like(C), torch.ones_like(C)
+        B = C.new_empty(n, self.nonzeros, k)
+        picked = torch.empty(n, self.nonzeros, dtype=torch.int64, device=C.device)
+        live = torch.empty_like(picked, dtype=torch.bool)
+        for step in range(self.nonzeros):
+            score = C.square().mul_(free)
+            if self.selection == "error":
+                score.div_(V.clamp(min=nothing))
+            atom = score.masked_fill_(nothing >= V, 0.0).argmax(dim=1, keepdim=True)
+            left, past = C.gather(1, atom), B[:, :step]
+            # Shares of the atom along each direction (n, step, 1); `new` is the square of what is left of it.
+            shares = past.gather(2, atom[:, None].expand(-1, step, 1))
+            new = 1 - shares.square().sum(dim=1)
+            good = (left.abs() > nothing) & (new > nothing) & (free.gather(1, atom) > 0)
+            scale = torch.where(good, new.clamp(min=nothing).rsqrt(), 0.0)
+            w = G[atom[:, 0]] if G is not None else U[atom[:, 0]] @ U.T
+            if step:
+                w = torch.baddbmm(w[:, None], shares.mT, past, alpha=-1)[:, 0]
+            B[:, step] = w.mul_(scale)
+            C.addcmul_(w, left * scale, value=-1)
+            V.addcmul_(w, w, value=-1)
+            free.scatter_(1, atom, 0.0)
+            picked[:, step], live[:, step] = atom[:, 0], good[:, 0]
+        return picked, live
+
+    def _nonnegative(self, U: Tensor) -> Encode:
+        """Return the batched encoding to nonnegative codes."""
+        search = partial(
+            feature_sign, D=U, G=gram(U), penalty=0.0, steps=TRIES_PER_ATOM * len(U), nonnegative=True,
+            most=self.nonzeros, by_error=self.selection == "error",
+        )  # fmt: skip
+        size = _rows_at_once(U, self.nonzeros)
+
+        def encode(A: Tensor) -> Tensor:
+            slack = A.norm(dim=1).double() * (ROUNDING * torch.finfo(A.dtype).eps)
+            blocks = zip((A.double() @ U.T).split(size), slack.split(size), strict=True)
+            codes = [search(torch.zeros_like(Q), Q, slack=limit) for Q, limit in blocks if len(Q)]
+            return torch.cat([U.new_zeros(0, len(U)), *codes])
 
         return encode
 
 
-def _compiled(D: Tensor, nonzeros: int) -> Encode:
-    """Return the same encoding by numba kernels."""
-    unit = unit_atoms(D.double())
-    norms = D.double().norm(dim=1)
-    inverse_norms = torch.where(norms > 0, 1 / norms, 0.0)
-    grams: dict[torch.dtype, Tensor] = {}
-
-    def encode(A: Tensor) -> Tensor:
-        if A.dtype not in grams:
-            grams[A.dtype] = rounded_gram(unit, A.dtype)
-        Q = (A.double() @ unit.T).to(A)
-        return numba_kernels.pursue(Q, grams[A.dtype], A.norm(dim=1), nonzeros).mul_(inverse_norms.to(A))
-
-    return encode
+def _rows_at_once(U: Tensor, nonzeros: int) -> int:
+    return max(16, NUMBERS_AT_ONCE * (GPU_FACTOR if U.is_cuda else 1) // (nonzeros * len(U)))
 
 
-def _pursue(C: Tensor, norms: Tensor, unit: Tensor, gram: Tensor | None, nonzeros: int) -> Tensor:
-    """Return a matrix (n, k) that is 1 where an atom is picked, else 0.  ``C`` is overwritten."""
-    n, k = C.shape
-    nothing = NOTHING_LEFT * torch.finfo(C.dtype).eps
-    picked = torch.zeros_like(C)
-    B = C.new_empty(n, nonzeros, k)
-    for step in range(nonzeros):
-        atom = C.abs().argmax(dim=1, keepdim=True)
-        left = C.gather(1, atom)
-        past = B[:, :step]
-        # Shares of the atom along each direction (n, step, 1); `new` is the square of what is left of it.
-        shares = past.gather(2, atom[:, None].expand(-1, step, 1))
-        new = 1 - shares.square().sum(dim=1)
-        good = (left.abs() > nothing * norms[:, None]) & (new > nothing)
-        scale = torch.where(good, new.clamp(min=nothing).rsqrt(), 0.0)
-        direction = gram[atom[:, 0]] if gram is not None else unit[atom[:, 0]] @ unit.T
-        if step:
-            direction = torch.baddbmm(direction[:, None], shares.mT, past, alpha=-1)[:, 0]
-        B[:, step] = direction.mul_(scale)
-        C.addcmul_(B[:, step], left * scale, value=-1)
-        C.scatter_(1, atom, 0.0)
-        picked.scatter_add_(1, atom, good.to(C))
-    return picked
+def _over_norms(Q: Tensor, A: Tensor) -> Tensor:
+    norms = A.double().norm(dim=1, keepdim=True)
+    return torch.where(norms > 0, Q / norms, 0.0).to(A)

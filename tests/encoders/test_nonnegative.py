@@ -14,7 +14,7 @@ from small_problems import DEFECTS, rows_and_atoms
 from seminmf_lightning.core.objective import lasso_duality_gap, nonnegativity_residual
 from seminmf_lightning.encoders.lasso import Lasso
 from seminmf_lightning.encoders.least_squares import LeastSquares, codes_by_their_zeros, nonnegative_codes
-from seminmf_lightning.encoders.omp import OMP
+from seminmf_lightning.encoders.omp import OMP, SELECTIONS
 
 pytestmark = pytest.mark.usefixtures("both_backends")
 PROBLEMS = (
@@ -80,8 +80,13 @@ def test_the_share_of_nonzeros_chooses_the_way_and_not_the_codes() -> None:
     assert torch.allclose(encoder.training(D, (0.1,))(A), encoder.training(D, (0.9,))(A), atol=1e-9)
 
 
-def naive_pursuit(a: np.ndarray, U: np.ndarray, nonzeros: int) -> np.ndarray:
-    """Bruckstein, Elad & Zibulevsky: the atom of largest positive correlation, then nnls on the support."""
+def naive_pursuit(a: np.ndarray, U: np.ndarray, nonzeros: int, selection: str) -> np.ndarray:
+    """Of the atoms of positive correlation the one that lowers the error most, or the most correlated; then
+    nnls on the support."""
+
+    def error(support: list[int]) -> float:
+        return float(np.square(a - np.linalg.lstsq(U[support].T, a)[0] @ U[support]).sum())
+
     support: list[int] = []
     codes = np.zeros(len(U))
     for _ in range(4 * nonzeros):
@@ -89,20 +94,40 @@ def naive_pursuit(a: np.ndarray, U: np.ndarray, nonzeros: int) -> np.ndarray:
         correlation[support] = 0
         if len(support) == nonzeros or correlation.max() < 1e-9:
             break
-        support.append(int(correlation.argmax()))
+        gain = correlation
+        if selection == "error":
+            gain = np.array(
+                [-error([*support, j]) if correlation[j] > 1e-9 else -np.inf for j in range(len(U))]
+            )
+        support.append(int(gain.argmax()))
         codes = np.zeros(len(U))
         codes[support] = nnls(U[support].T, a)[0]
         support = [j for j in support if codes[j] > 0]
     return codes
 
 
+@pytest.mark.parametrize("selection", SELECTIONS)
 @pytest.mark.parametrize("nonzeros", [1, 3, 6])
-def test_matching_pursuit_is_the_naive_one(nonzeros: int) -> None:
-    A, D = rows_and_atoms(5, 40, 24, nonnegative=False)
-    Z = OMP(nonzeros=nonzeros, nonnegative=True).precise(3 * D)(A)
-    expected = np.stack([naive_pursuit(a, D.numpy(), nonzeros) for a in A.numpy()]) / 3
+@pytest.mark.parametrize("positive_atoms", [False, True])
+def test_matching_pursuit_is_the_naive_one(nonzeros: int, selection: str, positive_atoms: bool) -> None:
+    A, D = rows_and_atoms(5, 40, 24, nonnegative=positive_atoms)
+    Z = OMP(nonzeros=nonzeros, nonnegative=True, selection=selection).precise(3 * D)(A)
+    expected = np.stack([naive_pursuit(a, D.numpy(), nonzeros, selection) for a in A.numpy()]) / 3
     assert (Z >= 0).all() and ((Z > 0).sum(dim=1) <= nonzeros).all()
     assert np.allclose(Z.numpy(), expected, atol=1e-8)
+
+
+@given(*PROBLEMS, st.sampled_from(SELECTIONS), st.booleans())
+@settings(max_examples=25)
+def test_matching_pursuit_of_all_atoms_is_least_squares(
+    seed: int, k: int, d: int, defect: str, positive_atoms: bool, selection: str, single: bool
+) -> None:
+    A, D = rows_and_atoms(seed, k, d, defect, nonnegative=positive_atoms)
+    dtype = torch.float32 if single else torch.float64
+    Z = OMP(nonzeros=min(k, d), nonnegative=True, selection=selection).precise(D.to(dtype))(A.to(dtype))
+    best = np.array([nnls(D.T.numpy(), a.numpy())[1] ** 2 for a in A])
+    assert (Z >= 0).all()
+    assert (squared_errors(A, Z, D).numpy() <= best + 1e-3 * A.square().sum(dim=1).numpy()).all()
 
 
 def test_a_refit_keeps_codes_nonnegative() -> None:

@@ -13,7 +13,7 @@ import torch
 from small_problems import rows_and_atoms
 from torch import Tensor
 
-from seminmf_lightning.encoders import numba_kernels
+from seminmf_lightning.encoders import numba_kernels, numba_pursuit
 
 numba = pytest.importorskip("numba", reason="the extra fast is not installed")
 
@@ -41,16 +41,18 @@ def test_kernels_compiled_anew_give_the_same_bits(monkeypatch: pytest.MonkeyPatc
     """They call no other compiled function: such a call is resolved differently in the process that compiled
     it."""
     Q, G, norms = inputs(torch.float32)
-    before = numba_kernels.lasso(Q, G, 0.02), numba_kernels.pursue(Q, G, norms, 9)
-    for kernel in (numba_kernels._lasso_rows, numba_kernels._pursue_rows):
-        anew = numba.njit(nogil=True, fastmath=True)(kernel.py_func)
-        monkeypatch.setattr(numba_kernels, kernel.__name__, anew)
-    after = numba_kernels.lasso(Q, G, 0.02), numba_kernels.pursue(Q, G, norms, 9)
+    before = numba_kernels.lasso(Q, G, 0.02), numba_pursuit.pursue(Q, G, norms, 9)
+    for module, name, model in (
+        (numba_kernels, "_lasso_rows", "python"), (numba_pursuit, "_pursue_rows", "numpy"),
+    ):  # fmt: skip
+        options = {"nogil": True, "fastmath": True, "error_model": model}
+        monkeypatch.setattr(module, name, numba.njit(**options)(getattr(module, name).py_func))
+    after = numba_kernels.lasso(Q, G, 0.02), numba_pursuit.pursue(Q, G, norms, 9)
     assert all(map(torch.equal, before, after))
     assert (before[0] != 0).sum(dim=1).max() > 5 and ((before[1] != 0).sum(dim=1) == 9).all()
-    code = "".join(numba_kernels._pursue_rows.inspect_llvm().values())
+    code = "".join(numba_pursuit._pursue_rows.inspect_llvm().values())
     assert "define" in code and not re.search(
-        r" call [^(]*@[^(]*_(strongest|append|forward|backward|correlate)", code
+        r" call [^(]*@[^(]*_(best|append|forward|backward|project|rotate|leave|add_direction)", code
     )
 
 
@@ -61,7 +63,7 @@ def test_threads_do_not_change_codes() -> None:
         results = []
         for count in (1, 3):
             torch.set_num_threads(count)
-            results.append((numba_kernels.lasso(Q, G, 0.05), numba_kernels.pursue(Q, G, norms, 5)))
+            results.append((numba_kernels.lasso(Q, G, 0.05), numba_pursuit.pursue(Q, G, norms, 5)))
     finally:
         torch.set_num_threads(threads)
     assert all(map(torch.equal, *results))
