@@ -17,10 +17,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-from benchmarks.results import Results, measure
+from benchmarks.results import OURS, Results, compare, measure
 
 PARTS = ("exact", "sparse", "signs", "harvest")
-OURS = "seminmf_lightning"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -47,7 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--measure", nargs=2, metavar=("NAME", "JSON"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.measure:
-        print(json.dumps(measure(options.measure[0], json.loads(options.measure[1]))))
+        measured = measure(options.measure[0], json.loads(options.measure[1]))
+        if measured:  # of several processes the first alone
+            print(json.dumps(measured))
         return
     options.output.mkdir(parents=True, exist_ok=True)
     results = Results(options)
@@ -123,11 +124,9 @@ def sparse(results: Results, folder: Path) -> None:
         ("scikit-learn MiniBatchDictionaryLearning", "peers.sklearn_curve", "sklearn", plan.sklearn),
     ):
         curves[name] = results.measure(name, function, package, seconds=seconds, **common)
-    for name, objective in results.run("sparse.untrained", **common).items():
-        results.add(name, {"untrained": objective})
-    results.table(f"{OURS}, share of the time of others to their objective: {about}, l1_penalty={penalty:g}")
+    results.measure("nulls", "sparse.untrained", **common)
     for name, curve in list(curves.items())[1:]:
-        results.add(name, {**shares(curves[OURS], curve)})
+        compare(results, name, curves[OURS], curve)
 
     results.table(f"encoding with one dictionary, held-out rows: {about}, l1_penalty={penalty:g}")
     results.measure(OURS, "sparse.encoding", seconds=(plan.quality,), nonzeros=counts, **common)
@@ -170,24 +169,6 @@ def harvest(results: Results, folder: Path) -> None:
     for penalty, concepts in ((0.0, options.concepts), (options.l1_penalty, options.sparse_concepts)):
         name = f"on the fly, l1_penalty={penalty:g}, {concepts} concepts"
         results.measure(name, "harvest.on_the_fly", package, concepts=concepts, l1_penalty=penalty)
-
-
-def shares(ours: dict[str, float], peer: dict[str, float]) -> dict[str, float]:
-    """Our time to the peer's objective at its two longest times, over that time; nan if never."""
-    times, values = [float(mark.split()[0]) for mark in ours], list(ours.values())
-    result = {}
-    for mark, objective in list(peer.items())[-2:]:
-        reached = next((i for i, value in enumerate(values) if value <= objective), None)
-        if reached is None:
-            time = float("nan")
-        elif reached == 0:
-            time = times[0]
-        else:  # interpolate between two evaluations
-            before, after = values[reached - 1], values[reached]
-            step = times[reached] - times[reached - 1]
-            time = times[reached - 1] + step * (before - objective) / (before - after)
-        result[f"to its objective after {mark}"] = time / float(mark.split()[0])
-    return result
 
 
 def write_rows(path: Path, rows: int, features: int) -> None:

@@ -57,3 +57,9 @@ def held_out_objective(D: torch.Tensor, path: Path, penalty: float) -> float:
     A = load(path)
     Z = Lasso(l1_penalty=penalty, precise_gap=EXACT).precise(D.to(A))(A)
     return float(lasso_duality_gap(A, Z, D.to(A), penalty)[0].mean())
+
+
+def anonymous_kilobytes() -> int:
+    """Return the memory of this process that no file backs (Linux)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("RssAnon")).split()[1])

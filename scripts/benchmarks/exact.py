@@ -5,14 +5,13 @@ from __future__ import annotations
 import statistics as stats
 import time
 from argparse import Namespace
-from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
 
 from benchmarks.checks import check_atoms, check_codes, squared_error
-from benchmarks.dataset import load
+from benchmarks.dataset import anonymous_kilobytes, load
 from seminmf_lightning import ActivationDataModule, SemiNMF, SemiNMFModule
 from seminmf_lightning.core.objective import eckart_young_bound
 from seminmf_lightning.learners import Recipe, make_learner
@@ -82,8 +81,7 @@ def memory(options: Namespace) -> dict[str, float]:
     for A, *_ in data.train_dataloader():
         learner.observe(A, D)
         learner.absorb()
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return {"anonymous MB": int(next(line for line in lines if line.startswith("RssAnon")).split()[1]) / 1024}
+    return {"anonymous MB": anonymous_kilobytes() / 1024}
 
 
 class _EpochClock(lightning.Callback):
@@ -93,14 +91,8 @@ class _EpochClock(lightning.Callback):
         self.began, self.rows, self.rate = 0.0, 0, 0.0
 
     def on_train_batch_end(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        assert isinstance(pl_module, SemiNMFModule)
         if batch_idx == 0:
             self.began, self.rows = time.perf_counter(), pl_module.rows_seen
         loader: Any = trainer.train_dataloader

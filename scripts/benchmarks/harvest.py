@@ -15,6 +15,7 @@ import lightning
 import torch
 from torch import Tensor
 
+from benchmarks.dataset import anonymous_kilobytes
 from seminmf_lightning import ActivationDataModule, SemiNMFModule
 from seminmf_lightning.data import HarvestDataModule, SafetensorsRows
 from seminmf_lightning.harvest import HarvestJob, HarvestRecipe, Store
@@ -74,7 +75,7 @@ def memory(options: Namespace) -> dict[str, float]:
         peak = [0]
         job = HarvestJob(
             harvester, store, recipe.settings(harvester.layers), tell=lambda text: None,
-            show=lambda now: peak.append(_anonymous()), shard_mb=8,
+            show=lambda now: peak.append(anonymous_kilobytes()), shard_mb=8,
         )  # fmt: skip
         manifest = job.run()
         assert manifest is not None
@@ -144,11 +145,6 @@ class _StepClock(lightning.Callback):
     ) -> None:
         self.seconds += time.perf_counter() - self._began
         self.rows += len(batch[0])
-
-
-def _anonymous() -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("RssAnon")).split()[1])
 
 
 def _synchronise(device: torch.device) -> None:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 TIMEOUT = 1200
 SCRIPT = Path(__file__).parents[1] / "benchmark.py"
+OURS = "seminmf_lightning"
 Value = float | str
 
 
@@ -58,11 +59,13 @@ class Results:
             print(f"{name:50s} {metric:50s} {shown(value)}", flush=True)
         return {metric: value for metric, value in values.items() if not isinstance(value, str)}
 
-    def measure(self, name: str, function: str, package: str = "torch", **arguments: Any) -> dict[str, float]:
+    def measure(
+        self, name: str, function: str, package: str | None = None, **arguments: Any
+    ) -> dict[str, float]:
         """Add what a function of ``benchmarks`` measures, if the library that it needs is installed."""
-        if find_spec(package) is None:
+        if package is not None and find_spec(package) is None:
             return self.add(name, {"not measured": f"{package} is not installed"})
-        return self.add(name, self.run(function, **arguments))
+        return self.add(name, self.run(function, package=package, **arguments))
 
     def run(self, function: str, **arguments: Any) -> dict[str, Any]:
         """Call a function of ``benchmarks`` in a new process and return its results."""
@@ -104,6 +107,19 @@ def shown(value: Value) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.5g}"
 
 
+def compare(results: Results, name: str, ours: dict[str, float], peer: dict[str, float]) -> None:
+    """For each of the peer's losses add our loss at that time and our time to that loss, as shares."""
+    timed = [(float(mark.split()[0]), loss) for mark, loss in ours.items()]
+    for mark, loss in peer.items():
+        seconds = float(mark.split()[0])
+        before = [value for at, value in timed if at <= seconds]
+        reached = [at for at, value in timed if value <= loss]
+        results.add(f"{name}, after {mark}", {
+            "ours at that time over its": min(before) / loss if before else float("nan"),
+            "our time to it over its time": min(reached) / seconds if reached else float("nan"),
+        })  # fmt: skip
+
+
 def measure(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
     """Return what a function of ``benchmarks`` measures, or what is wrong with its output."""
     # before torch, for which it chooses how threads wait
@@ -115,7 +131,7 @@ def measure(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
 
     torch.set_num_threads(arguments["threads"])
     module, _, function = name.partition(".")
-    given = {"signs": "dictionary", "peer": None, "target": None, "iterations": None} | arguments
+    given = {"signs": "dictionary", "peer": None, "target": None, "package": None} | arguments
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -124,4 +140,6 @@ def measure(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
     except WrongOutputError as error:
         return {WRONG: str(error)}
     except ImportError as error:
+        if given["package"] is None:
+            raise
         return {"not measured": f"an import failed: {error}"}

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from benchmarks.checks import check_atoms, check_codes, squared_error
 from benchmarks.dataset import load, null_atoms
+from benchmarks.results import OURS, compare
 from seminmf_lightning import SemiNMF
 from seminmf_lightning.core.constraints import CONSTRAINTS
 from seminmf_lightning.data.sources.synthetic import PlantedRows
@@ -32,7 +33,6 @@ MOST_SECONDS = 30.0
 PEER_ITERATIONS = (20, 60, 150, 300)
 OUR_SECONDS, SKLEARN_SECONDS = (1, 2, 4, 7, 14), (7, 14, 30, 60)
 REPEATS = 3
-OURS = "seminmf_lightning"
 Points = dict[str, float]
 
 
@@ -165,8 +165,7 @@ def run(results: Any, folder: Path) -> None:
     name = "scikit-learn MiniBatchDictionaryLearning"
     peer = results.measure(name, "peers.sklearn_curve", "sklearn", seconds=SKLEARN_SECONDS, **common)
     compare(results, name, measured, peer)
-    for null, objective in results.run("sparse.untrained", **common).items():
-        results.add(null, {"untrained": objective})
+    results.measure("nulls", "sparse.untrained", **common)
     if float(np.load(path, mmap_mode="r", allow_pickle=False).min()) < 0:
         path, _ = split(None, folder)  # NMF needs nonnegative rows: those of the demo
     results.table("nonnegative=both, nonnegative rows, 64 concepts: loss after seconds")
@@ -178,16 +177,3 @@ def run(results: Any, folder: Path) -> None:
         ("torchnmf", "signs.torch_nmf", "torchnmf", None),
     ):
         compare(results, name, measured, results.measure(name, function, package, peer=solver, **common))
-
-
-def compare(results: Any, name: str, ours: Points, peer: Points) -> None:
-    """For each of the peer's losses add our loss at that time and our time to that loss, as shares."""
-    timed = [(float(mark.split()[0]), loss) for mark, loss in ours.items()]
-    for mark, loss in peer.items():
-        seconds = float(mark.split()[0])
-        before = [value for at, value in timed if at <= seconds]
-        reached = [at for at, value in timed if value <= loss]
-        results.add(f"{name}, after {mark}", {
-            "ours at that time over its": min(before) / loss if before else float("nan"),
-            "our time to it over its time": min(reached) / seconds if reached else float("nan"),
-        })  # fmt: skip

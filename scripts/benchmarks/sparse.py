@@ -19,10 +19,6 @@ from seminmf_lightning.encoders.lasso import Lasso
 from seminmf_lightning.encoders.omp import OMP
 from seminmf_lightning.learners import Recipe, make_learner
 
-ROOFLINE_ITERATIONS = (
-    4  # matrix products (n, k) (k, k) of the lasso: two iterations, the initial one, one for Q
-)
-
 
 def curve(options: Namespace) -> dict[str, float]:
     """Held-out objective after each of ``options.seconds`` of training, evaluation off the clock."""
@@ -87,7 +83,7 @@ def trained(options: Namespace, **recipe: object) -> list[tuple[float, Tensor]]:
 
 
 def encoding(options: Namespace) -> dict[str, float]:
-    """Rows/s of each encoder on held-out rows with a dictionary trained for seconds, and the roofline."""
+    """Rows/s of each encoder on held-out rows with a dictionary trained for seconds."""
     A = load(options.held_out).to(options.device)
     D = trained(options, l1_penalty=options.l1_penalty)[-1][1].to(A)
     torch.save(D.cpu(), options.dictionary)
@@ -108,17 +104,6 @@ def encoding(options: Namespace) -> dict[str, float]:
     )[0]
     loose = lasso_duality_gap(A, training(A), D, options.l1_penalty)[0]
     results["lasso, as in training, distance from the least objective"] = float(loose.sum() / exact.sum()) - 1
-    square = D @ D.T
-
-    def products(rows: Tensor) -> Tensor:
-        Z = rows @ D.T
-        for _ in range(ROOFLINE_ITERATIONS - 1):
-            Z = Z @ square
-        return Z
-
-    results["roofline: matrix products of the batched lasso alone, rows/s"] = rate(
-        products, A, options.repeats
-    )
     return results
 
 
