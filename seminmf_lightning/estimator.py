@@ -144,8 +144,7 @@ class SemiNMF:
         D, encode = self.get_dictionary(), self._encoding()
         metrics = ReconstructionMetrics(D.shape[0], D.shape[1], self.settings["l1_penalty"]).to(self.device)
         for rows in self._rows(A).require_finite().blocks(BLOCK_ROWS):
-            rows = self._normalised(rows)
-            Z = encode(rows)
+            Z = encode(rows := self._normalised(rows))
             metrics.update(rows, Z @ D.to(Z), Z)
         return in_data_units(metrics.compute(), self.normalizer.scale)
 
@@ -244,8 +243,7 @@ class SemiNMF:
 
     def _encoding(self, max_iter: int = 300, tol: float | None = None) -> Encode:
         whole_number("max_iter", max_iter, 1)
-        if tol is not None:
-            real_number("tol", tol, 0)
+        real_number("tol", 0.0 if tol is None else tol, 0)
         return self.encoder.with_limits(max_iter, tol).precise(self.get_dictionary(), self.effort)
 
     def _normalised(self, rows: Tensor) -> Tensor:
@@ -279,8 +277,8 @@ class SemiNMF:
             self.iterations = step + 1
             if self.verbose and (step + 1) % 10 == 0:
                 gap = learner.optimality_gap(D)
-                shown = "" if gap is None else f", optimality gap {gap:.3g}"
-                print(f"step {step + 1}: loss {learner.mean_squared_error(D):.6g}{shown}")
+                loss = f"loss {learner.mean_squared_error(D):.6g}"
+                print(f"step {step + 1}: {loss}" + ("" if gap is None else f", optimality gap {gap:.3g}"))
         return D
 
     def _train_online(
@@ -288,15 +286,15 @@ class SemiNMF:
     ) -> Tensor:
         """Encode batch after batch, with an update of D after each, until an epoch no longer helps."""
         rows.require_finite()  # before a long epoch rather than in it
-        generator = torch.Generator().manual_seed(self.recipe.seed)
+        order = torch.Generator().manual_seed(self.recipe.seed)
         for epoch in range(max_iter):
             if learner.converged():
                 break
-            for block in rows.blocks(learner.update_rows or BLOCK_ROWS, shuffle=generator):
+            for block in rows.blocks(learner.update_rows or BLOCK_ROWS, shuffle=order):
                 learner.observe(block, D)
                 D = learner.updated(D) if learner.due() else D
             D = learner.end_epoch(learner.updated(D))
             self.iterations = epoch + 1
             if self.verbose:
-                print(f"epoch {epoch + 1}: loss {learner.mean_squared_error(D):.6g}")
+                print(f"epoch {self.iterations}: loss {learner.mean_squared_error(D):.6g}")
         return D
