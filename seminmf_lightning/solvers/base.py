@@ -20,7 +20,7 @@ class Solver(ABC):  # noqa: B024 - methods differ in what they move the atoms by
     """A method that moves the atoms.  The fields tell a training loop when; each solver adds its own."""
 
     update_every: int | None = None
-    """Batches per update; all of them enter the sums.  None: 512 rows per update (``ksvd``: 8,192, or k if
+    """Batches per update; all of them enter the sums.  None: 512 rows per update, later 4,096 (``ksvd``: 8,192, or k if
     that is more), whatever the batch size, or 16 updates per epoch if one epoch is exact, because the
     decisive steps follow the epoch."""
 
