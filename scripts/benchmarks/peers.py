@@ -6,6 +6,7 @@ import statistics as stats
 import time
 from argparse import Namespace
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ REPEATS = 5
 SAE_BATCH, SAE_RATE = 1024, 3e-3
 """Best R2 after 12 s of batches 256, 1024, 4096 and rates 3e-4, 1e-3, 3e-3, 1e-2; 4096 with 1e-2 ties."""
 SPAMS_BATCH = 512
+OMP_NONZEROS = (8, 16, 32, 64)
 
 
 def overcomplete_mu(options: Namespace) -> dict[str, float]:
@@ -53,21 +55,28 @@ def spams_curve(options: Namespace) -> dict[str, float]:
 
 
 def spams_encoding(options: Namespace) -> dict[str, float]:
-    """Rows/s of spams.lasso and spams.omp with the dictionary our own encoders are timed with."""
+    """Rows/s of spams.lasso and spams.omp with the dictionary our own encoders are timed with, and omp's R2."""
     import spams
 
     X = np.asfortranarray(np.load(options.held_out, allow_pickle=False).T)
     D = torch.load(options.dictionary, weights_only=True).numpy()
     atoms = np.asfortranarray(D.T)
     unit = np.asfortranarray((D / np.linalg.norm(D, axis=1, keepdims=True).clip(1e-12)).T)
-    threads = options.threads
-    return {
+    threads, rows = options.threads, torch.from_numpy(X.T)
+    results = {
         "lasso, rows/s": _rate(
             lambda: spams.lasso(X, atoms, lambda1=options.l1_penalty, mode=2, numThreads=threads), X.shape[1]
-        ),
-        "omp, 16 nonzeros, rows/s": _rate(lambda: spams.omp(X, unit, L=16, numThreads=threads), X.shape[1]),
-        "omp, 32 nonzeros, rows/s": _rate(lambda: spams.omp(X, unit, L=32, numThreads=threads), X.shape[1]),
+        )
     }
+    for nonzeros in OMP_NONZEROS:
+        # Without eps=0.0 it stops before the first atom and returns no codes.
+        pursue = partial(spams.omp, X, unit, L=nonzeros, eps=0.0, numThreads=threads)
+        Z = pursue()
+        if Z.nnz < 0.9 * nonzeros * X.shape[1]:
+            raise RuntimeError(f"spams.omp returned {Z.nnz / X.shape[1]:.2f} nonzeros per row, not {nonzeros}")
+        results[f"omp, {nonzeros} nonzeros, r2"] = r2(rows, torch.from_numpy((unit @ Z).T))
+        results[f"omp, {nonzeros} nonzeros, rows/s"] = _rate(pursue, X.shape[1])
+    return results
 
 
 def _rate(work: Callable[[], Any], rows: int) -> float:

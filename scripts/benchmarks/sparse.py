@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.dataset import held_out_objective, load, r2
+from benchmarks.peers import OMP_NONZEROS
 from seminmf_lightning import ActivationDataModule, SemiNMFModule
 from seminmf_lightning.core.objective import lasso_duality_gap
 from seminmf_lightning.encoders.lasso import Lasso
@@ -83,10 +84,11 @@ def encoding(options: Namespace) -> dict[str, float]:
     encoders = {
         "lasso, as in training": lasso.training(D, effort),
         "lasso, every row within 0.1 %": lasso.precise(D, effort),
-        "omp, 16 nonzeros": OMP(nonzeros=16).precise(D),
-        "omp, 32 nonzeros": OMP(nonzeros=32).precise(D),
-    }
+    } | {f"omp, {nonzeros} nonzeros": OMP(nonzeros=nonzeros).precise(D) for nonzeros in OMP_NONZEROS}
     results = {f"{name}, rows/s": rate(encode, A) for name, encode in encoders.items()}
+    for nonzeros in OMP_NONZEROS:
+        name = f"omp, {nonzeros} nonzeros"
+        results[f"{name}, r2"] = r2(A, encoders[name](A) @ D)
     exact = lasso_duality_gap(
         A, Lasso(l1_penalty=options.l1_penalty, precise_gap=1e-5).precise(D)(A), D, options.l1_penalty
     )[0]

@@ -104,7 +104,8 @@ def squared_distances(E: Tensor, D: Tensor, G: Tensor | None) -> Tensor:
     W = torch.linalg.solve_triangular(
         torch.linalg.cholesky_ex(system)[0], products * live[:, :, None], upper=False
     )
-    return D.double().square().sum(dim=1) - W.square().sum(dim=1)
+    distances: Tensor = D.double().square().sum(dim=1) - W.square().sum(dim=1)
+    return distances
 
 
 def _keep_signs(
