@@ -104,8 +104,8 @@ def squared_distances(E: Tensor, D: Tensor, G: Tensor | None) -> Tensor:
     W = torch.linalg.solve_triangular(
         torch.linalg.cholesky_ex(system)[0], products * live[:, :, None], upper=False
     )
-    lengths: Tensor = D.double().square().sum(dim=1) - W.square().sum(dim=1)
-    return lengths
+    distances: Tensor = D.double().square().sum(dim=1) - W.square().sum(dim=1)
+    return distances
 
 
 def _keep_signs(

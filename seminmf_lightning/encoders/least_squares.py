@@ -30,9 +30,6 @@ STEPS_PER_ATOM = 4
 ROUNDING = 64.0
 """Correlations below this many units of rounding, of the norms that they are products of, count as zero."""
 
-WELL_CONDITIONED = 1e-8
-"""Least eigenvalue of G, as a share of the largest, above which its inverse has enough digits."""
-
 CALIBRATION_ROWS = 128
 ITERATIONS, RHO = 50, 1.0
 """ADMM before the batched search: with k = 256 and 173 nonzeros per row, 1 ms per row instead of 23."""
@@ -61,7 +58,7 @@ class LeastSquares(Encoder):
         """Return the share of nonnegative codes above 0 in the sample; nothing if codes are free."""
         if not self.nonnegative or not len(sample):
             return ()
-        Z = nonnegative_codes(D, min(D.shape))(sample[:CALIBRATION_ROWS])
+        Z = nonnegative_codes(D)(sample[:CALIBRATION_ROWS])
         return (float((Z > 0).double().mean()),)
 
     def training(self, D: Tensor, effort: Effort) -> Encode:
@@ -87,22 +84,22 @@ class LeastSquares(Encoder):
                 (share,) = effort or self.calibrate(atoms, A)
                 dense = share > 0.5 and numba_kernels.usable(atoms)
                 by_zeros = codes_by_their_zeros(atoms) if dense else None
-                prepared.append(by_zeros or nonnegative_codes(atoms, min(D.shape)))
+                prepared.append(by_zeros or nonnegative_codes(atoms))
             return prepared[0](A)
 
         return encode
 
 
-def nonnegative_codes(D: Tensor, most: int) -> Encode:
+def nonnegative_codes(D: Tensor) -> Encode:
     """Return the encoding that takes the atom of largest correlation in, one by one, and keeps codes above 0.
 
-    It ends at the minimum over ``z >= 0``, or at ``most`` nonzeros.
+    It ends at the minimum over ``z >= 0``.
     """
     E = D.double()
     G = rounded_gram(E, D.dtype) if numba_kernels.usable(D) else gram(D)
     longest = float(E.norm(dim=1).max())
     # Without numba some iterations before the search save most of its steps.
-    warm = most == len(D) <= D.shape[1] and not numba_kernels.usable(D)
+    warm = len(D) <= D.shape[1] and not numba_kernels.usable(D)
     admm = ADMM(E, 0.0, RHO, nonnegative=True) if warm else None
 
     def encode(A: Tensor) -> Tensor:
@@ -111,7 +108,16 @@ def nonnegative_codes(D: Tensor, most: int) -> Encode:
         if admm is not None:
             _, base, V = admm.start(A.double())
             start = admm.codes(admm.iterate(V, base, ITERATIONS))
-        return _search(Q.to(A), D, G, A.norm(dim=1) * longest, most, start)
+        norms, most = A.norm(dim=1) * longest, min(D.shape)
+        Z = _search(Q.to(A), D, G, norms, most, start)
+        if A.dtype != torch.float64 and numba_kernels.usable(D):
+            # A float32 G cannot tell an atom that is nearly dependent on the support from one that is.
+            C = (A.double() - Z.double() @ E) @ E.T
+            violation = torch.where(Z > 0, C.abs(), C).amax(dim=1)
+            rest = (violation > _slack(norms, A.dtype)).nonzero()[:, 0]
+            if len(rest):
+                Z[rest] = _search(Q[rest], D, E @ E.T, norms[rest], most).to(Z)
+        return Z
 
     return encode
 
@@ -146,7 +152,7 @@ def _search(
     """
     if not len(Q):
         return torch.zeros_like(Q)
-    slack = norms.double() * (ROUNDING * torch.finfo(Q.dtype).eps)
+    slack = _slack(norms, Q.dtype)
     if numba_kernels.usable(D):
         assert G is not None
         return numba_kernels.lasso(Q, G.to(Q), 0.0, nonnegative=True, slack=slack, most=most)
@@ -156,3 +162,8 @@ def _search(
     )
     parts = (x.split(SEARCH_ROWS) for x in (first, Q, slack))
     return torch.cat([search(z, q, slack=s) for z, q, s in zip(*parts, strict=True)])
+
+
+def _slack(norms: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the correlation (n,) up to which it is rounding."""
+    return norms.double() * (ROUNDING * torch.finfo(dtype).eps)
