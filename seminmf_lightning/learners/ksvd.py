@@ -23,6 +23,7 @@ from seminmf_lightning.core.sparse_codes import SparseCodes
 from seminmf_lightning.core.sums import CodeSums, round_to_grid_
 from seminmf_lightning.encoders import Penalised
 from seminmf_lightning.encoders.active_set import gram, solve_on_support
+from seminmf_lightning.learners.coarse import UNTIL, first_fine_atoms, left_over, only
 from seminmf_lightning.learners.online import OnlineLearner
 from seminmf_lightning.learners.penalty import HIGHEST, LOWEST
 from seminmf_lightning.learners.replacement import new_directions, weaker_duplicates
@@ -33,6 +34,8 @@ UPDATE_ROWS = 8192
 0.006 of r2."""
 MOST_CODES = 64
 """Codes of a row that move atoms, at most, where neither ``trim`` nor ``target_l0`` says how many."""
+COARSE_CODES = 8
+"""Most codes of a row that coarse atoms explain, where ``trim`` does not say."""
 SHARE_OF_ROWS = 0.7
 """Random share of the rows that an update uses where all rows enter every update: without such noise planted
 atoms stay in bad optima (.59 found instead of .95)."""
@@ -77,10 +80,14 @@ class KSVDLearner(OnlineLearner):
 
     def reset(self) -> None:
         super().reset()
+        coarse, k = self.recipe.solver.coarse, self.recipe.nb_concepts
+        if coarse >= k:
+            raise ValueError(f"solver.coarse={coarse} must be less than nb_concepts={k}")
         self.update_rows = self._usual_rows = max(UPDATE_ROWS, self.recipe.nb_concepts)
         self._planned: int = self.recipe.solver.updates * self._usual_rows
         self._penalty: float = self.recipe.l1_penalty
         self._memory = torch.zeros(self.recipe.nb_concepts, self.features, dtype=torch.float64)
+        self._fine = False  # whether the coarse atoms are done, and the others learn
         self._last: SizedSums | None = None  # sums over the rows of the update, of all processes
 
     def to_(self, device: torch.device) -> None:
@@ -121,12 +128,33 @@ class KSVDLearner(OnlineLearner):
         return min(1.0, self.rows_seen / self._planned)
 
     @property
+    def stage(self) -> float:
+        """Progress of the atoms that learn now: coarse atoms have a schedule of their own."""
+        if not self.recipe.solver.coarse:
+            return self.progress
+        return (self.progress - UNTIL) / (1 - UNTIL) if self._fine else min(1.0, self.progress / UNTIL)
+
+    @property
     def training_penalty(self) -> float:
         if self.tuner is not None:
             return self._penalty
         last: float = self.recipe.l1_penalty
         first = max(last, min(FALL * last, FIRST_PENALTY))
         return last * float((first / last) ** (1 - min(1.0, self.progress / AVERAGE_FROM))) if last else 0.0
+
+    @property
+    def _learning(self) -> slice:
+        """The atoms that learn now."""
+        k, coarse = self.recipe.nb_concepts, self.recipe.solver.coarse
+        return slice(coarse, k) if self._fine or not coarse else slice(0, coarse)
+
+    def _left(self, A: Tensor, D: Tensor) -> Tensor:
+        """Return what the atoms that learn now are to explain of normalised rows."""
+        if not self._fine:
+            return A
+        solver = self.recipe.solver
+        most = max(1, min(solver.trim or COARSE_CODES, solver.coarse // 4))  # more would explain any row
+        return left_over(A, D[: solver.coarse], most, self.recipe.constraint)
 
     def _rows_offered(self) -> int:
         return int(self.pending.offered)
@@ -155,9 +183,12 @@ class KSVDLearner(OnlineLearner):
     def due(self) -> bool:
         return True
 
-    def _chosen(self, A: Tensor) -> Tensor:
+    def _chosen(self, A: Tensor, D: Tensor) -> Tensor:
         noisy = self._epoch_size == self.update_rows and self.progress < AVERAGE_FROM
-        return A[self._drawn(A)] if noisy else A
+        return self._left(A[self._drawn(A)] if noisy else A, D)
+
+    def _taught(self, D: Tensor) -> Tensor:
+        return only(D, self._learning)
 
     def _packed(self, A: Tensor, Z: Tensor, codes: SparseCodes, D: Tensor) -> SparseRows:
         return SparseRows.of(A, Z, D, self._most(Z))
@@ -189,8 +220,9 @@ class KSVDLearner(OnlineLearner):
             return D
         self._code_restored(D)
         rows = SparseRows.joined(self._coded, self._joined_rows())
-        averaging = self.progress >= AVERAGE_FROM
-        if self._updates and self._updates % REPLACE_EVERY == 0 and not averaging:
+        averaging = self.stage >= AVERAGE_FROM
+        every = REPLACE_EVERY // 2 if self.recipe.solver.coarse else REPLACE_EVERY  # two shorter parts
+        if self._updates and self._updates % every == 0 and not averaging:
             D = self._replace_weak(D, rows, last)
         window = usual = self._usual_rows
         if averaging:
@@ -203,29 +235,37 @@ class KSVDLearner(OnlineLearner):
         self._updates += 1
         self._encode = None
         self.drop_own_rows()
+        if self.recipe.solver.coarse and not self._fine and self.progress >= UNTIL:
+            self._fine = True
+            left = self._left(self.sample, D)
+            D = first_fine_atoms(D, self.recipe.solver.coarse, left, self.recipe.seed, self.recipe.constraint)
         return D
 
     def _replace_weak(self, D: Tensor, rows: SparseRows, last: SizedSums) -> Tensor:
         """Give idle, repeated and some weak atoms new directions; they take part from the next update on."""
-        signs, k = self.recipe.constraint, len(D)
+        signs, learning = self.recipe.constraint, self._learning
+        k = learning.stop - learning.start
         idle = last.fired < min(FEWEST_CODES, 1 + float(last.rows) / k)
         strength = torch.where(idle, -1.0, last.sizes / last.fired.clamp(min=1))
+        others = torch.ones_like(idle)
+        others[learning] = False
+        strength[others] = torch.inf
         cosine = COHERENT_DUPLICATE if signs.nonnegative_atoms else DUPLICATE
         repeated = weaker_duplicates(D, strength, cosine, sign_is_free=signs.sign_is_free)
         strength = torch.where(repeated, -1.0, strength)
-        share = self.recipe.solver.replace * (1 - self.progress / AVERAGE_FROM)
+        share = self.recipe.solver.replace * (1 - self.stage / AVERAGE_FROM)
         wanted = max(int((strength < 0).sum()), int(share * k))
         if not wanted:
             return D
         count = min(wanted, max(1, int(MOST_REPLACED * k)))
         generator = torch.Generator().manual_seed(self.recipe.seed + self._updates)
         chosen = torch.randperm(len(self.sample), generator=generator)[: max(CANDIDATE_ROWS, 2 * count)]
-        sample = self.sample[chosen.to(D.device)]
+        sample, E = self._left(self.sample[chosen.to(D.device)], D), only(D, learning)
         Z = solve_on_support(
-            self._training_encode(D)(sample), (sample.double() @ D.double().T).to(D), D, gram(D), 0.0,
+            self._training_encode(E)(sample), (sample.double() @ E.double().T).to(E), E, gram(E), 0.0,
             keep_signs=signs.nonnegative_codes,
         )  # fmt: skip
-        residual = sample.double() - Z.double() @ D.double()
+        residual = sample.double() - Z.double() @ E.double()
         directions = new_directions(residual, count, self.training_penalty, signs).to(D)
         weak = torch.sort(strength, stable=True).indices[: len(directions)]
         rows.drop_(weak, D)
@@ -236,9 +276,10 @@ class KSVDLearner(OnlineLearner):
 
     def state_dict(self) -> dict[str, Any]:
         own = {"memory": self._memory, "penalty": float(self._penalty), "planned": self._planned}
-        return super().state_dict() | own
+        return super().state_dict() | own | {"fine": self._fine}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
         self._memory = state["memory"].to(self._memory.device)
         self._penalty, self._planned = float(state["penalty"]), int(state["planned"])
+        self._fine = bool(state.get("fine", False))

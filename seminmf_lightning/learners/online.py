@@ -67,7 +67,7 @@ class OnlineLearner(CodingLearner):
         self._silent = self._silent.to(device)
 
     def observe(self, A: Tensor, D: Tensor) -> None:
-        rows = self._chosen(self.checked(A, D))
+        rows, D = self._chosen(self.checked(A, D), D), self._taught(D)
         self._code_restored(D)
         Z = self.encode_for_training(rows, D)
         codes = SparseCodes.of(Z)
@@ -75,9 +75,13 @@ class OnlineLearner(CodingLearner):
         self._rows.append(rows)
         self._coded.append(self._packed(rows, Z, codes, D))
 
-    def _chosen(self, A: Tensor) -> Tensor:
-        """Return the normalised rows of A that take part in the update."""
+    def _chosen(self, A: Tensor, D: Tensor) -> Tensor:
+        """Return what the update is to learn from normalised rows A."""
         return A
+
+    def _taught(self, D: Tensor) -> Tensor:
+        """Return D with the atoms alone that the update is to teach."""
+        return D
 
     def _packed(self, A: Tensor, Z: Tensor, codes: SparseCodes, D: Tensor) -> Any:
         """Return what an update needs of rows and their codes."""
@@ -86,7 +90,7 @@ class OnlineLearner(CodingLearner):
     def _code_restored(self, D: Tensor) -> None:
         """Encode the rows of a checkpoint written between two updates."""
         if self._rows and not self._coded:
-            (rows,) = self._rows
+            (rows,), D = self._rows, self._taught(D)
             Z = self.encode_for_training(rows, D)
             self._coded = [self._packed(rows, Z, SparseCodes.of(Z), D)]
 

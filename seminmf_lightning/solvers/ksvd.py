@@ -53,6 +53,10 @@ class KSVD(Solver):
     """Share of the atoms, those of the smallest mean code, that get a new direction every fourth update; it
     falls to 0 over the first part of training.  Atoms that are idle or near duplicates always do."""
 
+    coarse: int = 0
+    """Atoms that learn first, alone; the others learn from what these leave.  Keeps a general concept apart
+    from special ones that fire only with it; an eighth of the atoms is a good number."""
+
     needs_sparse_codes: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -61,6 +65,7 @@ class KSVD(Solver):
         whole_number("solver.updates", self.updates, 1)
         if self.trim is not None:
             whole_number("solver.trim", self.trim, 1)
+        whole_number("solver.coarse", self.coarse, 0)
         real_number("solver.replace", self.replace, 0)
         if self.replace > 0.5:
             raise ValueError(f"solver.replace={self.replace:g} must be at most 0.5: a share of the atoms")

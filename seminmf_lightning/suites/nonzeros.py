@@ -33,6 +33,7 @@ def with_nonzeros(encoder: Encoder, D: Tensor, rows: Tensor, target: float) -> E
 def least_size(Z: Tensor, target: float) -> float:
     """Return the size that ``target`` codes per row reach on average, over all rows of Z (n, k) together.
 
+    >>> import torch
     >>> least_size(torch.tensor([[3.0, -2.0], [1.0, 0.0]]), 1)
     2.0
     """

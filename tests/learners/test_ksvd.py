@@ -31,8 +31,8 @@ def planted(signs: str, seed: int = 0) -> tuple[Tensor, Tensor]:
     return Z.scatter_(1, chosen, values) @ D, D
 
 
-def learner_for(A: Tensor, **settings: object) -> tuple[Learner, Tensor]:
-    solver = {"name": "ksvd", "updates": 12, "replace": 0.2}
+def learner_for(A: Tensor, coarse: int = 0, **settings: object) -> tuple[Learner, Tensor]:
+    solver = {"name": "ksvd", "updates": 12, "replace": 0.2, "coarse": coarse}
     recipe = Recipe(nb_concepts=12, nonnegative="codes", solver=solver, **settings)
     learner = make_learner(recipe, A.shape[1])
     return learner, learner.initialise(A, rows=len(A), epochs=12)
@@ -53,7 +53,7 @@ def test_planted_atoms_are_found(signs: str) -> None:
     assert (found > 0.98).mean() >= 0.85 and (null > 0.98).mean() == 0, (found, null)
 
 
-@pytest.mark.parametrize("settings", [{"l1_penalty": 0.05}, {"target_l0": 2}])
+@pytest.mark.parametrize("settings", [{"l1_penalty": 0.05}, {"target_l0": 2}, {"target_l0": 2, "coarse": 4}])
 def test_two_processes_find_the_dictionary_of_one(settings: dict) -> None:
     A = planted("codes")[0]
     alone, D = learner_for(A, **settings)
@@ -92,9 +92,10 @@ def test_two_processes_find_the_dictionary_of_one(settings: dict) -> None:
 
 
 @pytest.mark.usefixtures("both_backends")
-def test_resumes_between_two_updates_bit_for_bit() -> None:
+@pytest.mark.parametrize("coarse", [0, 4])
+def test_resumes_between_two_updates_bit_for_bit(coarse: int) -> None:
     A = planted("codes")[0]
-    first, D = learner_for(A, l1_penalty=0.05)
+    first, D = learner_for(A, coarse, l1_penalty=0.05)
     for epoch in range(5):
         first.observe(A[:900], D)
         if epoch == 3:
@@ -102,7 +103,7 @@ def test_resumes_between_two_updates_bit_for_bit() -> None:
         first.observe(A[900:], D)
         first.absorb()
         D = first.improve(D)
-    second, _ = learner_for(A, l1_penalty=0.05)
+    second, _ = learner_for(A, coarse, l1_penalty=0.05)
     second.load_state_dict(state)
     for rows in (A[900:], A):
         if len(rows) == len(A):
@@ -147,3 +148,28 @@ def test_directions_are_shared_by_rows_and_not_repeated() -> None:
     )
     assert (match_atoms(truth, found).cosine > 0.99).all()
     assert not len(new_directions(torch.zeros(4, 16), 3, 0.1, CONSTRAINTS["codes"]))
+
+
+def test_coarse_atoms_keep_general_features_apart_from_special_ones() -> None:
+    """Special features fire only with their general one: plain training merges the two."""
+    generator, n, general_ones = torch.Generator().manual_seed(0), 4000, 12
+    k = 5 * general_ones
+    truth = torch.nn.functional.normalize(torch.randn(k, 40, generator=generator))
+    row, Z = torch.arange(n), torch.zeros(n, k)
+    for _ in range(2):
+        general = torch.randint(general_ones, (n,), generator=generator)
+        special = general_ones + 4 * general + torch.randint(4, (n,), generator=generator)
+        both = torch.rand(n, generator=generator) < 0.75
+        Z[row, general] = 1 + 0.2 * torch.randn(n, generator=generator)
+        Z[row[both], special[both]] = 0.7 + 0.2 * torch.randn(int(both.sum()), generator=generator)
+
+    def found(coarse: int) -> float:
+        solver = {"name": "ksvd", "updates": 40, "replace": 0.1, "trim": 4, "coarse": coarse}
+        model = SemiNMF(k, solver, target_l0=4, nonnegative="codes")
+        model.fit(Z.clamp(min=0) @ truth, max_iter=40)
+        return float(match_atoms(truth, model.get_dictionary()).cosine.mean())
+
+    plain, coarse = found(0), found(general_ones)
+    assert coarse > plain + 0.08, (plain, coarse)
+    with pytest.raises(ValueError, match=r"solver\.coarse=8 must be less than nb_concepts=8"):
+        SemiNMF(8, {"name": "ksvd", "coarse": 8}, l1_penalty=0.1).fit(planted("codes")[0])
