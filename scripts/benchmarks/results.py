@@ -139,7 +139,7 @@ def measure(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
             return work(argparse.Namespace(**given)) or {}
     except WrongOutputError as error:
         return {WRONG: str(error)}
-    except ImportError as error:
+    except Exception as error:  # one library's failure must not cost the numbers of the others
         if given["package"] is None:
             raise
-        return {"not measured": f"an import failed: {error}"}
+        return {"not measured": f"{type(error).__name__}: {error}"}
