@@ -55,7 +55,7 @@ def spams_curve(options: Namespace) -> dict[str, float]:
 
 
 def spams_encoding(options: Namespace) -> dict[str, float]:
-    """Rows/s of spams.lasso and spams.omp with the dictionary our own encoders are timed with, and omp's R2."""
+    """Rows/s of spams.lasso and spams.omp, and R2 of the latter, on the dictionary of our own encoders."""
     import spams
 
     X = np.asfortranarray(np.load(options.held_out, allow_pickle=False).T)
@@ -73,7 +73,9 @@ def spams_encoding(options: Namespace) -> dict[str, float]:
         pursue = partial(spams.omp, X, unit, L=nonzeros, eps=0.0, numThreads=threads)
         Z = pursue()
         if Z.nnz < 0.9 * nonzeros * X.shape[1]:
-            raise RuntimeError(f"spams.omp returned {Z.nnz / X.shape[1]:.2f} nonzeros per row, not {nonzeros}")
+            raise RuntimeError(
+                f"spams.omp returned {Z.nnz / X.shape[1]:.2f} nonzeros per row, expected {nonzeros}"
+            )
         results[f"omp, {nonzeros} nonzeros, r2"] = r2(rows, torch.from_numpy((unit @ Z).T))
         results[f"omp, {nonzeros} nonzeros, rows/s"] = _rate(pursue, X.shape[1])
     return results
