@@ -134,8 +134,8 @@ def _settings(path: Path, config: Mapping[str, Any], concepts: int) -> dict[str,
     """Return the settings that make a recipe, without ``target_l0``: the penalty is as tuned."""
     known = {field.name for field in fields(Recipe)} - {"target_l0"}
     with refusing(path, "a dictionary with settings that this version knows"):
-        recipe = Recipe(
-            **{"nb_concepts": concepts} | {name: value for name, value in config.items() if name in known}
+        recipe = Recipe.from_saved(
+            {"nb_concepts": concepts} | {name: value for name, value in config.items() if name in known}
         )
     if recipe.nb_concepts != concepts:
         raise Refused(f"{path}: D has {concepts} atoms, but its config says nb_concepts={recipe.nb_concepts}")

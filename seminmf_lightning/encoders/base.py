@@ -6,9 +6,9 @@ Legend:  A (n, d) activations   Z (n, k) codes   D (k, d) dictionary
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -35,6 +35,8 @@ class Encoder(ABC):
 
     default_for: ClassVar[str | None] = None
     """The problem for which ``encoder=auto`` chooses this encoder: ``penalised``, ``unpenalised`` or None."""
+    formerly: ClassVar[Mapping[str, Any]] = {}
+    """What the settings that an older file lacks were before they could be set."""
     sparse: ClassVar[bool]
     """Whether most codes are exactly zero, so that a sparse matrix stores them best."""
 

@@ -23,8 +23,10 @@ Legend:  A (n, d)   Z (n, k)   D (k, d)   U = unit atoms (k, d)   Q = A U^T (n, 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -54,6 +56,8 @@ class OMP(FixedNonzeros):
 
     selection: str = "error"
     """Which atom is picked: the one that lowers the ``error`` most, or that of largest ``correlation``."""
+
+    formerly: ClassVar[Mapping[str, Any]] = {"selection": "correlation"}
 
     def __post_init__(self) -> None:
         super().__post_init__()

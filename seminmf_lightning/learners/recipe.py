@@ -80,6 +80,19 @@ class Recipe:
         known_names("setting", settings, [field.name for field in fields(cls)])
         return cls(**settings)
 
+    @classmethod
+    def from_saved(cls, settings: Mapping[str, Any]) -> Recipe:
+        """Make a recipe from the settings in a file, which mean what they meant when it was written.
+
+        >>> saved = {"nb_concepts": 9, "encoder": {"name": "omp", "nonzeros": 2}}  # as of 0.1.0
+        >>> Recipe.from_saved(saved).encoder.selection
+        'correlation'
+        """
+        encoder = settings.get("encoder")
+        if isinstance(encoder, Mapping) and (kind := available(Encoder).get(str(encoder.get("name")))):
+            settings = {**settings, "encoder": {**kind.formerly, **encoder}}
+        return cls(**settings)
+
     def __post_init__(self) -> None:
         for field in fields(self):
             self._set(field.name, without_numpy(getattr(self, field.name)))

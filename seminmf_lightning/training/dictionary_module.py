@@ -180,7 +180,7 @@ class DictionaryModule(lightning.LightningModule):
         checkpoint = read_checkpoint(Path(checkpoint_path))
         saved = checkpoint["hyper_parameters"]
         with refusing(checkpoint_path, "a checkpoint of SemiNMFModule"):
-            Recipe(**saved)
+            saved = Recipe.from_saved(saved).plain()
         module = cls(**saved | settings)
         module.on_load_checkpoint(checkpoint)
         module.load_state_dict(checkpoint["state_dict"])
