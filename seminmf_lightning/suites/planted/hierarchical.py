@@ -37,8 +37,8 @@ class Hierarchical(Planted):
     - Directions: uniform on the sphere; no noise.
 
     By default 8 to 11 features fire per row.  Left out: the published low-rank correlation of firings (rank
-    25, scale 0.1) and the partial orthogonalisation of
-    directions.  There are no shifted rows.
+    25, scale 0.1), the partial orthogonalisation of directions, the offset of the rows, and the scaling of a
+    child's code by its parent's; published trees have the first ranks.  There are no shifted rows.
 
     Raises:
         TypeError, ValueError: a size is not a whole number in range.
