@@ -110,20 +110,20 @@ class OMP(FixedNonzeros):
         """Return the atoms (n, nonzeros) picked and whether they count.  ``C`` is overwritten."""
         n, k = C.shape
         nothing = ROUNDING * torch.finfo(C.dtype).eps
-        V, free = torch.ones_like(C), torch.ones_like(C)
+        V = torch.ones_like(C)
         B = C.new_empty(n, self.nonzeros, k)
         picked = torch.empty(n, self.nonzeros, dtype=torch.int64, device=C.device)
         live = torch.empty_like(picked, dtype=torch.bool)
         for step in range(self.nonzeros):
-            score = C.square().mul_(free)
+            score = C.square()
             if self.selection == "error":
-                score.div_(V.clamp(min=nothing))
-            atom = score.masked_fill_(nothing >= V, 0.0).argmax(dim=1, keepdim=True)
+                score.div_(V)
+            best, atom = score.masked_fill_(nothing >= V, 0.0).max(dim=1, keepdim=True)
             left, past = C.gather(1, atom), B[:, :step]
             # Shares of the atom along each direction (n, step, 1); `new` is the square of what is left of it.
             shares = past.gather(2, atom[:, None].expand(-1, step, 1))
             new = 1 - shares.square().sum(dim=1)
-            good = (left.abs() > nothing) & (new > nothing) & (free.gather(1, atom) > 0)
+            good = (left.abs() > nothing) & (new > nothing) & (best > 0)
             scale = torch.where(good, new.clamp(min=nothing).rsqrt(), 0.0)
             w = G[atom[:, 0]] if G is not None else U[atom[:, 0]] @ U.T
             if step:
@@ -131,7 +131,7 @@ class OMP(FixedNonzeros):
             B[:, step] = w.mul_(scale)
             C.addcmul_(w, left * scale, value=-1)
             V.addcmul_(w, w, value=-1)
-            free.scatter_(1, atom, 0.0)
+            V.scatter_(1, atom, 0.0)
             picked[:, step], live[:, step] = atom[:, 0], good[:, 0]
         return picked, live
 
