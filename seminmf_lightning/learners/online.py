@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from seminmf_lightning.core.memory import refuse_beyond_memory
 from seminmf_lightning.core.sparse_codes import SparseCodes
 from seminmf_lightning.core.sums import CodeStatistics, CodeSums
 from seminmf_lightning.learners.coding import CodingLearner
@@ -29,6 +30,8 @@ Of 2, 5, 10 and 30, on MiniLM, 5 and 10 had the lowest held-out objectives after
 DENSE_FORGETTING, DENSE_STEPS = 20.0, 3
 """The same, and solver steps per update, where rows have codes for most atoms and sums are less noisy.  On
 20,000 rows and 64 nonnegative factors, 5 and one step need 10 epochs for the error of these after 2."""
+PAIR_BYTES = 20
+"""Bytes per pair of atoms at the most: S, then its float32 copy or ``D D^T`` in float64 and float32."""
 DEAD_ROWS = 10_000
 """An atom is dead after this many consecutive rows with a code of exactly zero."""
 
@@ -59,7 +62,11 @@ class OnlineLearner(CodingLearner):
 
     def _empty_sums(self) -> tuple[CodeSums, CodeSums]:
         """Return what is added up over the rows since the last update, and over all rows."""
-        shape = self.recipe.nb_concepts, self.features
+        shape = concepts, _ = self.recipe.nb_concepts, self.features
+        refuse_beyond_memory(
+            PAIR_BYTES * concepts**2, f"sums over pairs of nb_concepts={concepts:,} atoms",
+            "lower nb_concepts, or take solver=ksvd, which has no such sums",
+        )  # fmt: skip
         return CodeSums.empty(*shape), CodeStatistics.empty(*shape)
 
     def to_(self, device: torch.device) -> None:

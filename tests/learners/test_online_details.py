@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from seminmf_lightning.core import compiled
+from seminmf_lightning.core import compiled, memory
 from seminmf_lightning.core.sparse_codes import SparseCodes
 from seminmf_lightning.encoders.lasso import Lasso
 from seminmf_lightning.learners import Recipe, make_learner
@@ -69,3 +69,11 @@ def test_a_row_that_needs_more_iterations_keeps_its_best_codes(monkeypatch: pyte
     Z = Lasso(l1_penalty=0.1, max_iter=1, precise_gap=1e-12).precise(D)(A)
     objective = 0.5 * (A - Z @ D).square().sum(dim=1) + 0.1 * Z.abs().sum(dim=1)
     assert (objective <= 0.5 * A.square().sum(dim=1)).all() and (Z != 0).any()
+
+
+def test_sums_larger_than_the_memory_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "total_memory", lambda: 20 * 300.0**2)
+    make_learner(Recipe(nb_concepts=300, l1_penalty=0.1), 24)
+    with pytest.raises(ValueError, match=r"nb_concepts=301 atoms need .* GB of memory, .*solver=ksvd"):
+        make_learner(Recipe(nb_concepts=301, l1_penalty=0.1), 24)
+    make_learner(Recipe(nb_concepts=301, l1_penalty=0.1, solver="ksvd"), 24)
