@@ -15,8 +15,9 @@ from torch import Tensor
 
 from seminmf_lightning.core.compiled import Array, in_order, in_threads, on_cpu
 
-PAIR_WORK = 100
-"""Operations of a large matrix product that take as long as adding one product in place, by a kernel."""
+PAIR_WORK = 65
+"""Operations of a large matrix product that take as long as adding one product in place by the kernel;
+measured on two CPU cores (4,096 rows of 12 nonzeros, k = 2,048: 24 ms against 385 ms)."""
 DENSE_ROWS = 2048
 """Rows of one product of dense codes."""
 

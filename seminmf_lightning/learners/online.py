@@ -102,6 +102,7 @@ class OnlineLearner(CodingLearner):
             self._coded = [self._packed(rows, Z, SparseCodes.of(Z), D)]
 
     def due(self) -> bool:
+        """Count one more time that an update could come, and return whether it should."""
         if not self.recipe.encoder.sparse or self.recipe.solver.update_every is not None:
             return True
         self._asked, self._waiting = self._asked + 1, self._waiting + 1

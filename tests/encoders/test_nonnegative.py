@@ -82,8 +82,8 @@ def test_the_share_of_nonzeros_chooses_the_way_and_not_the_codes() -> None:
 
 
 def naive_pursuit(a: np.ndarray, U: np.ndarray, nonzeros: int, selection: str) -> np.ndarray:
-    """Of the atoms of positive correlation the one that lowers the error most, or the most correlated; then
-    nnls on the support."""
+    """Add the atom of positive correlation that lowers the error most (or is most correlated), then solve
+    nonnegative least squares on the support."""
 
     def error(support: list[int]) -> float:
         return float(np.square(a - np.linalg.lstsq(U[support].T, a)[0] @ U[support]).sum())
