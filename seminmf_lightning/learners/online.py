@@ -34,6 +34,8 @@ FEWEST_CODED, CODED_ENTRIES = 256, 2**20
 """Rows that are encoded together at least, and codes, zeros included, at most: all of them fit the cache."""
 PAIR_BYTES = 20
 """Bytes per pair of atoms at the most: S, then its float32 copy or ``D D^T`` in float64 and float32."""
+CANDIDATE_ROWS = 512
+"""Rows of the sample of which the badly reconstructed ones replace dead atoms, or four for each."""
 DEAD_ROWS = 10_000
 """An atom is dead after this many consecutive rows with a code of exactly zero."""
 
@@ -152,6 +154,8 @@ class OnlineLearner(CodingLearner):
         rows = float(self.total.rows)
         if not rows:
             return D
+        dead = (self._silent >= DEAD_ROWS).nonzero()[:, 0]
+        directions = self._new_directions(D, len(dead)) if len(dead) else None
         S, P = (torch.div(x, rows, out=D.new_empty(x.shape)) for x in (self.total.gram, self.total.cross))
         for _ in range(1 if self.recipe.encoder.sparse else DENSE_STEPS):
             D = self.solver_step(D, S, P)
@@ -159,7 +163,7 @@ class OnlineLearner(CodingLearner):
             D = self._with_unit_atoms(D)
         self._updates += 1
         self._encode = None
-        return self._replace_dead(D, (self._silent >= DEAD_ROWS).nonzero()[:, 0])
+        return D if directions is None else self._replaced(D, dead[: len(directions)], directions)
 
     def _with_unit_atoms(self, D: Tensor) -> Tensor:
         """Scale atoms to length 1 and the sums with them, as if codes had been scaled inversely."""
@@ -197,23 +201,23 @@ class OnlineLearner(CodingLearner):
             self._epoch_rows, self._epoch_objective, self._epoch_nonzeros = 0.0, 0.0, 0.0
         return D
 
-    def _replace_dead(self, D: Tensor, dead: Tensor) -> Tensor:
-        """Point dead atoms at the residuals of badly reconstructed rows of the sample.
+    def _new_directions(self, D: Tensor, count: int) -> Tensor:
+        """Return directions of at most ``count`` badly reconstructed rows of the sample.
 
-        Rows are drawn by squared error from the seed, so that every process makes the same choice.  Sums and
-        counters of a replaced atom are reset.
+        Rows are drawn by squared error from the seed, so that every process makes the same choice.  Codes are
+        those of D before its step, whose Gram matrix is at hand.
         """
-        if not len(dead):
-            return D
-        residual = self.sample - self._training_encode(D)(self.sample) @ D
-        directions = drawn_directions(
-            residual, len(dead), self.recipe.constraint, self.recipe.seed + self._updates
-        )
-        D, dead, count = D.clone(), dead[: len(directions)], len(directions)
+        sample = self.sample[:: max(1, len(self.sample) // max(CANDIDATE_ROWS, 4 * count))]
+        residual = sample - self.encode_for_training(sample, D) @ D
+        return drawn_directions(residual, count, self.recipe.constraint, self.recipe.seed + self._updates)
+
+    def _replaced(self, D: Tensor, dead: Tensor, directions: Tensor) -> Tensor:
+        """Give dead atoms new directions; their sums and counters are reset."""
+        D = D.clone()
         D[dead] = directions
         self.total.gram[dead], self.total.gram[:, dead], self.total.cross[dead] = 0.0, 0.0, 0.0
         self._silent[dead] = 0.0
-        self.replaced = (self.replaced or 0) + count
+        self.replaced = (self.replaced or 0) + len(dead)
         return D
 
     def drop_own_rows(self) -> None:

@@ -10,6 +10,7 @@ Legend:  D (k, d) dictionary   S = Z^T Z (k, k)   P = Z^T A (k, d)
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -20,7 +21,8 @@ from seminmf_lightning.core.checks import whole_number
 from seminmf_lightning.core.constraints import Constraint
 from seminmf_lightning.solvers.base import StatisticsSolver
 
-BLOCK = 16
+BLOCK, AT_ONCE = 16, 64
+"""Atoms that may move together, and atoms whose descent is one product; moves within correct it."""
 NEARLY_APART = 2.0
 """Bounded atoms of a block move together if ``sum_i |S_ji| <= NEARLY_APART S_jj`` over the block: their step
 is then at least half as long as the exact one.  All other atoms move one by one."""
@@ -58,20 +60,28 @@ class HALS(StatisticsSolver):
         one_by_one, together = (
             torch.where(curvature > floor, 1 / x.clamp(min=floor), 0.0) for x in (curvature, sums)
         )
-        for start, stop, lengths in _moves(apart.tolist(), together, one_by_one) * self.sweeps:
-            descent = torch.addmm(P[start:stop], S[start:stop], D, alpha=-1)
-            moved = torch.addcmul(D[start:stop], descent, lengths[start:stop, None])
-            D[start:stop] = constraint.project_atoms(moved, bounded)
+        for first, end, moves in list(_moves(apart.tolist(), together, one_by_one)) * self.sweeps:
+            descent = torch.addmm(P[first:end], S[first:end], D, alpha=-1)
+            for start, stop, lengths in moves:
+                moved = torch.addcmul(
+                    D[start:stop], descent[start - first : stop - first], lengths[start:stop, None]
+                )
+                moved = constraint.project_atoms(moved, bounded)
+                descent[stop - first :].addmm_(S[stop:end, start:stop], moved - D[start:stop], alpha=-1)
+                D[start:stop] = moved
         return D
 
 
-def _moves(apart: list[bool], together: Tensor, one_by_one: Tensor) -> list[tuple[int, int, Tensor]]:
-    """Return first atom, last atom + 1 and step lengths of each move of a sweep."""
-    moves = []
-    for start in range(0, len(apart), BLOCK):
-        stop = min(start + BLOCK, len(apart))
-        if all(apart[start:stop]):
-            moves.append((start, stop, together))
-        else:
-            moves += [(j, j + 1, one_by_one) for j in range(start, stop)]
-    return moves
+def _moves(
+    apart: list[bool], together: Tensor, one_by_one: Tensor
+) -> Iterator[tuple[int, int, list[tuple[int, int, Tensor]]]]:
+    """Yield the atoms [first, end) of each part of a sweep, with its moves: [start, stop), step lengths."""
+    for first in range(0, len(apart), AT_ONCE):
+        end, moves = min(first + AT_ONCE, len(apart)), []
+        for start in range(first, end, BLOCK):
+            stop = min(start + BLOCK, end)
+            if all(apart[start:stop]):
+                moves.append((start, stop, together))
+            else:
+                moves += [(j, j + 1, one_by_one) for j in range(start, stop)]
+        yield first, end, moves
