@@ -71,8 +71,7 @@ def trained(options: Namespace, **recipe: object) -> list[tuple[float, Tensor]]:
         rows = torch.arange(position, position + step, device=A.device) % len(A)
         position += step
         learner.observe(A[rows], D)
-        learner.absorb()
-        D = learner.improve(D)
+        D = learner.updated(D) if learner.due() else D
         if position % len(A) < step:
             D = learner.end_epoch(D)
         if A.is_cuda:
