@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from seminmf_lightning import SemiNMF
 from seminmf_lightning.cli.build import plain, quieten, say
 from seminmf_lightning.cli.network import (
+    check_network,
     labels_of,
     lens_file,
     lens_lines,
@@ -49,6 +50,7 @@ def main(cfg: DictConfig) -> dict[str, Any]:
     if cfg.output is not None:
         make_room(Path(cfg.output), cfg.run, cfg.overwrite)
     dictionary, harvester = open_network(cfg, inputs, with_head)
+    check_network(cfg, dictionary, harvester)
     largest = torch.zeros(1, len(dictionary.get_dictionary()))  # by size, with their sign
     examples = []
     for example in read_concepts(harvester, dictionary):

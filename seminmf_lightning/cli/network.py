@@ -14,9 +14,10 @@ from seminmf_lightning.cli.build import choose_device, plain
 from seminmf_lightning.cli.run_directory import folder_of
 from seminmf_lightning.harvest import Harvester, HarvestRecipe
 from seminmf_lightning.harvest.inputs import Inputs
+from seminmf_lightning.network.hooks import find_layer
 from seminmf_lightning.network.logit_lens import find_head, lens_texts, logit_lens
 from seminmf_lightning.network.of_run import layer_of_run, model_of_run
-from seminmf_lightning.network.origin import check_origin
+from seminmf_lightning.network.origin import OtherWeights, check_origin, holds_weights_of
 
 Settings = Mapping[str, Any]
 LensOf = Callable[[list[int]], dict[int, dict[str, list[str]]]]
@@ -32,7 +33,7 @@ def open_network(
             given.
 
     Raises:
-        ValueError: the network is not known, lacks the layer, or is another (unless ``cfg.force``).
+        ValueError: the network is not known, or lacks the layer.
     """
     device = choose_device(cfg.device)
     dictionary = SemiNMF.load(cfg.run, device)
@@ -41,10 +42,25 @@ def open_network(
     recipe = HarvestRecipe(model, inputs, tokens=cfg.get("tokens", "no_special"), check_rows=False)
     network = recipe.loaded.network
     layer = layer_of_run(network, origin, cfg.layer, cfg.run, "layer")
-    if origin is not None and not cfg.force:
-        check_origin(network, layer, origin)
     recipe.layers = str(layer)
     return dictionary, recipe.harvester(device)
+
+
+def check_network(cfg: DictConfig, dictionary: SemiNMF, harvester: Harvester) -> None:
+    """Raise a ValueError for a network that the dictionary was not learned from, unless ``cfg.force``."""
+    origin, network, (layer,) = dictionary.network, harvester.loaded.network, harvester.layers
+    if origin is None or cfg.force:
+        return
+    try:
+        check_origin(network, layer, origin)
+    except OtherWeights:
+        if cfg.model is not None:
+            raise
+        recipe = HarvestRecipe(model_of_run(origin, cfg.run), harvester.inputs)  # without a head
+        harvested = recipe.loaded.network.to(harvester.device)
+        check_origin(harvested, find_layer(harvested, origin["layer"]), origin)
+        if not holds_weights_of(network, harvested, origin):
+            raise
 
 
 def lens_through(harvester: Harvester, dictionary: SemiNMF) -> LensOf:

@@ -16,7 +16,15 @@ from typing import Any
 from omegaconf import DictConfig
 
 from seminmf_lightning.cli.build import plain, quieten, say
-from seminmf_lightning.cli.network import labels_of, lens_lines, lens_through, open_network, printable, titled
+from seminmf_lightning.cli.network import (
+    check_network,
+    labels_of,
+    lens_lines,
+    lens_through,
+    open_network,
+    printable,
+    titled,
+)
 from seminmf_lightning.cli.run_directory import make_room, write_json
 from seminmf_lightning.core.checks import real_number
 from seminmf_lightning.dictionary_file import load_dictionary
@@ -50,6 +58,7 @@ def main(cfg: DictConfig) -> dict[str, Any]:
     ids = tokenizer(prompt.texts[0], return_tensors="pt")["input_ids"].to(harvester.device)
     refuse_too_long(ids.shape[1], cfg.max_tokens, window_limit(tokenizer, network))
     refuse_unless_causal(network, ids)
+    check_network(cfg, dictionary, harvester)
     concepts = attach(network, str(harvester.layers[0]), dictionary, force=True)  # compared already
     lines = write_steered(concepts, concept, strengths, ids, writing)
 

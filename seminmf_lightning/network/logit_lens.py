@@ -103,7 +103,7 @@ def find_head(network: nn.Module, layer: Layer, run: Callable[[], Any]) -> Head:
         call = next((one for one in calls if _shared(one.returned, before)), None)
         if call is None or call.given is None:
             raise ValueError(f"what {head.name!r} is given is computed outside of a module")
-        if _beside(call.name, layer.name):
+        if _beside(network, call.name, layer.name):
             break
         sizes = [tuple(one.shape) for one in call.module.parameters()]
         kind = type(call.module).__name__
@@ -172,14 +172,17 @@ def _shared(a: Tensor | None, b: Tensor) -> bool:
     return a is not None and a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
 
 
-def _beside(name: str, layer: str) -> bool:
-    """Whether a module is one of the numbered blocks among which the layer's own is.
+def _beside(network: nn.Module, name: str, layer: str) -> bool:
+    """Whether a module is a numbered block of the same class as the one that holds the layer.
 
-    >>> _beside("model.layers.29", "model.layers.15.mlp"), _beside("pooler.act", "model.layers.15")
-    (True, False)
+    ``model.layers.29`` is beside ``model.layers.15.mlp``: they write to one stream.
     """
     parent, _, number = name.rpartition(".")
-    return bool(parent) and number.isdigit() and layer.startswith(f"{parent}.")
+    if not parent or not number.isdigit() or not layer.startswith(f"{parent}."):
+        return False
+    own = f"{parent}.{layer.removeprefix(f'{parent}.').partition('.')[0]}"
+    block = network.get_submodule(name)
+    return type(network.get_submodule(own)) is type(block) and any(True for _ in block.children())
 
 
 def _is_affine(module: nn.Module) -> bool:

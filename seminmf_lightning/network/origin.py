@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
 from seminmf_lightning.harvest.layers import Layer
 from seminmf_lightning.harvest.models.weights import weights_digest
+
+
+class OtherWeights(ValueError):  # noqa: N818  (says what is wrong with the network)
+    """The layer is right, but the weights are others."""
 
 
 def layer_within(network: nn.Module, origin: Mapping[str, Any]) -> str | None:
@@ -27,7 +32,7 @@ def layer_within(network: nn.Module, origin: Mapping[str, Any]) -> str | None:
 def check_origin(network: nn.Module, layer: Layer, origin: Mapping[str, Any]) -> None:
     """Raise a ValueError unless the layer and the weights are those that a dictionary was learned from.
 
-    Weights are compared where the network has the precision of the harvest.
+    Weights are compared where the network has the precision of the harvest; :class:`OtherWeights` if they differ.
 
     Args:
         origin: ``{"model": description of the harvest's manifest, "layer": name}``.
@@ -44,10 +49,24 @@ def check_origin(network: nn.Module, layer: Layer, origin: Mapping[str, Any]) ->
     part = network.get_submodule(_part(network, model) or "")
     precisions = {str(one.dtype).removeprefix("torch.") for one in part.parameters()}
     if precisions == {model.get("precision")} and (digest := weights_digest(part)) != model.get("weights"):
-        raise ValueError(
+        raise OtherWeights(
             f"this {type(part).__name__} has other weights ({digest}) than {model.get('path')} had "
             f"when its activations were harvested ({model.get('weights')}); {go_on}"
         )
+
+
+def holds_weights_of(network: nn.Module, harvested: nn.Module, origin: Mapping[str, Any]) -> bool:
+    """Whether the part of a network that was harvested has the weights of the whole class.
+
+    Below a head it may lack some of them, such as the pooler of BERT, and has another digest then.
+
+    >>> inner = nn.Linear(2, 2)
+    >>> holds_weights_of(nn.Sequential(inner), inner, {"model": {"architecture": "Linear"}})
+    True
+    """
+    part = network.get_submodule(_part(network, origin["model"]) or "").state_dict()
+    whole = harvested.state_dict()
+    return all(name in whole and torch.equal(value, whole[name]) for name, value in part.items())
 
 
 def _part(network: nn.Module, model: Mapping[str, Any]) -> str | None:
