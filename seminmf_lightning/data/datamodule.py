@@ -32,7 +32,7 @@ COPY_BYTES = 24 * 2**20
 """The same where rows are converted: a larger copy is allocated anew each time, at a seventh of the speed."""
 SAMPLE_STRETCHES = 64
 """Number of stretches in a sample of rows that are fetched."""
-SHUFFLED_ROWS = 1024
+SHUFFLED_ROWS, LARGE_BATCH = 1024, 8192
 WHOLE_ROWS = 2048
 """Large batches are a multiple of this, so that processes share them in whole blocks."""
 LEAST_BATCHES = 8
@@ -45,8 +45,8 @@ class ActivationDataModule(lightning.LightningDataModule):
     Args:
         source: a :class:`Source`, a tensor, an array, or the path(s) or glob of ``.npy`` or ``.safetensors``
             files, or their URLs in an object store.
-        batch_size: rows per batch, of all processes together.  None: 1,024 where the order of rows matters to
-            the module, else blocks of about 32 MB.
+        batch_size: rows per batch, of all processes together.  None: 1,024 to 8,192 where the order of rows
+            matters to the module, else blocks of about 32 MB.
         val_fraction: share of rows held out, in [0, 1); 0 evaluates on the training rows.
         val_split: ``group`` holds out whole images or documents, ``block`` contiguous rows; ``auto`` takes
             groups where the source knows them.
@@ -246,9 +246,14 @@ class ActivationDataModule(lightning.LightningDataModule):
         return A
 
     def _default_batch_size(self) -> int:
-        if self._plan.order_matters:
-            return max(SHUFFLED_ROWS, self._plan.rows_per_update or 0)
         assert self.train_rows is not None
+        if self._plan.order_matters:
+            update = self._plan.rows_per_update
+            if update is None:  # updates are counted in batches
+                return SHUFFLED_ROWS
+            # Fewer batches: the trainer's own work on each, and its message to all processes, cost 1 ms.
+            most = min(LARGE_BATCH, BLOCK_BYTES // (4 * self.features), len(self.train_rows) // LEAST_BATCHES)
+            return max(1, SHUFFLED_ROWS // update, most // update) * update
         block = min(65_536, (COPY_BYTES if self.source.converts else BLOCK_BYTES) // (4 * self.features))
         rows = max(SHUFFLED_ROWS, min(block, -(-len(self.train_rows) // LEAST_BATCHES)))
         return rows if rows < WHOLE_ROWS else rows // WHOLE_ROWS * WHOLE_ROWS

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -21,7 +23,6 @@ class StreamPlan(NamedTuple):
 class Batch(NamedTuple):
     """One process's share of a batch.
 
-    >>> import torch
     >>> batch = Batch(torch.arange(6.0).view(3, 2), torch.tensor([7, 8, 9]), torch.tensor([2, 1]))
     >>> [part.row_ids.tolist() for part in batch.updates()]
     [[7, 8], [9]]
@@ -41,3 +42,11 @@ class Batch(NamedTuple):
         sizes = self.update_sizes.tolist()
         parts = zip(self.rows.split(sizes), self.row_ids.split(sizes), strict=True)
         return [Batch(rows, row_ids) for rows, row_ids in parts]
+
+    @staticmethod
+    def joined(parts: Sequence[Batch]) -> Batch:
+        """Return consecutive parts of a batch as one."""
+        if len(parts) == 1:
+            return parts[0]
+        row_ids = [part.row_ids for part in parts if part.row_ids is not None]
+        return Batch(torch.cat([part.rows for part in parts]), torch.cat(row_ids))

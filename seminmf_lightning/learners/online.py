@@ -30,6 +30,8 @@ Of 2, 5, 10 and 30, on MiniLM, 5 and 10 had the lowest held-out objectives after
 DENSE_FORGETTING, DENSE_STEPS = 20.0, 3
 """The same, and solver steps per update, where rows have codes for most atoms and sums are less noisy.  On
 20,000 rows and 64 nonnegative factors, 5 and one step need 10 epochs for the error of these after 2."""
+FEWEST_CODED, CODED_ENTRIES = 256, 2**20
+"""Rows that are encoded together at least, and codes, zeros included, at most: all of them fit the cache."""
 PAIR_BYTES = 20
 """Bytes per pair of atoms at the most: S, then its float32 copy or ``D D^T`` in float64 and float32."""
 DEAD_ROWS = 10_000
@@ -76,11 +78,12 @@ class OnlineLearner(CodingLearner):
     def observe(self, A: Tensor, D: Tensor) -> None:
         rows, D = self._chosen(self.checked(A, D), D), self._taught(D)
         self._code_restored(D)
-        Z = self.encode_for_training(rows, D)
-        codes = SparseCodes.of(Z)
-        self.pending.add_rows_(rows, codes, D)
-        self._rows.append(rows)
-        self._coded.append(self._packed(rows, Z, codes, D))
+        for block in rows.split(max(FEWEST_CODED, CODED_ENTRIES // len(D))):
+            Z = self.encode_for_training(block, D)
+            codes = SparseCodes.of(Z)
+            self.pending.add_rows_(block, codes, D)
+            self._rows.append(block)
+            self._coded.append(self._packed(block, Z, codes, D))
 
     def _chosen(self, A: Tensor, D: Tensor) -> Tensor:
         """Return what the update is to learn from normalised rows A."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 UPDATE_ROWS, UPDATE_SHARE = 512, 0.25
 """Fewest rows between updates, and fewest as a share of the atoms: an update costs as much as encoding about
 k / 4 rows, so that the work per row is linear in k."""
-GROWTH, MOST_ROWS, UPDATES_PER_EPOCH = 0.125, 4096, 8
+GROWTH, MOST_ROWS, UPDATES_PER_EPOCH = 0.125, 8192, 8
 """An update waits for this share of the rows so far, at most for that many rows and this part of an epoch."""
 
 

@@ -169,9 +169,14 @@ class SemiNMFModule(DictionaryModule):
         moment = self._schedule.at(self._batch, last=self.trainer.is_last_batch)
         self._batch += 1
         parts = batch.updates() if moment.update else [batch]
-        for left, part in enumerate(parts, start=1 - len(parts)):
-            self._observe(part)
-            if moment.update and (self.learner.due() or (moment.end_of_data and not left)):
+        first = 0
+        for last in range(len(parts)):
+            ends = last == len(parts) - 1
+            due = moment.update and (self.learner.due() or (moment.end_of_data and ends))
+            if due or ends:  # rows between two updates are encoded together
+                self._observe(Batch.joined(parts[first : last + 1]))
+                first = last + 1
+            if due:
                 self._step(lambda: True)
                 for _ in range(self.learner.steps_per_update - 1):
                     self._step()
