@@ -18,16 +18,15 @@ from seminmf_lightning import SemiNMF
 from seminmf_lightning.cli.build import plain, quieten, say
 from seminmf_lightning.cli.network import (
     check_network,
-    labels_of,
-    lens_file,
     lens_lines,
     lens_through,
     open_network,
     printable,
     titled,
 )
-from seminmf_lightning.cli.run_directory import make_room, next_commands, shown_path, write_json
+from seminmf_lightning.cli.run_directory import folder_of, make_room, next_commands, shown_path, write_json
 from seminmf_lightning.core.checks import whole_number
+from seminmf_lightning.explain.page import LENS_FILE
 from seminmf_lightning.harvest import Harvester
 from seminmf_lightning.harvest.inputs import Inputs
 from seminmf_lightning.network.of_run import with_head
@@ -57,7 +56,7 @@ def main(cfg: DictConfig) -> dict[str, Any]:
         if example.skipped is not None:
             say(f"skipped {printable(example.skipped)}")
         elif len(example.codes):
-            show(example, harvester.loaded.feed.images, cfg.top, labels_of(dictionary))
+            show(example, harvester.loaded.feed.images, cfg.top, dictionary.labels)
             both = torch.cat([largest, example.codes])
             largest = both.gather(0, both.abs().argmax(dim=0, keepdim=True))
             examples.append(as_plain(example, cfg.top) if cfg.output is not None else {})
@@ -65,7 +64,7 @@ def main(cfg: DictConfig) -> dict[str, Any]:
         raise ValueError("nothing was read: no example has a token or patch")
     concepts = [concept for concept, _ in strongest(largest, cfg.top)[0]]
     lens = show_lens(harvester, dictionary, concepts, cfg)
-    described = {str(one): {"label": labels_of(dictionary).get(one)} | lens.get(one, {}) for one in concepts}
+    described = {str(one): {"label": dictionary.labels.get(one)} | lens.get(one, {}) for one in concepts}
     where = {"run": str(cfg.run), "layer": str(harvester.layers[0])}
     result = where | {"concepts": described, "examples": examples}
     if cfg.output is not None:
@@ -136,9 +135,9 @@ def show_lens(
         return {}
     lens = lens_of(concepts)
     for concept, found in lens.items():
-        say(f"concept {titled(concept, labels_of(dictionary))}", *(f"  {line}" for line in lens_lines(found)))
+        say(f"concept {titled(concept, dictionary.labels)}", *(f"  {line}" for line in lens_lines(found)))
     if cfg.lens:
-        file = lens_file(cfg.run)
+        file = folder_of(cfg.run) / LENS_FILE
         every = lens_of(list(range(len(dictionary.get_dictionary()))))
         write_json(file, {str(concept): found for concept, found in every.items()})
         say(f"lens  {file}")

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
 from seminmf_lightning import SemiNMF
 from seminmf_lightning.cli.build import choose_device, plain
-from seminmf_lightning.cli.run_directory import folder_of
 from seminmf_lightning.harvest import Harvester, HarvestRecipe
 from seminmf_lightning.harvest.inputs import Inputs
 from seminmf_lightning.network.hooks import find_layer
@@ -112,11 +110,6 @@ def printable(text: str) -> str:
     return "".join(one if one.isprintable() or one == "\n" else "\ufffd" for one in text)
 
 
-def labels_of(dictionary: SemiNMF) -> dict[int, str]:
-    """Return the labels of concepts, by number."""
-    return getattr(dictionary, "labels", {})
-
-
 def titled(concept: int, labels: Mapping[int, str]) -> str:
     """Return the number of a concept with its label.
 
@@ -124,8 +117,3 @@ def titled(concept: int, labels: Mapping[int, str]) -> str:
     ('17 a verb', '3')
     """
     return printable(f"{concept} {labels[concept]}" if concept in labels else f"{concept}").replace("\n", " ")
-
-
-def lens_file(run: str) -> Path:
-    """Return the file beside a run that the report reads."""
-    return folder_of(run) / "logit_lens.json"

@@ -18,7 +18,6 @@ from omegaconf import DictConfig
 from seminmf_lightning.cli.build import plain, quieten, say
 from seminmf_lightning.cli.network import (
     check_network,
-    labels_of,
     lens_lines,
     lens_through,
     open_network,
@@ -62,7 +61,7 @@ def main(cfg: DictConfig) -> dict[str, Any]:
     concepts = attach(network, str(harvester.layers[0]), dictionary, force=True)  # compared already
     lines = write_steered(concepts, concept, strengths, ids, writing)
 
-    say(f"concept {titled(concept, labels_of(dictionary))}, layer {harvester.layers[0]}")
+    say(f"concept {titled(concept, dictionary.labels)}, layer {harvester.layers[0]}")
     lens: Mapping[str, list[str]] = {}
     try:
         lens = lens_through(harvester, dictionary)([concept])[concept]
@@ -82,7 +81,7 @@ def main(cfg: DictConfig) -> dict[str, Any]:
         )
     result = {
         "run": str(cfg.run), "layer": str(harvester.layers[0]), "concept": concept,
-        "label": labels_of(dictionary).get(concept), **lens, "prompt": prompt.texts[0], "written": written,
+        "label": dictionary.labels.get(concept), **lens, "prompt": prompt.texts[0], "written": written,
     }  # fmt: skip
     if cfg.output is not None:
         write_json(Path(cfg.output), result)

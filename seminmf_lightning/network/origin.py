@@ -32,7 +32,7 @@ def layer_within(network: nn.Module, origin: Mapping[str, Any]) -> str | None:
 def check_origin(network: nn.Module, layer: Layer, origin: Mapping[str, Any]) -> None:
     """Raise a ValueError unless the layer and the weights are those that a dictionary was learned from.
 
-    Weights are compared where the network has the precision of the harvest; :class:`OtherWeights` if they differ.
+    Weights are compared where the network has the precision of the harvest: :class:`OtherWeights`.
 
     Args:
         origin: ``{"model": description of the harvest's manifest, "layer": name}``.

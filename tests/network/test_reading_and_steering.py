@@ -223,16 +223,16 @@ REFUSED = [
     ("concepts", "of_llama", ("text='  '",), r"text= is empty"),
     ("concepts", "of_llama", ("text=the", "top=0"), r"top must be at least 1"),
     ("concepts", "of_llama", ("text=the", "layer=layers.9"), r"layer 'layers\.9' is not in this LlamaFor"),
-    ("concepts", "of_llama", ("text=the", "layer=model.layers.1"), r"learned from layer model\.layers\.0, not"),
-    ("concepts", "of_llama", ("text=the", "layer=model.layers.0.mlp.up_proj", "force=true"), r"24 features wide"),
-    ("steer", "of_llama", ("concept=24", *STEER[1:]), r"there is no concept 24: the dictionary has 24, numbered"),
+    ("concepts", "of_llama", ("text=the", "layer=model.layers.1"), r"learned from layer model\.layers\.0"),
+    ("concepts", "of_llama", ("text=the", "layer=model.layers.0.mlp.up_proj", "force=true"), r"24 features"),
+    ("steer", "of_llama", ("concept=24", *STEER[1:]), r"there is no concept 24: the dictionary has 24"),
     ("steer", "of_llama", ("concept=-1", *STEER[1:]), r"a concept must be at least 0"),
     ("steer", "of_llama", (STEER[0], "strength=0", STEER[2]), r"strength=0 changes nothing"),
     ("steer", "of_llama", (STEER[0], "strength=.nan", STEER[2]), r"strength must be"),
     ("steer", "of_llama", (*STEER[:2], "prompt=' '"), r"prompt= is empty"),
     ("steer", "of_llama", (*STEER, "max_tokens=32"), r"prompt of 1 tokens and max_tokens=32 exceed the 32"),
     ("steer", "of_llama", (*STEER, "temperature=0"), r"temperature must be above 0"),
-    ("steer", "of_bert", STEER, r"BertLMHeadModel cannot generate text \(the checkpoint has no language head\)"),
+    ("steer", "of_bert", STEER, r"BertLMHeadModel cannot generate text \(the checkpoint has no lang"),
 ]  # fmt: skip
 
 
