@@ -15,7 +15,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import fields
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 import torch
@@ -90,6 +90,18 @@ def save_dictionary(
     with whole_file(path, "make room and write it again; a run is resumed from its checkpoint") as partial:
         save_file(tensors, partial, metadata=metadata)
     return path
+
+
+def without_paths(network: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the record of a network without paths of this machine; the last part of its path is its name.
+
+    >>> without_paths({"model": {"library": "timm", "path": "/home/me/vit"}, "layer": "blocks.3"})
+    {'model': {'library': 'timm', 'name': 'vit'}, 'layer': 'blocks.3'}
+    """
+    model = network["model"]
+    kept = {key: model[key] for key in ("library", "architecture", "precision", "weights") if key in model}
+    name = PurePath(str(model["path"])).name if model.get("path") else model.get("name")
+    return {"model": kept | ({"name": name} if name else {}), "layer": network["layer"]}
 
 
 def load_dictionary(path: str | os.PathLike[str]) -> SavedDictionary:

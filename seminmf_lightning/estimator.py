@@ -205,10 +205,15 @@ class SemiNMF:
         return codes
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write dictionary, scale, mean, labels and every setting to one ``.safetensors`` file."""
-        from seminmf_lightning.dictionary_file import save_dictionary
+        """Write dictionary, scale, mean, labels and every setting to one ``.safetensors`` file.
 
-        save_dictionary(path, self.get_dictionary(), self.normalizer, self.settings, self.effort, self.labels)
+        Of the network only names, precision and a digest of the weights are kept, no path.
+        """
+        from seminmf_lightning.dictionary_file import save_dictionary, without_paths
+
+        network = {} if self.network is None else {"network": without_paths(self.network)}
+        config = self.settings | network
+        save_dictionary(path, self.get_dictionary(), self.normalizer, config, self.effort, self.labels)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Self:

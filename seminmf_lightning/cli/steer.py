@@ -111,7 +111,7 @@ def as_language_model(settings: Mapping[str, Any]) -> dict[str, Any]:
 def refused_by_name(origin: Mapping[str, Any] | None) -> Iterator[None]:
     """Say what to do instead where the model of a run is none that writes text."""
     model = {} if origin is None else origin["model"]
-    name = f"{model.get('architecture')} ({model.get('path')})"
+    name = f"{model.get('architecture')} ({model.get('path', model.get('name'))})"
     if model and model.get("library") != "transformers":
         raise ValueError(cannot_write(name))
     try:

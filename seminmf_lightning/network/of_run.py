@@ -21,13 +21,18 @@ def model_of_run(origin: Origin, run: str | os.PathLike[str]) -> dict[str, Any]:
     """Return the settings of the harvest's model; code that comes with a model is never run.
 
     Raises:
-        ValueError: the run does not say which, or it is not one of transformers.
+        ValueError: the run does not say which, or where, or it is not one of transformers.
     """
     model = {} if origin is None else origin["model"]
     if model.get("library") != "transformers":
         raise ValueError(
             f"{run} was learned from {model.get('library', 'rows')}: give the network, model=... as "
             "for the command harvest"
+        )
+    if model.get("path") is None:
+        raise ValueError(
+            f"{run} does not say where its {model.get('architecture')} ({model.get('name')}) is: give "
+            "model=transformers model.path=..."
         )
     length = (model.get("preprocessing") or {}).get("max_length")
     kept = {key: model.get(key) for key in ("path", "architecture", "revision", "precision")}

@@ -38,10 +38,11 @@ def check_origin(network: nn.Module, layer: Layer, origin: Mapping[str, Any]) ->
         origin: ``{"model": description of the harvest's manifest, "layer": name}``.
     """
     model, go_on = origin["model"], "force=True attaches it all the same"
+    source = model.get("path", model.get("name"))
     expected = layer_within(network, origin)
     if expected is None:
         raise ValueError(
-            f"the dictionary was learned from a {model.get('architecture')} ({model.get('path')}), but this "
+            f"the dictionary was learned from a {model.get('architecture')} ({source}), but this "
             f"model is a {type(network).__name__} and holds none; {go_on}"
         )
     if str(layer) != expected:
@@ -50,7 +51,7 @@ def check_origin(network: nn.Module, layer: Layer, origin: Mapping[str, Any]) ->
     precisions = {str(one.dtype).removeprefix("torch.") for one in part.parameters()}
     if precisions == {model.get("precision")} and (digest := weights_digest(part)) != model.get("weights"):
         raise OtherWeights(
-            f"this {type(part).__name__} has other weights ({digest}) than {model.get('path')} had "
+            f"this {type(part).__name__} has other weights ({digest}) than {source} had "
             f"when its activations were harvested ({model.get('weights')}); {go_on}"
         )
 

@@ -277,3 +277,11 @@ def test_another_network_is_given_by_its_keys(home: Path, tmp_path: Path) -> Non
     with pytest.raises(ValueError, match=r"learned from a LlamaModel .*GPT2Model and holds none; force=True"):
         run("concepts", home / "of_llama", "text=the", *other)
     assert run("concepts", home / "of_llama", "text=the", *other, "force=true")["layer"] == "h.0"
+
+
+def test_a_saved_model_asks_where_its_network_is(home: Path, tmp_path: Path) -> None:
+    SemiNMF.load(home / "of_llama").save(tmp_path / "dictionary.safetensors")
+    with pytest.raises(ValueError, match=r"does not say where its LlamaModel \(llama\) is: give model="):
+        run("concepts", tmp_path, "text=the")
+    path = ["+model.name=transformers", f"+model.path={home / 'llama'}"]
+    assert run("concepts", tmp_path, "text=the", *path)["layer"] == "layers.0"
