@@ -143,7 +143,7 @@ def main() -> None:
             ranks.append(rank(after, tokens[concept]))
         strength = lengths[0] / float(dictionary.normalizer.scale * D[concept].norm())
         table.append(ranks)
-        words = " ".join(f"`{tokenizer.decode([one]).strip()}`" for one in tokens[concept][:5].tolist())
+        words = " ".join(f"`{str(tokenizer.decode([one])).strip()}`" for one in tokens[concept][:5].tolist())
         print(
             f"| {concept} | {words} | {strength:.3g} | " + " | ".join(f"{one:,.0f}" for one in ranks) + " |",
             flush=True,

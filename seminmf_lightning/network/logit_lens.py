@@ -160,16 +160,18 @@ def _last_map(network: nn.Module, calls: Iterable[_Call]) -> _Call:
         unembedding = None
     logits = calls[-1].returned
     for call in calls:
-        classifies = isinstance(call.module, nn.Linear) and logits is not None
-        if call.module is unembedding or (classifies and _shared(call.returned, logits)):
-            if call.module.weight.isnan().any():
+        classifies = isinstance(call.module, nn.Linear) and _shared(call.returned, logits)
+        if call.module is unembedding or classifies:
+            if any(one.isnan().any() for one in call.module.parameters()):
                 raise ValueError(f"the checkpoint lacks the weights of {call.name!r}")
             return call
     raise ValueError(f"{type(network).__name__} has no head: neither an unembedding nor a classifier")
 
 
-def _shared(a: Tensor | None, b: Tensor) -> bool:
-    return a is not None and a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
+def _shared(a: Tensor | None, b: Tensor | None) -> bool:
+    if a is None or b is None:
+        return False
+    return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
 
 
 def _beside(network: nn.Module, name: str, layer: str) -> bool:
