@@ -1,7 +1,8 @@
 """Save and load a trained dictionary as one small portable file.
 
 ``dictionary.safetensors``: tensors ``D`` (k, d) float32, ``scale`` () and ``mean`` (d,) float64, with
-``a ~ scale * (z D) + mean``; metadata ``config``, ``versions`` and ``effort`` as JSON.
+``a ~ scale * (z D) + mean``; metadata ``config``, ``versions``, ``effort`` and, if there are any, ``labels``
+as JSON.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import fields
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 import torch
@@ -25,6 +26,7 @@ from seminmf_lightning.core.constraints import CONSTRAINTS, Constraint
 from seminmf_lightning.core.normalize import Normalizer
 from seminmf_lightning.encoders import Effort
 from seminmf_lightning.io.atomic import whole_file
+from seminmf_lightning.io.labels import checked_labels
 from seminmf_lightning.io.schema import conform
 from seminmf_lightning.io.untrusted import (
     NUMBERS,
@@ -53,6 +55,8 @@ class SavedDictionary(NamedTuple):
     settings: dict[str, Any]
     """Settings of a :class:`~seminmf_lightning.learners.Recipe` that encodes as training did."""
     effort: Effort
+    labels: dict[int, str] = {}  # noqa: RUF012  (never changed)
+    """By concept, as saved with the dictionary."""
 
     @property
     def constraint(self) -> Constraint:
@@ -61,8 +65,9 @@ class SavedDictionary(NamedTuple):
 
 
 def save_dictionary(
-    path: str | os.PathLike[str], D: Tensor, normalizer: Normalizer, config: Mapping[str, Any], effort: Effort
-) -> Path:
+    path: str | os.PathLike[str], D: Tensor, normalizer: Normalizer, config: Mapping[str, Any],
+    effort: Effort, labels: Mapping[int, str] | None = None,
+) -> Path:  # fmt: skip
     """Write the file atomically: readers see the old file or the new one, never half.
 
     Raises:
@@ -80,9 +85,23 @@ def save_dictionary(
         "versions": json.dumps(_versions()),
         "effort": json.dumps(list(effort)),
     }
+    if labels:
+        metadata["labels"] = json.dumps({str(concept): text for concept, text in labels.items()})
     with whole_file(path, "make room and write it again; a run is resumed from its checkpoint") as partial:
         save_file(tensors, partial, metadata=metadata)
     return path
+
+
+def without_paths(network: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the record of a network without paths of this machine; the last part of its path is its name.
+
+    >>> without_paths({"model": {"library": "timm", "path": "/home/me/vit"}, "layer": "blocks.3"})
+    {'model': {'library': 'timm', 'name': 'vit'}, 'layer': 'blocks.3'}
+    """
+    model = network["model"]
+    kept = {key: model[key] for key in ("library", "architecture", "precision", "weights") if key in model}
+    name = PurePath(str(model["path"])).name if model.get("path") else model.get("name")
+    return {"model": kept | ({"name": name} if name else {}), "layer": network["layer"]}
 
 
 def load_dictionary(path: str | os.PathLike[str]) -> SavedDictionary:
@@ -115,6 +134,7 @@ def load_dictionary(path: str | os.PathLike[str]) -> SavedDictionary:
     conform(path, config, {key: OPTIONAL[key] for key in given}, "config")
     effort = parse_json(path, metadata.get("effort", "[]"), "a dictionary: its 'effort' is not JSON")
     conform(path, effort, [float], "effort")
+    labels = parse_json(path, metadata.get("labels", "{}"), "a dictionary: its 'labels' is not JSON")
     settings = _settings(path, config, len(D))
     signs = CONSTRAINTS[settings["nonnegative"]]
     wrong = D[signs.forbidden(D)]
@@ -126,8 +146,9 @@ def load_dictionary(path: str | os.PathLike[str]) -> SavedDictionary:
     if mean.any() and settings["normalize"] != "center":
         raise Refused(f"{path}: mean is not zero, but normalize={settings['normalize']} centres nothing")
     return SavedDictionary(
-        D, Normalizer(float(scale), mean if mean.any() else None), config, settings, tuple(effort)
-    )
+        D, Normalizer(float(scale), mean if mean.any() else None), config, settings, tuple(effort),
+        checked_labels(path, labels, len(D)),
+    )  # fmt: skip
 
 
 def _settings(path: Path, config: Mapping[str, Any], concepts: int) -> dict[str, Any]:

@@ -56,6 +56,7 @@ class SemiNMF:
         iterations: solver steps (or epochs) of the last :meth:`fit`, at most ``max_iter``; 0 if the initial
             dictionary was optimal.
         network: the model and layer that a loaded run's rows come from; None if that is not known.
+        labels: texts by concept, saved with the model; a run's are typed in its report, else automatic.
 
     Raises:
         TypeError: an unknown argument, or one of a wrong type.
@@ -77,14 +78,14 @@ class SemiNMF:
     ) -> None:  # fmt: skip
         settings |= {"nb_concepts": nb_concepts, "solver": solver, "tol": tol}
         self.recipe = Recipe.from_settings(settings | {"l1_penalty": l1_penalty, "seed": seed})
-        self.device = torch.device(device)
-        self.verbose = bool(verbose)
+        self.device, self.verbose = torch.device(device), bool(verbose)
         self.encoder, self.settings = self.recipe.encoder, self.recipe.plain()
         self.D: Tensor | None = None
         self.normalizer = Normalizer()
         self.effort: Effort = ()
         self.iterations = 0
         self.network: dict[str, Any] | None = None
+        self.labels: dict[int, str] = {}
 
     def fit(self, A: Activations, max_iter: int = 500) -> tuple[Tensor, Tensor]:
         """Learn D, and return ``Z (n, k), D (k, d)``.
@@ -109,10 +110,9 @@ class SemiNMF:
             )
         learner = make_learner(self.recipe, sample.shape[1])
         learner.to_(self.device)
-        self.iterations, self.network = 0, None
-        D = learner.initialise(sample, rows=rows.n_rows, epochs=max_iter)
+        self.iterations, self.network, self.labels = 0, None, {}
         train = self._train_exact if learner.single_epoch else self._train_online
-        D = train(learner, D, rows, max_iter)
+        D = train(learner, learner.initialise(sample, rows=rows.n_rows, epochs=max_iter), rows, max_iter)
         self.normalizer, self.effort = learner.normalizer, learner.effort
         self.encoder, self.settings = learner.encoder, learner.plain_recipe()
         if not self.recipe.bounded:
@@ -205,10 +205,15 @@ class SemiNMF:
         return codes
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write dictionary, scale, mean and every setting to one ``.safetensors`` file."""
-        from seminmf_lightning.dictionary_file import save_dictionary
+        """Write dictionary, scale, mean, labels and every setting to one ``.safetensors`` file.
 
-        save_dictionary(path, self.get_dictionary(), self.normalizer, self.settings, self.effort)
+        Of the network only names, precision and a digest of the weights are kept, no path.
+        """
+        from seminmf_lightning.dictionary_file import save_dictionary, without_paths
+
+        network = {} if self.network is None else {"network": without_paths(self.network)}
+        config = self.settings | network
+        save_dictionary(path, self.get_dictionary(), self.normalizer, config, self.effort, self.labels)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Self:
@@ -218,13 +223,13 @@ class SemiNMF:
             FileNotFoundError, ValueError: there is no such file, or it holds no dictionary.
         """
         from seminmf_lightning.dictionary_file import load_dictionary
+        from seminmf_lightning.io.labels import labels_beside
 
         saved = load_dictionary(path)
         model = cls(**saved.settings, device=device)
-        model.D, model.effort = saved.D.to(model.device), saved.effort
-        model.normalizer = saved.normalizer.to(model.device)
-        model.network = saved.config.get("network")
-        return model
+        model.D, model.normalizer, model.effort = saved.D, saved.normalizer, saved.effort
+        model.network, model.labels = saved.config.get("network"), saved.labels | labels_beside(path, saved.D)
+        return model.to(device)
 
     def to(self, device: str | torch.device) -> Self:
         """Move the model."""
@@ -275,10 +280,10 @@ class SemiNMF:
                 break
             D = learner.improve(D)
             self.iterations = step + 1
-            if self.verbose and (step + 1) % 10 == 0:
+            if self.verbose and self.iterations % 10 == 0:
                 gap = learner.optimality_gap(D)
-                loss = f"loss {learner.mean_squared_error(D):.6g}"
-                print(f"step {step + 1}: {loss}" + ("" if gap is None else f", optimality gap {gap:.3g}"))
+                said = "" if gap is None else f", optimality gap {gap:.3g}"
+                print(f"step {self.iterations}: loss {learner.mean_squared_error(D):.6g}{said}")
         return D
 
     def _train_online(

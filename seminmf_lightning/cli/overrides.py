@@ -28,7 +28,9 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from seminmf_lightning.core.checks import unknown_name
 
-PATH_KEYS = ("run", "against", "path", "output", "store", "ckpt_path", "dir", "tasks", "sae")
+PATH_KEYS = ("run", "against", "path", "output", "store", "ckpt_path", "dir", "tasks", "sae", "image")
+TEXT_KEYS = ("text", "prompt")
+"""Root keys whose values are texts as typed, with commas and brackets."""
 WORDS = {bool: "true or false", int: "a whole number", float: "a number"}
 HIDDEN = ("_target_", "run_dir", "hydra")
 NEAR = 0.8
@@ -86,20 +88,33 @@ def _parse(text: str) -> Override:
 
 
 def quote_path(text: str) -> str:
-    """Quote a value that names a file or folder, whose brackets or digits Hydra would read in its own way.
+    """Quote a text, or a value that names a file or folder, which Hydra would read in its own way.
 
-    >>> quote_path("l1_penalty=0.1"), quote_path("run=/")
-    ('l1_penalty=0.1', 'run=/')
+    >>> quote_path("l1_penalty=0.1"), quote_path("run=/"), quote_path("prompt=one, two")
+    ('l1_penalty=0.1', 'run=/', "prompt='one, two'")
     """
     key, _, value = text.partition("=")
+    if key in TEXT_KEYS and value:
+        return text if _is_quoted(text) else f"{key}='{_escaped(value)}'".replace("${", r"\${")
     if key.rpartition(".")[2] not in PATH_KEYS or not value or not os.path.exists(value):
         return text
     with suppress(HydraException):
         override = OverridesParser.create().parse_override(text)
         if not override.is_sweep_override() and override.value() == value:
             return text
-    escaped = re.sub(r"(\\*)'", r"\1\1\'", value)
-    return f"{key}='{escaped}'"
+    return f"{key}='{_escaped(value)}'"
+
+
+def _is_quoted(text: str) -> bool:
+    """Whether a value stands in quotes of its own, inside those of the shell."""
+    with suppress(HydraException):
+        return isinstance(OverridesParser.create().parse_override(text)._value, QuotedString)
+    return False
+
+
+def _escaped(value: str) -> str:
+    """Return a value as Hydra reads it between single quotes."""
+    return re.sub(r"(\\*)('|\Z)", lambda found: found[1] * 2 + (found[2] and r"\'"), value)
 
 
 def _required(node: DictConfig, prefix: str = "") -> Iterator[str]:

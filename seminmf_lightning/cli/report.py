@@ -1,7 +1,7 @@
 """Write a page of the concepts of a run.
 
 The page is one HTML file that opens offline: metrics, and each concept with its strongest examples of both
-signs.
+signs.  Labels that are typed in it are exported to labels.json; beside the run, the next report loads them.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from omegaconf import DictConfig
+from torch import Tensor
 
 from seminmf_lightning import SemiNMFModule
 from seminmf_lightning.cli.build import choose_data, choose_device, quieten, say
@@ -20,12 +21,27 @@ from seminmf_lightning.data import ActivationDataModule
 from seminmf_lightning.data.build import build_data
 from seminmf_lightning.explain import ReportOptions, make_report, require_libraries
 from seminmf_lightning.io.atomic import whole_file
+from seminmf_lightning.io.labels import (
+    AUTOMATIC_FILE,
+    LABELS_FILE,
+    labels_or_warning,
+    read_labels,
+    write_labels,
+)
 
 EXAMPLES = (
     "run=RUN",
     "run=RUN max_concepts=100 examples=16 output=page.html",
+    "run=RUN labels=labels.json",
     "run=RUN data=shards data.path=harvests/vision_demo",
 )
+
+
+def typed_labels(given: str | None, folder: Path, D: Tensor) -> dict[int, str]:
+    """Return the labels in the file ``given``, or in the run's ``labels.json`` if there is one."""
+    if given is not None:
+        return read_labels(Path(given), D)
+    return labels_or_warning(folder / LABELS_FILE, D) if (folder / LABELS_FILE).is_file() else {}
 
 
 def main(cfg: DictConfig) -> Path:
@@ -39,6 +55,7 @@ def main(cfg: DictConfig) -> Path:
     began, run = time.monotonic(), Path(cfg.run)
     path = Path(cfg.output or folder_of(run) / "report.html")
     module = SemiNMFModule.from_run(run).eval()
+    labels = typed_labels(cfg.labels, folder_of(run), module.dictionary)
     make_room(path, run, True)
     data = build_data(choose_data(cfg))
     if not isinstance(data, ActivationDataModule):
@@ -48,9 +65,10 @@ def main(cfg: DictConfig) -> Path:
         )
     data.prepare_data()
     options = ReportOptions(cfg.examples, cfg.max_concepts, cfg.max_mb, cfg.batch_rows)
-    content = make_report(module.to(device), data, run, options)
+    report = make_report(module.to(device), data, run, options, labels)
     with whole_file(path, f"make room and run `{command('report')}` again") as partial:
-        partial.write_text(content, encoding="utf-8")
+        partial.write_text(report.page, encoding="utf-8")
+    write_labels(path.with_name(AUTOMATIC_FILE), report.automatic, module.dictionary)
     if data.skipped_rows:
         say(f"skipped {len(data.skipped_rows):,} rows with NaN or Inf")
     say(f"report  {path} ({path.stat().st_size / 2**20:.1f} MB, {time.monotonic() - began:.1f} s)")

@@ -17,8 +17,9 @@ from torch import Tensor
 from seminmf_lightning.core.normalize import Normalizer
 from seminmf_lightning.core.sums import SecondMoment
 from seminmf_lightning.data import ActivationDataModule
+from seminmf_lightning.explain.code_sample import CodeSample
 from seminmf_lightning.explain.provenance import Origins
-from seminmf_lightning.explain.strongest import CodeSample, ConceptSums, TopExamples
+from seminmf_lightning.explain.strongest import ConceptSums, TopExamples
 from seminmf_lightning.learners import Recipe
 from seminmf_lightning.metrics import ReconstructionMetrics
 
@@ -108,12 +109,20 @@ def gather(
 
 
 def encode_ranges(model: Model, data: ActivationDataModule, ranges: Sequence[range]) -> Iterator[Tensor]:
-    """Yield the codes (len(rows), k) of each range of rows; rows that are skipped count as rows of zeros."""
+    """Yield the codes (len(rows), k) of each range of rows, sorted by their start.
+
+    Rows that are skipped count as rows of zeros; rows that successive ranges share are encoded once.
+    """
     pending: list[range] = []
+    count, end = 0, 0
     for number, rows in enumerate(ranges):
         pending.append(rows)
-        if sum(map(len, pending)) >= ENCODED_ROWS or number + 1 == len(ranges):
-            A = data.source.read(np.concatenate([np.arange(one.start, one.stop) for one in pending]))
-            A = A.nan_to_num(0, 0, 0).to(model.dictionary.device)
-            yield from model.encode(A).float().cpu().split([len(one) for one in pending])
-            pending = []
+        count, end = count + max(0, rows.stop - max(rows.start, end)), max(end, rows.stop)
+        if count >= ENCODED_ROWS or number + 1 == len(ranges):
+            row_ids = np.unique(np.concatenate([np.arange(one.start, one.stop) for one in pending]))
+            A = data.source.read(row_ids).nan_to_num(0, 0, 0).to(model.dictionary.device)
+            Z = model.encode(A).float().cpu()
+            for one in pending:
+                first = int(np.searchsorted(row_ids, one.start))
+                yield Z[first : first + len(one)]
+            pending, count = [], 0

@@ -5,36 +5,35 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import torch
-from torch import Tensor
+from typing import Any, NamedTuple
 
 from seminmf_lightning.core.commands import command
-from seminmf_lightning.core.constraints import Constraint
 from seminmf_lightning.core.discovery import available, name_of
-from seminmf_lightning.core.linalg import unit_atoms
 from seminmf_lightning.data import ActivationDataModule, Source
 from seminmf_lightning.dictionary_file import load_dictionary
+from seminmf_lightning.explain.automatic_labels import automatic_labels
 from seminmf_lightning.explain.charts import Chart
-from seminmf_lightning.explain.gather import EncodeRanges, Model, Summary, encode_ranges, gather
+from seminmf_lightning.explain.details import add_examples, concept_details, concept_table, stronger_sign
+from seminmf_lightning.explain.gather import Model, Summary, encode_ranges, gather
 from seminmf_lightning.explain.provenance import Harvested, Origins, origins_of
 from seminmf_lightning.explain.runs import METRICS_FILE, read_metrics
-from seminmf_lightning.explain.strongest import nearest
-from seminmf_lightning.io.schema import is_finite
+from seminmf_lightning.io.labels import digest_of
+from seminmf_lightning.io.schema import conform, is_finite
+from seminmf_lightning.io.untrusted import parse_json
 from seminmf_lightning.metrics import described, finite_or_none, in_data_units
 
-FEATURES = 8
-"""Features shown per atom."""
-NEIGHBOURS = 6
-"""Similar and co-active concepts shown per concept."""
+LENS_FILE = "logit_lens.json"
+"""Written beside a run whose network has a head: ``{"17": {"promotes": ["cat"], "suppresses": []}}``."""
+SCRIPTS = (
+    "charts.js", "shared.js", "labels.js", "order.js", "list.js", "examples.js", "concept.js", "page.js",
+)  # fmt: skip
+"""In this order: each uses names of those before it."""
 
 
 def require_libraries() -> None:
@@ -57,14 +56,25 @@ class ReportOptions:
     """Rows encoded at once."""
 
 
-def make_report(model: Model, data: ActivationDataModule, run: Path, options: ReportOptions) -> str:
+class Report(NamedTuple):
+    """The page, and the labels that were made for it without a language model."""
+
+    page: str
+    automatic: dict[int, str]
+
+
+def make_report(
+    model: Model, data: ActivationDataModule, run: Path, options: ReportOptions,
+    labels: Mapping[int, str] | None = None,
+) -> Report:  # fmt: skip
     """Return the page about the rows of ``data``, encoded by ``model``, the dictionary of ``run``.
 
     Args:
         run: a run directory, or its dictionary file; its metrics and curves are shown where it has them.
+        labels: typed labels by concept.
 
     Raises:
-        ValueError: rows of another width, or ``metrics.json`` is no JSON object.
+        ValueError: rows of another width, or ``metrics.json`` or ``logit_lens.json`` is malformed.
     """
     if data.features != model.dictionary.shape[1]:
         raise ValueError(
@@ -77,14 +87,17 @@ def make_report(model: Model, data: ActivationDataModule, run: Path, options: Re
     summary = gather(model, data, origins, options.examples, options.batch_rows)
     shown = summary.energy.argsort(descending=True, stable=True).tolist()[: options.max_concepts]
     signs = model.recipe.constraint
-    details = _details(summary, shown, signs)
-    for concept, examples in _examples(summary, shown, origins, partial(encode_ranges, model, data)).items():
-        details[concept]["signs"] = examples
+    details = concept_details(summary, shown, signs)
+    add_examples(details, summary, origins, partial(encode_ranges, model, data))
+    automatic = automatic_labels({
+        concept: detail["signs"][stronger_sign(summary, concept)] for concept, detail in details.items()
+    })  # fmt: skip
+    lens = read_lens(run / LENS_FILE, len(model.dictionary)) if (run / LENS_FILE).is_file() else {}
     metrics = read_metrics(run) if (run / METRICS_FILE).is_file() else {}
     of_rows = in_data_units(summary.metrics.compute(), float(model.scale))
     of_rows = {name: finite_or_none(value) for name, value in of_rows.items()}
     k, d = summary.D.shape
-    return _render(
+    page = _render(
         title=f"{k} concepts of {run.name}", run=run.name, rows=summary.sums.rows, concepts=k, features=d,
         signs=str(signs),
         settings=model.plain_recipe() | {"data": type(data.source).__name__},
@@ -92,11 +105,21 @@ def make_report(model: Model, data: ActivationDataModule, run: Path, options: Re
         held_out=trained_on.get("val_fraction"), of_rows=list(described(of_rows)),
         of_run=list(described({name: v for name, v in metrics.items() if v is None or is_finite(v)})),
         data=embed({
-            "table": _table(summary), "details": details, "charts": _charts(summary, run),
-            "one_sign": signs.nonnegative_codes,
+            "table": concept_table(summary), "details": details, "charts": _charts(summary, run),
+            "one_sign": signs.nonnegative_codes, "sampled": summary.sample.step,
             "images": origins.images if isinstance(origins, Harvested) else [],
+            "labels": labels or {}, "automatic": automatic, "lens": lens,
+            "dictionary": digest_of(model.dictionary),
         }),
     )  # fmt: skip
+    return Report(page, automatic)
+
+
+def read_lens(path: Path, concepts: int) -> dict[str, Any]:
+    """Return the tokens or classes that each concept promotes and suppresses, by its number."""
+    lens = parse_json(path, path.read_bytes(), "a logit lens: it is not JSON")
+    conform(path, lens, {str: {"promotes": [str], "suppresses": [str]}})
+    return {name: lens[name] for name in map(str, range(concepts)) if name in lens}
 
 
 def embed(data: Any) -> str:
@@ -162,84 +185,6 @@ def _charts(summary: Summary, run: Path) -> list[dict[str, Any]]:
     return [asdict(plot) for plot in plots if plot is not None]
 
 
-def _table(summary: Summary) -> list[list[float]]:
-    """Return one line per concept, most energy first: id, energy, densities, extreme codes, top feature."""
-    rows, energy = max(summary.sums.rows, 1), summary.energy
-    positive, negative = summary.top.signs()
-    top_feature = summary.D.abs().argmax(dim=1)
-    return [
-        [
-            concept, _short(energy[concept]), _short(summary.sums.positive[concept] / rows),
-            _short(summary.sums.negative[concept] / rows), _short(positive.values[concept, 0]),
-            _short(negative.values[concept, 0]), int(top_feature[concept]),
-        ]
-        for concept in energy.argsort(descending=True, stable=True).tolist()
-    ]  # fmt: skip
-
-
-def _details(summary: Summary, shown: list[int], signs: Constraint) -> dict[int, dict[str, Any]]:
-    """Return top features, similar atoms and co-active concepts of each concept, as pairs of id and value."""
-    largest = summary.D.abs().topk(min(FEATURES, summary.D.shape[1]), dim=1).indices
-    weights = summary.D.gather(1, largest)
-    similar = nearest(unit_atoms(summary.D), NEIGHBOURS, sign_is_free=signs.sign_is_free)
-    together = nearest(summary.sample.vectors(), NEIGHBOURS)
-
-    def pairs(values: Tensor, ids: Tensor) -> list[list[float]]:
-        return [
-            [i, _short(value)] for value, i in zip(values.tolist(), ids.tolist(), strict=True) if value != 0
-        ]
-
-    return {
-        concept: {
-            "features": pairs(weights[concept], largest[concept]),
-            "similar": pairs(similar[0][concept].clamp(min=0), similar[1][concept]),
-            "together": pairs(together[0][concept].clamp(min=0), together[1][concept]),
-            "signs": [[], []],
-        }
-        for concept in shown
-    }
-
-
-def _examples(
-    summary: Summary, shown: list[int], origins: Origins, encode: EncodeRanges
-) -> dict[int, list[list[dict[str, Any]]]]:
-    """Return examples of each concept and sign, with the codes of the rows around each."""
-    signs = summary.top.signs()
-    # Ranges of rows to encode, and the (concept, sign, row) of the examples that need each.
-    requests: dict[range, list[tuple[int, int, int]]] = {}
-    for concept in shown:
-        for sign, row in ((s, row) for s, top in enumerate(signs) for row in top.row_ids[concept].tolist()):
-            if row >= 0:
-                requests.setdefault(origins.neighbours(row), []).append((concept, sign, row))
-    codes: dict[tuple[int, int, int], tuple[range, np.ndarray, float]] = {}
-    for rows, Z in zip(requests, encode(list(requests)), strict=True):
-        for concept, sign, row in requests[rows]:
-            codes[concept, sign, row] = (rows, *scaled_codes(Z[:, concept].cpu()))
-
-    def of_sign(concept: int, sign: int) -> Iterator[dict[str, Any]]:
-        top = signs[sign]
-        for value, row in zip(top.values[concept].tolist(), top.row_ids[concept].tolist(), strict=True):
-            if row >= 0:
-                rows, scaled, peak = codes[concept, sign, row]
-                z = (1, -1)[sign] * value
-                yield origins.show(row, rows, scaled) | {"row": row, "z": _short(z), "peak": _short(peak)}
-
-    # In order of energy, so that the strongest concepts get images before max_mb is reached.
-    return {concept: [list(of_sign(concept, 0)), list(of_sign(concept, 1))] for concept in shown}
-
-
-def scaled_codes(codes: Tensor) -> tuple[np.ndarray, float]:
-    """Return codes (m,) of one example as integers, scaled so that the largest ``|z|`` is 127, and that
-    ``|z|``.
-
-    >>> scaled_codes(torch.tensor([0.0, -2.0, 1.0]))
-    (array([   0, -127,   64], dtype=int16), 2.0)
-    """
-    codes = codes.double()
-    peak = float(codes.abs().max())
-    return (127 * codes / (peak or 1.0)).round().to(torch.int16).numpy(), peak
-
-
 def _render(**values: Any) -> str:
     import jinja2
 
@@ -248,11 +193,5 @@ def _render(**values: Any) -> str:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     template = environment.from_string((folder / "page.html").read_text(encoding="utf-8"))
-    style, *scripts = (
-        (folder / name).read_text(encoding="utf-8") for name in ("page.css", "charts.js", "page.js")
-    )
+    style, *scripts = ((folder / name).read_text(encoding="utf-8") for name in ("page.css", *SCRIPTS))
     return template.render(style=style, scripts=scripts, **values)
-
-
-def _short(value: Any) -> float:
-    return float(f"{float(value):.4g}")

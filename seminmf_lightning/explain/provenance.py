@@ -17,7 +17,7 @@ from seminmf_lightning.harvest.provenance import PatchOrigin, TokenOrigin, Trace
 
 CONTEXT = 100
 """Characters of text shown on each side of a token."""
-SIDE = 144
+SIDE = 192
 """Pixels of the longer side of an image."""
 QUALITY = 70
 """JPEG quality of images."""
@@ -28,6 +28,11 @@ class Origins(ABC):
 
     note: str | None = None
     """Shown at the head of the page."""
+
+    @property
+    def limited(self) -> bool:
+        """Whether examples that are shown first may use up what later ones need."""
+        return False
 
     @abstractmethod
     def groups(self, start: int, stop: int) -> np.ndarray:
@@ -77,6 +82,10 @@ class Harvested(Origins):
         self.tracer, self.budget = tracer, budget
         self.images: list[str] = []
         self._image_ids: dict[int, int | None] = {}
+
+    @property
+    def limited(self) -> bool:
+        return len(self.tracer) > 0 and isinstance(self.tracer.origin(0), PatchOrigin)
 
     def groups(self, start: int, stop: int) -> np.ndarray:
         return self.tracer.groups(start, stop)

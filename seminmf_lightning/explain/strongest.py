@@ -12,8 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seminmf_lightning.core.linalg import unit_atoms
-
 ENTRIES = 2**22
 """Codes searched at once for nonzeros, whose indices take 8 bytes each."""
 
@@ -148,30 +146,6 @@ class ConceptSums:
     def density(self) -> Tensor:
         """Share of rows with a nonzero code (k,)."""
         return (self.positive + self.negative) / max(self.rows, 1)
-
-
-class CodeSample:
-    """The codes of every s-th row, at most ``limit`` numbers, from which co-activation is computed.
-
-    >>> sample = CodeSample(concepts=2, n_rows=3)
-    >>> sample.update(torch.tensor([[1.0, 1.0], [2.0, -2.0], [3.0, 3.0]]), torch.arange(3))
-    >>> round(float(sample.vectors()[0] @ sample.vectors()[1]), 5)
-    1.0
-    """
-
-    def __init__(self, concepts: int, n_rows: int, limit: int = 2**25) -> None:
-        self.step = max(1, -(-n_rows * concepts // limit))
-        self.parts: list[Tensor] = []
-
-    def update(self, Z: Tensor, row_ids: Tensor) -> None:
-        """Add codes Z (m, k) of rows ``row_ids`` (m,)."""
-        self.parts.append(Z[row_ids % self.step == 0].float().cpu())
-
-    def vectors(self) -> Tensor:
-        """Return centred ``|z|`` of each concept, of norm 1 (k, s): their products are Pearson
-        correlations."""
-        Z = torch.cat(self.parts).abs()
-        return unit_atoms((Z - Z.mean(dim=0)).T)
 
 
 def nearest(

@@ -21,8 +21,8 @@ from seminmf_lightning.harvest import Harvester, HarvestRecipe
 from seminmf_lightning.harvest.activations import named_arguments
 from seminmf_lightning.harvest.adapters import Item
 from seminmf_lightning.metrics import ReconstructionMetrics
-from seminmf_lightning.network.hooks import Change, changed, find_layer
-from seminmf_lightning.network.origin import layer_within
+from seminmf_lightning.network.hooks import Change, changed
+from seminmf_lightning.network.of_run import layer_of_run, model_of_run
 from seminmf_lightning.network.rows import rows_of
 from seminmf_lightning.suites.base import Context, Estimate, Line, Result, Suite
 from seminmf_lightning.suites.outputs import TASKS, compared, ratio, task_of
@@ -125,18 +125,11 @@ class Behaviour(Suite):
         """Return the network, its inputs and the layer; a ValueError says which of them to give."""
         if context.inputs is None:
             raise ValueError("suite=behaviour runs the network on your inputs: inputs=text inputs.path=...")
-        model = context.model or _model_of(origin, context)
+        model = context.model or model_of_run(origin, context.run)
         how = {"tokens": self.tokens, "batch_size": self.batch_size}
         recipe = HarvestRecipe(model, context.inputs, self.layer or (), **how)  # type: ignore[arg-type]
-        if self.layer is None:
-            layer = None if origin is None else layer_within(recipe.loaded.network, origin)
-            if layer is None:
-                raise ValueError(
-                    f"{context.run} does not name a layer of {type(recipe.loaded.network).__name__}: give "
-                    "suite.behaviour.layer=..."
-                )
-            recipe.layers = layer
-        find_layer(recipe.loaded.network, str(recipe.layers))
+        layer = layer_of_run(recipe.loaded.network, origin, self.layer, context.run, "suite.behaviour.layer")
+        recipe.layers = str(layer)
         return recipe.harvester(context.device)
 
     def _sums(
@@ -231,19 +224,6 @@ class Behaviour(Suite):
             ],
             details={"task": task, "examples": read},
         )  # fmt: skip
-
-
-def _model_of(origin: Mapping[str, Any] | None, context: Context) -> dict[str, Any]:
-    """Return the settings of the harvest's model; code that comes with a model is never run."""
-    model = {} if origin is None else origin["model"]
-    if model.get("library") != "transformers":
-        raise ValueError(
-            f"{context.run} was learned from {model.get('library', 'rows')}: give the network, model=... as "
-            "for the command harvest"
-        )
-    length = (model.get("preprocessing") or {}).get("max_length")
-    kept = {key: model.get(key) for key in ("path", "architecture", "revision", "precision")}
-    return {"name": "transformers", **kept, "max_length": length}
 
 
 def _outputs(harvester: Harvester, items: list[Item], change: Change | None) -> tuple[Any, Mapping[str, Any]]:

@@ -13,7 +13,7 @@ from commands import ROOT
 from seminmf_lightning.cli import commands, main
 from seminmf_lightning.cli.help import choices_of
 
-NAMES = ["compare", "encode", "evaluate", "harvest", "report", "show-rows", "train"]
+NAMES = ["compare", "concepts", "encode", "evaluate", "harvest", "report", "show-rows", "steer", "train"]
 
 
 def typed(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:

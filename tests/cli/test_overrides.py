@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from seminmf_lightning.cli import main, overrides
 from seminmf_lightning.cli.commands import find_commands
-from seminmf_lightning.cli.help import choices_of
+from seminmf_lightning.cli.help import choices_of, folders_of
 
 CONFIGS = "seminmf_lightning.configs"
 COMMANDS = {name: command for name, command in find_commands().items() if command.config is not None}
@@ -50,7 +50,7 @@ def typos() -> list[tuple[str, str, str]]:
         config = COMMANDS[name].config
         assert config is not None
         cfg = overrides._compose(PACKAGES[name], config.stem, ())
-        groups = choices_of(config, [config.parent])
+        groups = choices_of(config, folders_of(config))
         names = {*cfg, *groups}
         kind = rng.choice(["key", "group", "choice"]) if groups else "key"
         if kind == "key":
@@ -210,3 +210,14 @@ def test_options_of_a_model_take_any_key_that_is_appended() -> None:
         overrides.check(PACKAGES["harvest"], name, [*choice, *required, "model.options.img_size=128"])
     with pytest.raises(ValueError, match="unknown key of model"):
         overrides.check(PACKAGES["harvest"], name, [*choice, *required, "+model.optoins=3"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["one, two", 'it\'s [a] "b"', "costs ${x}", "back\\", "a\\'b", "true", "12", "{a: b}", '"A" he said'],
+)
+@pytest.mark.parametrize("key", ["text", "prompt"])
+def test_a_text_arrives_as_it_was_typed(key: str, text: str) -> None:
+    quoted = overrides._parse(overrides.quote_path(f"{key}={text}"))
+    assert OmegaConf.create({key: quoted.value()})[key] == text
+    assert overrides.quote_path(f"{key}='{text[:1]}, b'") == f"{key}='{text[:1]}, b'"  # quoted already

@@ -43,7 +43,7 @@ def reported(
     data = ActivationDataModule(NpyRows(str(folder / "rows.npy")), on_bad_rows="skip", max_skipped=1.0)
     data.prepare_data()
     module = SemiNMFModule.from_run(folder / "run", encoder=encoder).eval()
-    page = make_report(module, data, folder / "run", ReportOptions(batch_rows=7))
+    page, _ = make_report(module, data, folder / "run", ReportOptions(batch_rows=7))
     embedded = re.search(r'<script id="data" type="application/json">(.*?)</script>', page, re.DOTALL)
     assert embedded is not None
     return page, json.loads(embedded[1])
@@ -64,7 +64,10 @@ def test_codes_that_are_all_zero_have_no_examples(tmp_path: Path) -> None:
     strict = {"name": "lasso", "l1_penalty": 1e6}
     page, data = reported(tmp_path, RANDOM, encoder=strict, l1_penalty=0.05)
     assert "<dt>l0</dt><dd>0</dd>" in page
-    assert all(detail["signs"] == [[], []] and not detail["together"] for detail in data["details"].values())
+    assert all(
+        detail["signs"] == detail["quantiles"] == [[], []] and not detail["together"]
+        for detail in data["details"].values()
+    )
     assert all(row[1:6] == [0, 0, 0, 0, 0] for row in data["table"])
 
 

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from seminmf_lightning import SemiNMF
 from seminmf_lightning.core.constraints import CONSTRAINTS
-from seminmf_lightning.explain.page import embed, scaled_codes
+from seminmf_lightning.explain.details import scaled_codes
+from seminmf_lightning.explain.page import embed
 
 
 def test_embedded_data_cannot_end_its_element() -> None:

@@ -8,7 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seminmf_lightning.explain.strongest import CodeSample, ConceptSums, TopExamples, nearest
+from seminmf_lightning.explain.code_sample import CodeSample
+from seminmf_lightning.explain.strongest import ConceptSums, TopExamples, nearest
 
 
 @given(st.integers(1, 40), st.integers(1, 4), st.integers(1, 5), st.integers(1, 15), st.integers(0, 10**6))

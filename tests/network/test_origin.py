@@ -87,6 +87,7 @@ def test_a_dictionary_fitted_anew_and_one_without_a_record_have_no_network(
     home: Path, tmp_path: Path
 ) -> None:
     model = SemiNMF.load(home / "run")
+    assert model.network is not None
     model.fit(torch.rand(50, 16), max_iter=1)
     assert model.network is None
     model.save(tmp_path / "new.safetensors")
@@ -98,3 +99,19 @@ def test_a_file_with_a_damaged_record_is_refused(home: Path, tmp_path: Path) -> 
     save_dictionary(file, saved.D, saved.normalizer, saved.config | {"network": {"layer": "h.0"}}, ())
     with pytest.raises(ValueError, match=r"bad\.safetensors: config\.network: no 'model'"):
         load_dictionary(file)
+
+
+def test_a_saved_model_keeps_the_network_without_its_path(home: Path, tmp_path: Path) -> None:
+    SemiNMF.load(home / "run").save(tmp_path / "mine.safetensors")
+    assert str(home).encode() not in (tmp_path / "mine.safetensors").read_bytes()
+    again = SemiNMF.load(tmp_path / "mine.safetensors")
+    again.save(tmp_path / "again.safetensors")
+    assert SemiNMF.load(tmp_path / "again.safetensors").network == again.network
+    model = transformers.AutoModel.from_pretrained(home / "gpt2").eval()
+    with attach(model, "h.0", tmp_path / "mine.safetensors") as concepts:
+        model(torch.tensor([[1, 2, 3]]))
+    assert concepts.codes.shape == (1, 3, 8)
+    with pytest.raises(ValueError, match=r"other weights .* than gpt2 had when"):
+        attach(transformers.GPT2Model(model.config).eval(), "h.0", again)
+    with pytest.raises(ValueError, match=r"learned from layer h\.0, not h\.1"):
+        attach(model, "h.1", again)

@@ -18,7 +18,7 @@ const drawChart = (() => {
   function axis(values, log) {
     let low = values.reduce((a, b) => Math.min(a, b)), high = values.reduce((a, b) => Math.max(a, b));
     const map = log ? Math.log10 : (value) => value;
-    if (!log) low = Math.min(low, 0);
+    if (!log) { low = Math.min(low, 0); high = Math.max(high, 0); }
     if (low === high) [low, high] = log ? [low / 2, high * 2] : [low - 0.5, high + 0.5];
     const start = map(low), span = map(high) - map(low);
     const ticks = [];
@@ -35,7 +35,9 @@ const drawChart = (() => {
 
   return (plot) => {
     const all = (name) => plot.series.flatMap((one) => one[name]);
-    const xs = axis(all("x"), plot.log_x), ys = axis(all("y"), plot.log_y);
+    const bars = plot.series.some((one) => one.kind === "bars");
+    const heights = bars && plot.log_y ? [0.5, ...all("y").filter((value) => value > 0)] : all("y"); // a bar of 1 is seen
+    const xs = axis(all("x"), plot.log_x), ys = axis(heights, plot.log_y);
     const x = (value) => LEFT + xs.at(value) * (W - LEFT - RIGHT), y = (value) => H - BOTTOM - ys.at(value) * (H - TOP - BOTTOM);
     const picture = svg("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": `${plot.title}: ${plot.y_label} against ${plot.x_label}` });
     for (const tick of ys.ticks) {
@@ -54,7 +56,7 @@ const drawChart = (() => {
           if (!height) return;
           const left = x(one.x[i]), right = x(one.x[i + 1]);
           say(svg("rect", { ...style, x: left, width: Math.max(right - left - 1, 1), y: y(height), height: H - BOTTOM - y(height) }),
-            `${height} ${one.name}: ${label(one.x[i])} to ${label(one.x[i + 1])}`);
+            `${height} ${plot.y_label}: ${label(one.x[i])} to ${label(one.x[i + 1])}`);
         });
         return;
       }

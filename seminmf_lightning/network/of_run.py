@@ -1,0 +1,71 @@
+"""Load the network that a run's activations come from, and find their layer in it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from seminmf_lightning.harvest.layers import Layer
+from seminmf_lightning.harvest.models.base import local_path
+from seminmf_lightning.network.hooks import find_layer
+from seminmf_lightning.network.origin import layer_within
+
+Origin = Mapping[str, Any] | None
+"""``{"model": description of the harvest's manifest, "layer": name}``, as a run keeps it."""
+
+
+def model_of_run(origin: Origin, run: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the settings of the harvest's model; code that comes with a model is never run.
+
+    Raises:
+        ValueError: the run does not say which, or where, or it is not one of transformers.
+    """
+    model = {} if origin is None else origin["model"]
+    if model.get("library") != "transformers":
+        raise ValueError(
+            f"{run} was learned from {model.get('library', 'rows')}: give the network, model=... as "
+            "for the command harvest"
+        )
+    if model.get("path") is None:
+        raise ValueError(
+            f"{run} does not say where its {model.get('architecture')} ({model.get('name')}) is: give "
+            "model=transformers model.path=..."
+        )
+    length = (model.get("preprocessing") or {}).get("max_length")
+    kept = {key: model.get(key) for key in ("path", "architecture", "revision", "precision")}
+    return {"name": "transformers", **kept, "max_length": length}
+
+
+def with_head(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a model of transformers with the class that its checkpoint names.
+
+    A harvest of an ``AutoModel`` leaves the head of the checkpoint out; this class has it.
+    """
+    import transformers
+
+    try:
+        config = transformers.AutoConfig.from_pretrained(
+            local_path(settings["path"]), revision=settings.get("revision")
+        )
+    except (OSError, ValueError):
+        return dict(settings)  # loading it explains what is wrong
+    named = next(iter(config.architectures or ()), None)
+    known = named is not None and hasattr(transformers, named)
+    return dict(settings) | ({"architecture": named} if known else {})
+
+
+def layer_of_run(network: nn.Module, origin: Origin, given: str | None, run: object, key: str) -> Layer:
+    """Return the layer ``given``, or that of the run's harvest.
+
+    Raises:
+        ValueError: this network does not have it; ``key`` is the setting that names another.
+    """
+    name = given
+    if name is None and origin is not None:
+        name = layer_within(network, origin)
+    if name is None:
+        raise ValueError(f"{run} does not name a layer of {type(network).__name__}: give {key}=...")
+    return find_layer(network, name)
