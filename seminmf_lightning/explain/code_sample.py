@@ -85,7 +85,7 @@ def histogram(codes: Tensor, bins: int = BINS) -> Histogram | None:
     negative = min(max(negative, int(low < 0)), bins - int(high > 0))
     width = max(-low / max(negative, 1), high / max(bins - negative, 1))
     low, high = -negative * width, (bins - negative) * width
-    counts = np.histogram(used, bins=bins, range=(low, high))[0]
+    counts = np.histogram(used.clip(low, high), bins=bins, range=(low, high))[0]  # rounding leaves none out
     return Histogram(low, high, counts.tolist())
 
 

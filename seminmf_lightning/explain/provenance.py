@@ -185,10 +185,10 @@ def origins_of(source: Source, budget: int = 0) -> Origins:
     return RowNumbers(source.where, groups, note)
 
 
-def network_view(image: Any, region: tuple[float, ...]) -> Any:
-    """Return the region (top, left, height, width) of a PIL image, at most :data:`SIDE` pixels long."""
+def network_view(image: Any, region: tuple[float, ...], side: int = SIDE) -> Any:
+    """Return the region (top, left, height, width) of a PIL image, its longer side of ``side`` pixels."""
     top, left, height, width = region
-    scale = SIDE / max(height, width)
+    scale = side / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     image, box = image.convert("RGB"), (left, top, left + width, top + height)
     if min(left, top) < 0 or box[2] > image.width or box[3] > image.height:  # padding, which resize refuses

@@ -23,6 +23,16 @@ def logged(run: Path) -> set[str]:
     return found
 
 
+def steps(run: Path, tag: str) -> int:
+    """Number of steps at which a picture was logged."""
+    found = 0
+    for file in (run / "tensorboard").glob("events*"):
+        events = EventAccumulator(str(file), size_guidance={"images": 0})
+        events.Reload()
+        found += len(events.Images(tag)) if tag in events.Tags()["images"] else 0
+    return found
+
+
 def drive(browser: Any, file: Path, words: str, kind: str, width: int = 1100, scheme: str = "light") -> None:
     """Sort, filter, search and open concepts by keyboard; no error, and no request beside the file."""
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
@@ -161,7 +171,8 @@ def test_a_report_of_pictures(script, browser: Any, tmp_path: Path) -> None:
     run = tmp_path / "run"
     data = ("data=shards", f"data.path={tmp_path}/store")
     script("train", *data, "nb_concepts=6", "l1_penalty=0.02", f"hydra.run.dir={run}", "trainer.max_epochs=2")
-    assert "val/top_concepts" in logged(run)
+    assert {"val/top_concepts/1", "val/top_concepts/6"} <= logged(run)
+    assert steps(run, "val/top_concepts/1") == 2  # each epoch
     assert len((next((run / "tensorboard").glob("*/dictionary/tensors.tsv"))).read_text().splitlines()) == 6
     script("report", f"run={run}")
     drive(browser, run / "report.html", "png", "image", scheme="dark")

@@ -6,6 +6,7 @@ import html
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -82,6 +83,43 @@ def test_figures_of_the_rows_at_hand_stand_beside_those_of_the_run(learned: Path
     assert set(here) == set(expected)
     for name, value in expected.items():
         assert float(here[name]) == pytest.approx(value, rel=1e-4, abs=1e-6), name
+
+
+def embedded(page: str) -> dict[str, Any]:
+    found = re.search(r'<script id="data" type="application/json">(.*?)</script>', page, re.DOTALL)
+    assert found is not None
+    return json.loads(found[1])
+
+
+def test_labels_beside_the_run_or_given_are_on_the_page(learned: Path) -> None:
+    rows = np.abs(np.random.default_rng(1).normal(size=(200, 24))).astype(np.float32)
+    data = embedded(written(learned, rows))
+    assert data["labels"] == {}
+    assert json.loads((learned.parent / "automatic_labels.json").read_text()) == {
+        "dictionary": data["dictionary"], "labels": {}  # rows that are only numbers have no automatic label
+    }  # fmt: skip
+    text = json.dumps({"dictionary": data["dictionary"], "labels": {"3": MARKUP}})
+    (learned / "labels.json").write_text(text)
+    page = written(learned, rows)
+    assert embedded(page)["labels"] == {"3": MARKUP.strip()} and MARKUP not in page
+    (learned.parent / "mine.json").write_text('{"labels": {"0": "by hand"}}')
+    data = embedded(written(learned, rows, f"labels={learned.parent}/mine.json"))
+    assert data["labels"] == {"0": "by hand"}
+    with pytest.raises(FileNotFoundError):
+        written(learned, rows, "labels=missing.json")
+    (learned / "labels.json").write_text(text.replace(data["dictionary"], "0" * 16))
+    with pytest.warns(UserWarning, match="labels of the dictionary 0000000000000000, but this one is"):
+        assert embedded(written(learned, rows))["labels"] == {}
+
+
+def test_what_concepts_promote_is_shown_where_it_is_known(learned: Path) -> None:
+    rows = np.abs(np.random.default_rng(1).normal(size=(200, 24))).astype(np.float32)
+    lens = {"2": {"promotes": ["cat", "</script>"], "suppresses": []}}
+    (learned / "logit_lens.json").write_text(json.dumps(lens))
+    assert embedded(written(learned, rows))["lens"] == lens
+    (learned / "logit_lens.json").write_text('{"2": {"promotes": [1], "suppresses": []}}')
+    with pytest.raises(ValueError, match=r"logit_lens\.json: .*expected a text"):
+        written(learned, rows)
 
 
 @pytest.mark.parametrize("signs", CONSTRAINTS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from functools import partial
 from typing import Any
 
 import lightning
@@ -14,14 +15,13 @@ from torch import Tensor
 
 from seminmf_lightning.core.checks import whole_number
 from seminmf_lightning.data import ActivationDataModule, HarvestDataModule
-from seminmf_lightning.explain.provenance import Harvested, Origins, network_view, origins_of
+from seminmf_lightning.explain.provenance import Harvested, Origins, origins_of
 from seminmf_lightning.explain.strongest import ConceptSums, Top, TopExamples
 from seminmf_lightning.harvest.provenance import PatchOrigin, TokenOrigin, Tracer
+from seminmf_lightning.training.callbacks.concept_sheets import Sign, concept_sheet
 from seminmf_lightning.training.callbacks.histograms import tensorboard_writers
 from seminmf_lightning.training.module import SemiNMFModule
 
-TILE = 150
-"""Pixels of an image with its margin."""
 MAX_PROJECTOR_NUMBERS = 2**23
 """Largest dictionary that is written for the projector, which reads text."""
 CONTEXT = 60
@@ -36,7 +36,7 @@ class Gallery(lightning.Callback):
     Examples need ``data=shards``, whose rows know their image or text; other data give curve and atoms.
 
     Args:
-        every_n_steps: least number of steps between two galleries.
+        every_n_steps: least number of steps between two galleries of one epoch; each epoch has one.
         concepts: concepts shown.
         examples: examples per concept and sign.
         rows: held-out rows that are encoded.
@@ -53,19 +53,20 @@ class Gallery(lightning.Callback):
         self.concepts = whole_number("concepts", concepts, 1)
         self.examples = whole_number("examples", examples, 1)
         self.rows = whole_number("rows", rows, 1)
-        self._last_step: int | None = None
+        self._last: tuple[int, int] | None = None
         self._origins: Origins | None = None
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         assert isinstance(pl_module, SemiNMFModule)
         data, step = trainer.datamodule, pl_module.global_step  # type: ignore[attr-defined]
-        due = self._last_step is None or step - self._last_step >= self.every_n_steps
+        epoch = trainer.current_epoch
+        due = self._last is None or epoch > self._last[0] or step - self._last[1] >= self.every_n_steps
         writers = list(tensorboard_writers(trainer))
         if not (due and writers and trainer.state.fn == "fit") or trainer.sanity_checking:
             return
         if not isinstance(data, ActivationDataModule | HarvestDataModule):
             return
-        self._last_step = step
+        self._last = (epoch, step)
         A, row_ids = self._held_out(data, pl_module)
         if not len(A):
             return
@@ -126,62 +127,36 @@ class Gallery(lightning.Callback):
         shown = energy.argsort(descending=True)[: self.concepts].tolist()
         images = isinstance(origins.tracer.origin(int(row_ids[0])), PatchOrigin)
         signs = top.signs()[: 1 if module.recipe.constraint.nonnegative_codes else 2]
+        sheets = self._sheets(shown, signs, origins.tracer, data, module) if images else []
         for writer in writers:
             if images:
-                sheet = self._sheet(shown, signs, origins.tracer, data, module)
-                writer.add_image("val/top_concepts", sheet, module.global_step, dataformats="HWC")
+                for place, sheet in enumerate(sheets, start=1):
+                    tag = f"val/top_concepts/{place}"
+                    writer.add_image(tag, sheet, module.global_step, dataformats="HWC")
             else:
                 table = markdown_table(shown, signs, origins.tracer)
                 writer.add_text("val/top_concepts", table, module.global_step)
 
-    def _sheet(
+    def _sheets(
         self, shown: list[int], signs: tuple[Top, ...], tracer: Tracer, data: ActivationDataModule,
         module: SemiNMFModule,
-    ) -> np.ndarray:  # fmt: skip
-        """Draw an image (h, w, 3): one line per concept, examples with z > 0 left, z < 0 right."""
-        from PIL import Image, ImageDraw
+    ) -> list[np.ndarray]:  # fmt: skip
+        """Draw one image per concept."""
 
-        sheet = Image.new("RGB", (len(signs) * self.examples * TILE, len(shown) * TILE), "white")
-        pen = ImageDraw.Draw(sheet)
-        for line, concept in enumerate(shown):
-            for sign, top in enumerate(signs):
-                left = sign * self.examples * TILE
-                for column, row in enumerate(row for row in top.row_ids[concept].tolist() if row >= 0):
-                    origin, rows = tracer.origin(row), tracer.neighbours(row)
-                    assert isinstance(origin, PatchOrigin)
-                    A = data.source.read_range(rows.start, rows.stop).nan_to_num(0, 0, 0)
-                    codes = module.encode(A.to(module.device))[:, concept].cpu().numpy()
-                    view = network_view(tracer.image(origin), origin.region)
-                    sheet.paste(
-                        heat_map(view, origin, tracer, rows, codes), (left + column * TILE, line * TILE)
-                    )
-                caption = f"concept {concept}, z {'<' if sign else '>'} 0"
-                pen.text(
-                    (left + 2, line * TILE + 2), caption, fill="black", stroke_width=2, stroke_fill="white"
-                )
-        return np.asarray(sheet)
+        def codes_of(concept: int, rows: range) -> np.ndarray:
+            A = data.source.read_range(rows.start, rows.stop).nan_to_num(0, 0, 0)
+            return module.encode(A.to(module.device))[:, concept].float().cpu().numpy()
 
+        def of_sign(concept: int, sign: int) -> Sign:
+            used = signs[sign].row_ids[concept] >= 0
+            top = (part[concept][used].tolist() for part in signs[sign])
+            return Sign(bool(sign), *top)
 
-def heat_map(image: Any, origin: PatchOrigin, tracer: Tracer, rows: range, codes: np.ndarray) -> Any:
-    """Lay the codes (len(rows),) of patches over a PIL image: red above 0, blue below, opaque with size."""
-    from PIL import Image, ImageDraw
-
-    _, _, height, width = origin.cell
-    if height < 1:
-        return image
-    layer = Image.new("RGBA", image.size, (0, 0, 0, 0))
-    pen, largest = ImageDraw.Draw(layer), max(float(np.abs(codes).max()), 1e-12)
-    for row, code in zip(rows, codes.tolist(), strict=True):
-        patch = tracer.origin(row)
-        assert isinstance(patch, PatchOrigin)
-        y, x = patch.cell[:2]
-        if y < 0 or code == 0:
-            continue
-        colour = (214, 39, 40) if code > 0 else (31, 119, 180)
-        corner = (x * image.width // width, y * image.height // height)
-        end = ((x + 1) * image.width // width - 1, (y + 1) * image.height // height - 1)
-        pen.rectangle((*corner, *end), fill=(*colour, int(190 * abs(code) / largest)))
-    return Image.alpha_composite(image.convert("RGBA"), layer).convert("RGB")
+        sheets = []
+        for concept in shown:
+            used = [one for one in map(partial(of_sign, concept), range(len(signs))) if one.row_ids]
+            sheets.append(concept_sheet(concept, used, self.examples, tracer, partial(codes_of, concept)))
+        return sheets
 
 
 def markdown_table(shown: list[int], signs: tuple[Top, ...], tracer: Tracer) -> str:
