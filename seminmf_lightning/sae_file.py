@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seminmf_lightning.core.checks import one_of
+from seminmf_lightning.core.checks import one_of, whole_number
 from seminmf_lightning.io.schema import conform
 from seminmf_lightning.io.untrusted import (
     Refused,
@@ -98,7 +98,9 @@ class SparseAutoencoder:
         chosen = sorted(settings.keys() & {"encoder", "l1_penalty"})
         if chosen and nonzeros is not None:
             raise ValueError(f"nonzeros={nonzeros} chooses encoder=omp; leave it out, or {chosen[0]}")
-        if not chosen and (nonzeros := nonzeros or self.nonzeros) is None:
+        if nonzeros is not None:
+            whole_number("nonzeros", nonzeros, 1)
+        elif not chosen and (nonzeros := self.nonzeros) is None:
             raise ValueError(
                 f"{self.path} does not say how many codes it keeps: give nonzeros=32, l1_penalty or encoder"
             )

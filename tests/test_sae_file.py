@@ -166,6 +166,7 @@ def test_files_that_are_refused(tmp_path: Path) -> None:
     ("settings", "message"),
     [
         ({"nonzeros": 3, "l1_penalty": 0.1}, r"nonzeros=3 chooses encoder=omp; leave it out, or l1_penalty"),
+        ({"nonzeros": 0}, r"nonzeros must be at least 1, got 0"),
         ({"nonzeros": 9}, r"encoder\.nonzeros=9 is more than min"),
         ({"nonzeros": 2, "nonnegative": "dictionary"}, r"nonnegative must be one of codes, none"),
         ({"nonzeros": 2, "sede": 1}, r"unknown setting 'sede'; did you mean 'seed'"),

@@ -13,7 +13,7 @@ from commands import ROOT
 from seminmf_lightning.cli import commands, main
 from seminmf_lightning.cli.help import choices_of
 
-NAMES = ["compare", "encode", "evaluate", "harvest", "report", "show-rows", "train"]
+NAMES = ["compare", "encode", "evaluate", "export", "harvest", "report", "show-rows", "train"]
 
 
 def typed(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:

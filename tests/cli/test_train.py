@@ -265,7 +265,7 @@ SHIPPED = [
         marks=[pytest.mark.slow] * (path.parent.name in ("experiment", "trainer")),
     )
     for path in sorted((ROOT / "configs").rglob("*.yaml"))
-    if path.parent.name not in ("configs", "hparams_search", "suite")
+    if path.parent.name not in ("configs", "format", "hparams_search", "suite")
     and "harvest" not in path.parts
     and not path.stem.startswith("_")
 ]
