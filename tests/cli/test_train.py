@@ -305,6 +305,10 @@ def test_every_shipped_config_runs(
 
         save_file({"activations": torch.rand(200, 12)}, tmp_path / "a.safetensors")
         overrides += [f"data.path={tmp_path}/a.safetensors", "nb_concepts=8"]
+    elif choice == "data=hf":
+        datasets = pytest.importorskip("datasets")
+        datasets.Dataset.from_dict({"activations": np.load(npy)}).save_to_disk(tmp_path / "acts")
+        overrides += [f"data.path={tmp_path}/acts", "nb_concepts=8"]
     elif choice == "data=object_store":
         overrides += [f"data.path={npy}", f"data.cache_dir={tmp_path}/cache", "nb_concepts=8"]
     elif choice in (
