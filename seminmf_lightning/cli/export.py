@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 from omegaconf import DictConfig
 from torch import Tensor
@@ -68,4 +69,8 @@ def content_of(model: SemiNMF, data: ActivationDataModule, batch_rows: int) -> C
     sample, held_out = (
         rows.float().to(model.device) for rows in (data.sample(), data.held_out_sample(HELD_OUT_ROWS))
     )
-    return Content(model, sample, held_out, len(data.source), blocks, data.source.harvest())
+
+    def read(rows: np.ndarray) -> Tensor:
+        return data.source.read(rows).to(model.device)
+
+    return Content(model, sample, held_out, len(data.source), read, blocks, data.source.harvest())

@@ -12,15 +12,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from seminmf_lightning.estimator import SemiNMF
-from seminmf_lightning.harvest.store import Store
-
-Line = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -34,6 +31,8 @@ class Content:
     held_out: Tensor
     """(h, d) other rows, if the run held out any."""
     n_rows: int
+    read: Callable[[np.ndarray], Tensor]
+    """Raw rows (m, d) by number."""
     blocks: Callable[[], Iterator[tuple[Tensor, Tensor]]]
     """All usable rows (m, d) in order, with their numbers (m,)."""
     harvest: tuple[str, str] | None = None
@@ -61,19 +60,18 @@ class Content:
         Z = self.model.encode(A)
         return torch.cat([Z.clamp(min=0), (-Z).clamp(min=0)], dim=1) if self.halves else Z
 
-    def manifest(self) -> dict[str, Any]:
-        """Return the manifest of the harvest.
+    def origin(self) -> tuple[str, str]:
+        """Return the folder and the layer of the harvest.
 
         Raises:
-            ValueError: the rows are of no harvest of texts by transformers.
+            ValueError: the rows are of none.
         """
-        manifest = None if self.harvest is None else Store(self.harvest[0]).manifest()
-        if manifest is None or manifest["settings"]["model"].get("library") != "transformers":
+        if self.harvest is None:
             raise ValueError(
-                "this format shows tokens, which only rows of a harvest of texts by transformers know: give "
-                "data=shards data.path=HARVEST"
+                "this format shows tokens, which only rows of a harvest know: give data=shards "
+                "data.path=HARVEST"
             )
-        return manifest
+        return self.harvest
 
 
 @dataclass(frozen=True, kw_only=True)
