@@ -65,8 +65,8 @@ def test_delphi_reads_every_nonzero_at_its_token(
 ) -> None:
     folder, F = run
     command(
-        "export", f"run={folder}", "format=delphi", "format.splits=3", "data=shards", f"data.path={harvested}",
-        "device=cpu", "batch_rows=100",
+        "export", f"run={folder}", "format=delphi", "format.splits=3", "data=shards",
+        f"data.path={harvested}", "device=cpu", "batch_rows=100",
     )  # fmt: skip
     module, windows = folder / "delphi" / LAYER, token_windows(str(harvested), LAYER)
     dense = np.zeros((*windows.tokens.shape, 16), dtype=np.float32)
@@ -110,12 +110,8 @@ def test_neuronpedia_shows_the_strongest_windows_of_each_feature(
         column = F[:, index]
         assert abs(feature["frac_nonzero"] - float((column > 0).float().mean())) < 1e-6
         assert sum(feature["freq_hist_data_bar_heights"]) == int((column > 0).sum())
-        assert np.allclose(
-            feature["vector"],
-            float(model.normalizer.scale) * model.D[index % 8] * (1 - 2 * (index > 7)),
-            rtol=1e-3,
-            atol=1e-6,
-        )  # type: ignore[index]
+        atom = model.normalizer.scale * model.get_dictionary()[index % 8] * (1 - 2 * (index > 7))
+        assert np.allclose(feature["vector"], atom, rtol=1e-3, atol=1e-6)
         expected = sorted(best[:, index][best[:, index] > 0], reverse=True)[:3]
         shown = [max(one["values"]) for one in feature["activations"]]
         assert np.allclose(shown, expected, rtol=1e-3)

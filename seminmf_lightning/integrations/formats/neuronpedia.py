@@ -2,8 +2,8 @@
 
     OUTPUT/batch-0.json, batch-1.json, ...
 
-Keys as of ``NeuronpediaDashboardBatch`` in sae-dashboard 0.8.0, whose ``neuronpedia_export`` turns a folder of
-them into what Neuronpedia imports.  Logits and correlated features are left empty: no network is run.
+Keys as of ``NeuronpediaDashboardBatch`` in sae-dashboard 0.8.0, whose ``neuronpedia_export`` turns a folder
+of them into what Neuronpedia imports.  Logits and correlated features are left empty: no network is run.
 """
 
 from __future__ import annotations
