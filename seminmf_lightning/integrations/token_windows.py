@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from seminmf_lightning.harvest.adapters import Item
 from seminmf_lightning.harvest.manifest import MANIFEST
 from seminmf_lightning.harvest.models.transformers import TransformersModel
 from seminmf_lightning.harvest.store import Store
@@ -50,7 +51,7 @@ class TokenWindows:
         >>> TokenWindows(one, one[0], np.array([0, 0, 1]), np.array([0, 1, 0]), [], [], None).rows_of(0)
         range(0, 2)
         """
-        start, stop = (np.searchsorted(self.window, window, side=side) for side in ("left", "right"))  # type: ignore[call-overload]
+        start, stop = (np.searchsorted(self.window, window, side=side) for side in ("left", "right"))
         return range(int(start), int(stop))
 
     def strings(self, window: int) -> list[str]:
@@ -93,7 +94,7 @@ def token_windows(folder: str, layer: str) -> TokenWindows:
         new = np.append(True, (keys[1:] != keys[:-1]).any(axis=1))
         windows.append(len(tokens) + np.cumsum(new) - 1)
         positions.append(columns["position"].astype(np.int64))
-        last, items = -1, []
+        last, items = -1, dict[int, Item]()
         for example, window in keys[new].tolist():
             text = examples[example - first].get("text", "")
             if example != last:

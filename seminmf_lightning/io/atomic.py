@@ -48,6 +48,7 @@ def whole_file(path: str | os.PathLike[str], if_full: str) -> Iterator[Path]:
 def whole_folder(path: str | os.PathLike[str], if_full: str) -> Iterator[Path]:
     """Yield a new folder to write to; on success flush its files to the disk and give it the name ``path``.
 
+    Files get the mode that the umask gives, whatever the library that writes them asks for.
     A folder or file of that name becomes ``<path>.previous``, in place of an older one.  An error leaves
     ``path`` as it was, and so does a kill, except between the two renames, which leaves ``<path>.previous``.
 
@@ -63,8 +64,11 @@ def whole_folder(path: str | os.PathLike[str], if_full: str) -> Iterator[Path]:
             _remove(partial)
             partial.mkdir()
             yield partial
+            mode = partial.stat().st_mode & 0o666
             for file in partial.rglob("*"):
                 if file.is_file():
+                    with suppress(OSError):  # a file system without modes
+                        os.chmod(file, mode)
                     with open(file, "rb+") as stream:
                         os.fsync(stream.fileno())
             if path.exists():
