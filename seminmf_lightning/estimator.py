@@ -201,8 +201,7 @@ class SemiNMF:
         """
         from seminmf_lightning.dictionary_file import save_dictionary, without_paths
 
-        network = {} if self.network is None else {"network": without_paths(self.network)}
-        config = self.settings | network
+        config = self.settings | without_paths(self.network)
         save_dictionary(path, self.get_dictionary(), self.normalizer, config, self.effort, self.labels)
 
     @classmethod
