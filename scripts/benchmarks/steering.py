@@ -3,9 +3,11 @@
     python scripts/benchmarks/steering.py RUN MODEL
 
 RUN was learned from the output of a layer of MODEL, a Llama of transformers.  The ten concepts are those
-whose promoted tokens stand out most (z-score of their logits) among concepts that fire in one row of 1,000,
-without those that share half of their tokens with one before.  Rows come from the run's data, and prompts
-from ``pydoc_topics``, from topic 60 on.
+whose promoted tokens stand out most (z-score of their logits) among concepts that fire in one row of 1,000
+and promote words: eight of the ten tokens occur in the texts.  (Without that the ten promote tokens that
+the model has hardly ever seen, such as ``strugg``, which stand out in every direction.)  Concepts that share
+half of their tokens with one before are left out.  Texts are ``pydoc_topics``: the first 60 those of the
+run, the others give the prompts.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ from seminmf_lightning.harvest.inputs import Inputs
 from seminmf_lightning.harvest.layers import Layer
 from seminmf_lightning.network.logit_lens import find_head, logit_lens
 
-CONCEPTS, TOP = 10, 10
+CONCEPTS, TOP, WORDS = 10, 10, 8
+"""Concepts, tokens of each, and how many of these occur in the texts."""
 PROMPTS, LENGTH, FIRST_TOPIC = 6, 16, 60
 ROWS = 4096
 """Rows of the data that say how often a concept fires, and whose means are compared."""
@@ -90,9 +93,10 @@ def rank(log_p: Tensor, tokens: Tensor) -> float:
     return math.exp(float(ranks.double().log().mean()))
 
 
-def readable(Z: Tensor, tokens: Tensor, scores: Tensor) -> list[int]:
-    """Return concepts that fire and whose promoted tokens stand out, most of all first."""
+def readable(Z: Tensor, tokens: Tensor, scores: Tensor, seen: Tensor) -> list[int]:
+    """Return concepts that fire and whose promoted tokens were seen and stand out, most of all first."""
     fires = ((Z > 0).float().mean(dim=0) >= 1e-3) & (Z.gt(0).sum(dim=0) >= STRONG)
+    fires &= torch.isin(tokens, seen).sum(dim=1) >= WORDS
     chosen: list[int] = []
     for concept in scores.where(fires, -torch.inf).argsort(descending=True).tolist():
         mine = set(tokens[concept].tolist())
@@ -114,6 +118,8 @@ def main() -> None:
     tokenizer = AutoTokenizer.from_pretrained(given.model)
     model = AutoModelForCausalLM.from_pretrained(given.model).eval()
     inputs = build(Inputs, {"name": "pydoc_topics"})
+    topics = [tokenizer(inputs.read(number))["input_ids"] for number in range(FIRST_TOPIC)]
+    seen = torch.tensor(sorted({token for one in topics for token in one}))
     prompts = [tokenizer(inputs.read(FIRST_TOPIC + n))["input_ids"] for n in range(3 * PROMPTS)]
     ids = torch.tensor([one[:LENGTH] for one in prompts if len(one) >= LENGTH][:PROMPTS])
 
@@ -132,7 +138,7 @@ def main() -> None:
     print(f"KL {given.kl:g} nats, {len(ids)} prompts of {LENGTH} tokens; rank of the concept's {TOP} tokens")
     print("| concept | promotes | strength | before | concept | random | difference in means |")
     table = []
-    for concept in readable(Z, tokens, scores):
+    for concept in readable(Z, tokens, scores, seen):
         order = Z[:, concept].argsort(descending=True)
         difference = A[order[:STRONG]].mean(dim=0) - A[order[STRONG:]].mean(dim=0)
         ranks = [rank(steered.before, tokens[concept])]
