@@ -72,7 +72,8 @@ class Neuronpedia(Format):
             "layer": int(numbers[-1]) if self.layer is None and numbers else self.layer or 0,
             "sae_set": self.sae_set, "sae_id_suffix": None,
         }  # fmt: skip
-        m, size = len(content.atoms), self.features_per_batch
+        W, size = content.atoms.cpu(), self.features_per_batch
+        m = len(W)
         about = {
             "n_prompts_total": len(windows.tokens), "n_tokens_in_prompt": windows.tokens.shape[1],
             "dataset": self.dataset,
@@ -80,7 +81,7 @@ class Neuronpedia(Format):
         for number, first in enumerate(range(0, m, size)):
             features = [
                 {"feature_index": feature}
-                | _weights(content.atoms[feature], self.vectors)
+                | _weights(W[feature], self.vectors)
                 | _histogram(sample, feature, float(sums.density[feature]))
                 | about
                 | {"activations": activations[feature]}
