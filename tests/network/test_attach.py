@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from harvests import needs
 from torch import Tensor, nn
 
 from seminmf_lightning import SemiNMF, attach
@@ -22,9 +23,21 @@ def learned(width: int = D, k: int = K, **settings: Any) -> SemiNMF:
     return model
 
 
-def language_model(name: str) -> nn.Module:
-    transformers = pytest.importorskip("transformers")
+def small_model(name: str) -> nn.Module:
     torch.manual_seed(0)
+    if name == "timm":
+        needs("timm")
+        import timm
+
+        sizes = {"img_size": 16, "patch_size": 8, "embed_dim": D, "depth": 2, "num_heads": 2}
+        return timm.create_model("vit_tiny_patch16_224", pretrained=False, **sizes).eval()
+    transformers = pytest.importorskip("transformers")
+    if name == "vit":
+        config = transformers.ViTConfig(
+            hidden_size=D, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
+            image_size=16, patch_size=8,
+        )  # fmt: skip
+        return transformers.ViTModel(config).eval()
     if name == "llama":
         config = transformers.LlamaConfig(
             vocab_size=19, hidden_size=D, intermediate_size=24, num_hidden_layers=2,
@@ -46,16 +59,24 @@ def hooks(model: nn.Module) -> int:
 
 
 IDS = torch.tensor([[1, 2, 3, 4, 5], [6, 7, 8, 9, 10]])
+# four patches, and a class token
+IMAGES = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 PLACES = [
     ("llama", "model.layers.0", D), ("llama", "model.layers.1.mlp.down_proj:input", 24),
     ("gpt2", "transformer.h.0", D), ("gpt2", "transformer.h.1.mlp", D),
     ("minilm", "encoder.layer.2", 384), ("minilm", "encoder.layer.2.output.dense:input", 1536),
+    ("vit", "layernorm", D), ("timm", "blocks.0", D), ("timm", "blocks.1.mlp.fc2:input", 4 * D),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "layer", "width"), PLACES)
 def test_replaced_activations_are_those_of_a_hook_by_hand(name: str, layer: str, width: int) -> None:
-    model, dictionary = language_model(name), learned(width)
+    model, dictionary = small_model(name), learned(width)
+
+    def output() -> Tensor:
+        out = model(IMAGES if name in ("vit", "timm") else IDS)
+        return out if isinstance(out, Tensor) else out[0]
+
     module = model.get_submodule(layer.removesuffix(":input"))
     seen: list[Tensor] = []
 
@@ -63,8 +84,8 @@ def test_replaced_activations_are_those_of_a_hook_by_hand(name: str, layer: str,
         seen.append(x)
         return dictionary.decode(dictionary.encode(x.reshape(-1, width))).reshape(x.shape)
 
-    def after(module: nn.Module, args: Any, output: Any) -> Any:
-        return (rebuilt(output[0]), *output[1:]) if isinstance(output, tuple) else rebuilt(output)
+    def after(module: nn.Module, args: Any, out: Any) -> Any:
+        return (rebuilt(out[0]), *out[1:]) if isinstance(out, tuple) else rebuilt(out)
 
     def before(module: nn.Module, args: Any) -> Any:
         return (rebuilt(args[0]), *args[1:])
@@ -73,15 +94,15 @@ def test_replaced_activations_are_those_of_a_hook_by_hand(name: str, layer: str,
         module.register_forward_pre_hook(before) if ":" in layer else module.register_forward_hook(after)
     )
     with torch.no_grad():
-        expected = model(IDS)[0]
+        expected = output()
         by_hand.remove()
-        untouched = model(IDS)[0]
+        untouched = output()
         with attach(model, layer, dictionary, replace=True) as concepts:
-            found = model(IDS)[0]
+            found = output()
         with attach(model, layer, dictionary, replace=True, error=True):
-            kept = model(IDS)[0]
+            kept = output()
         with attach(model, layer, dictionary) as reading:
-            read = model(IDS)[0]
+            read = output()
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
     assert (expected - untouched).abs().max() > 1e-3
     assert torch.equal(kept, untouched)
@@ -129,7 +150,7 @@ def test_edits_apply_in_their_order() -> None:
 
 
 def test_nothing_remains_after_an_exception_in_the_body_or_in_the_network() -> None:
-    model, dictionary = language_model("gpt2"), learned()
+    model, dictionary = small_model("gpt2"), learned()
     before = model(IDS)[0]
     with pytest.raises(KeyError), attach(model, "transformer.h.0", dictionary, replace=True):
         raise KeyError("the body")
@@ -256,7 +277,7 @@ def test_a_layer_that_is_not_reached_and_activations_with_nan_are_refused() -> N
 
 
 def test_generation_is_steered_at_every_new_token() -> None:
-    model, dictionary = language_model("llama"), learned()
+    model, dictionary = small_model("llama"), learned()
     plain = model.generate(IDS, max_new_tokens=4, do_sample=False, pad_token_id=0)
     with attach(model, "model.layers.1", dictionary) as concepts:
         concepts.steer({3: 1000.0})
