@@ -40,9 +40,9 @@ def main(cfg: DictConfig) -> Path:
     form = build(Format, plain(cfg.format))
     output = Path(cfg.output or folder_of(cfg.run) / name_of(form))
     refuse_unwritable(output.parent, "output")
-    if output.exists() and not cfg.force:
+    if output.exists() and not cfg.overwrite:
         raise FileExistsError(
-            f"{output} exists; choose another folder with output=..., or replace it with force=true"
+            f"{output} exists; choose another folder with output=..., or replace it with overwrite=true"
         )
     data = build_data_for(SemiNMFModule.from_run(cfg.run), choose_data(cfg), cfg.run)
     data.setup("fit")

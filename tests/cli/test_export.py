@@ -46,7 +46,7 @@ def test_saelens_holds_the_run_with_its_units_folded_in(
     assert str(folder) in shown
 
 
-def test_an_output_that_exists_is_kept_unless_forced(
+def test_an_output_that_exists_is_kept_unless_it_may_be_overwritten(
     command, npy: Path, signed: torch.Tensor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = a_run(tmp_path, signed, nonnegative="codes")
@@ -55,11 +55,11 @@ def test_an_output_that_exists_is_kept_unless_forced(
     (tmp_path / "out" / "mine.txt").write_text("mine")
     with pytest.raises(SystemExit):
         command("export", *arguments)
-    assert "out exists; choose another folder with output=..., or replace it with force=true" in (
+    assert "out exists; choose another folder with output=..., or replace it with overwrite=true" in (
         capsys.readouterr().err
     )
     assert (tmp_path / "out" / "mine.txt").read_text() == "mine"
-    command("export", *arguments, "force=true")
+    command("export", *arguments, "overwrite=true")
     assert (tmp_path / "out" / "cfg.json").is_file()
     assert (tmp_path / "out.previous" / "mine.txt").read_text() == "mine"
     assert not list(tmp_path.glob("*.partial"))
