@@ -92,16 +92,18 @@ def save_dictionary(
     return path
 
 
-def without_paths(network: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the record of a network without paths of this machine; the last part of its path is its name.
+def without_paths(network: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return what a file says of a network that is known: no paths; the last part of its path is its name.
 
     >>> without_paths({"model": {"library": "timm", "path": "/home/me/vit"}, "layer": "blocks.3"})
-    {'model': {'library': 'timm', 'name': 'vit'}, 'layer': 'blocks.3'}
+    {'network': {'model': {'library': 'timm', 'name': 'vit'}, 'layer': 'blocks.3'}}
     """
+    if network is None:
+        return {}
     model = network["model"]
     kept = {key: model[key] for key in ("library", "architecture", "precision", "weights") if key in model}
     name = PurePath(str(model["path"])).name if model.get("path") else model.get("name")
-    return {"model": kept | ({"name": name} if name else {}), "layer": network["layer"]}
+    return {"network": {"model": kept | ({"name": name} if name else {}), "layer": network["layer"]}}
 
 
 def load_dictionary(path: str | os.PathLike[str]) -> SavedDictionary:

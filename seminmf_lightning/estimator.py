@@ -20,14 +20,15 @@ from seminmf_lightning.core.linalg import unit_atoms
 from seminmf_lightning.core.normalize import Normalizer
 from seminmf_lightning.core.rows import RowsInMemory, RowsOfLoader, as_floats, finite, real_matrix
 from seminmf_lightning.encoders import Effort, Encode
-from seminmf_lightning.learners import Learner, Recipe, make_learner
+from seminmf_lightning.learners import Recipe, make_learner
+from seminmf_lightning.learners.in_memory import BLOCK_ROWS, learn_exact, learn_online
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 Activations = Tensor | np.ndarray | DataLoader
+Rows = RowsInMemory | RowsOfLoader
 SAMPLE_ROWS = 16_384
-BLOCK_ROWS = 8_192
 
 
 class SemiNMF:
@@ -36,8 +37,7 @@ class SemiNMF:
     ``min over D >= 0 of (1/n) sum_i min_z 1/2 ||a_i - z D||^2 + l1_penalty ||z||_1``; with l1_penalty > 0
     every atom has ``||D_j||_2 <= 1``, and ``a`` is first divided by the mean row norm, which :meth:`decode`
     undoes.  With l1_penalty = 0 codes and dictionary are in data units, ``A ~ Z D`` as it stands.  Ding, Li &
-    Jordan, "Convex and Semi-Nonnegative Matrix Factorizations", TPAMI 32(1), 2010, with X = A, F = Z, G =
-    D^T.
+    Jordan, "Convex and Semi-Nonnegative Matrix Factorizations", TPAMI 32(1), 2010 (X = A, F = Z, G = D^T).
 
     Args:
         nb_concepts: k.
@@ -81,9 +81,8 @@ class SemiNMF:
         self.device, self.verbose = torch.device(device), bool(verbose)
         self.encoder, self.settings = self.recipe.encoder, self.recipe.plain()
         self.D: Tensor | None = None
-        self.normalizer = Normalizer()
+        self.normalizer, self.iterations = Normalizer(), 0
         self.effort: Effort = ()
-        self.iterations = 0
         self.network: dict[str, Any] | None = None
         self.labels: dict[int, str] = {}
 
@@ -102,17 +101,16 @@ class SemiNMF:
                 than k rows, or is a DataLoader that gives no rows when it is iterated again.
         """
         whole_number("max_iter", max_iter, 1)
-        rows = self._rows(A)
+        rows, k = self._rows(A), self.recipe.nb_concepts
         sample = rows.sample(SAMPLE_ROWS, self.recipe.seed)
-        if len(sample) < min(self.recipe.nb_concepts, SAMPLE_ROWS):
-            raise ValueError(
-                f"nb_concepts={self.recipe.nb_concepts} is more than the {len(sample)} rows; lower it"
-            )
+        if len(sample) < min(k, SAMPLE_ROWS):
+            raise ValueError(f"nb_concepts={k} is more than the {len(sample)} rows; lower it")
         learner = make_learner(self.recipe, sample.shape[1])
         learner.to_(self.device)
-        self.iterations, self.network, self.labels = 0, None, {}
-        train = self._train_exact if learner.single_epoch else self._train_online
-        D = train(learner, learner.initialise(sample, rows=rows.n_rows, epochs=max_iter), rows, max_iter)
+        self.network, self.labels = None, {}
+        D = learner.initialise(sample, rows=rows.n_rows, epochs=max_iter)
+        train = learn_exact if learner.single_epoch else learn_online
+        D, self.iterations = train(learner, D, rows, max_iter, self.verbose)
         self.normalizer, self.effort = learner.normalizer, learner.effort
         self.encoder, self.settings = learner.encoder, learner.plain_recipe()
         if not self.recipe.bounded:
@@ -134,11 +132,7 @@ class SemiNMF:
         return self._codes(self._rows(A).require_finite(), max_iter, tol)
 
     def evaluate(self, A: Activations) -> dict[str, float]:
-        """Return the metrics of :class:`~seminmf_lightning.metrics.ReconstructionMetrics` on rows A (n, d),
-        by name.
-
-        A run's ``metrics.json`` holds the same ones for its held-out rows.  Errors as :meth:`fit`.
-        """
+        """Return the metrics of ``metrics.json`` by name, on rows A (n, d); errors as :meth:`fit`."""
         from seminmf_lightning.metrics import ReconstructionMetrics, in_data_units  # slow to load
 
         D, encode = self.get_dictionary(), self._encoding()
@@ -157,14 +151,13 @@ class SemiNMF:
         codes = self.sanitize_np_codes(Z)
         if strict and self.recipe.constraint.nonnegative_codes and (codes < 0).any():
             raise ValueError(
-                f"{int((codes < 0).sum()):,} of {codes.numel():,} codes are negative, such as "
-                f"{float(codes.min()):g}, and nonnegative="
-                f"{self.recipe.nonnegative} has none; strict=False decodes them"
+                f"{int((codes < 0).sum()):,} of {codes.numel():,} codes are negative (least {codes.min():g})"
+                f", and nonnegative={self.recipe.nonnegative} has none; strict=False decodes them"
             )
         return self.normalizer.undo(codes @ self.get_dictionary().to(codes))
 
     def get_dictionary(self) -> Tensor:
-        """Return D (k, d); a RuntimeError if nothing has been learned or loaded yet."""
+        """Return D (k, d); a RuntimeError before it is learned or loaded."""
         if self.D is None:
             raise RuntimeError("no dictionary yet: call fit(A), or SemiNMF.load(path)")
         return self.D
@@ -191,10 +184,7 @@ class SemiNMF:
         return U * length
 
     def sanitize_np_input(self, x: Tensor | np.ndarray) -> Tensor:
-        """Return rows as a float32 or float64 tensor on the device, checked to be 2-D, not empty and finite.
-
-        Memory is shared with ``x`` if it has that type and device already.
-        """
+        """Return finite rows as float32 or float64 on the device; memory is shared where it can be."""
         return RowsInMemory(self._floats("A", x)).require_finite().A
 
     def sanitize_np_codes(self, z: Tensor | np.ndarray) -> Tensor:
@@ -211,8 +201,7 @@ class SemiNMF:
         """
         from seminmf_lightning.dictionary_file import save_dictionary, without_paths
 
-        network = {} if self.network is None else {"network": without_paths(self.network)}
-        config = self.settings | network
+        config = self.settings | without_paths(self.network)
         save_dictionary(path, self.get_dictionary(), self.normalizer, config, self.effort, self.labels)
 
     @classmethod
@@ -231,6 +220,55 @@ class SemiNMF:
         model.network, model.labels = saved.config.get("network"), saved.labels | labels_beside(path, saved.D)
         return model.to(device)
 
+    @classmethod
+    def from_dictionary(
+        cls, D: Tensor | np.ndarray, *, mean: Tensor | None = None, device: str | torch.device = "cpu",
+        **settings: Any,
+    ) -> Self:  # fmt: skip
+        """Return a model of atoms D (k, d), which encodes rows less ``mean`` (d,); errors as of the class.
+
+        >>> model = SemiNMF.from_dictionary(torch.eye(3), encoder={"name": "omp", "nonzeros": 1})
+        >>> model.encode(torch.tensor([[1.0, -4.0, 2.0]])).tolist()
+        [[0.0, -4.0, 0.0]]
+        """
+        atoms = as_floats(real_matrix("D", D))
+        given = {"nb_concepts": len(atoms), "normalize": "none" if mean is None else "center"}
+        model = cls(**given | settings, device=device)
+        signs = model.recipe.constraint
+        if len(wrong := atoms[signs.forbidden(atoms)]):
+            raise ValueError(f"D holds {float(wrong[0]):g}; nonnegative={signs.name} means {signs}, finite")
+        model.encoder.check(*atoms.shape)
+        model.D = atoms.to(model.device)
+        if mean is not None:
+            model.normalizer = Normalizer(1.0, mean.double().to(model.device))
+        return model
+
+    @classmethod
+    def from_sae(
+        cls, path: str | os.PathLike[str], *, nonzeros: int | None = None, subfolder: str | None = None,
+        revision: str | None = None, device: str | torch.device = "cpu", **settings: Any,
+    ) -> Self:  # fmt: skip
+        """Take the decoder of a sparse autoencoder as dictionary, and find codes by optimisation instead.
+
+        Atoms are those of the decoder, of norm 1 and in its order; its bias is the mean.  "Inference-time
+        optimisation": Smith, "Replacing sparse autoencoder encoders with inference-time optimisation", 2024.
+
+        Args:
+            path: a folder of SAELens, a ``.safetensors`` file, or a repository of the Hub (and its revision).
+            nonzeros: codes per row, found by ``encoder=omp``; None: as many as a TopK autoencoder keeps.
+            subfolder: folder of the autoencoder within ``path``.
+            settings: such as ``encoder`` or ``l1_penalty`` (in units of the rows) instead of ``nonzeros``;
+                ``nonnegative`` is ``codes``, and may be ``none``.
+
+        Raises:
+            FileNotFoundError, ValueError: no such file, a pickle, or an unknown number of codes.
+        """
+        from seminmf_lightning.sae_file import read_sae
+
+        sae = read_sae(path, subfolder, revision)
+        given = sae.settings(nonzeros, settings)
+        return cls.from_dictionary(unit_atoms(sae.W_dec), mean=sae.b_dec, device=device, **given)
+
     def to(self, device: str | torch.device) -> Self:
         """Move the model."""
         self.device = torch.device(device)
@@ -238,7 +276,7 @@ class SemiNMF:
         self.normalizer = self.normalizer.to(self.device)
         return self
 
-    def _rows(self, A: Activations) -> RowsInMemory | RowsOfLoader:
+    def _rows(self, A: Activations) -> Rows:
         if isinstance(A, DataLoader):
             return RowsOfLoader(A, lambda name, rows: finite(name, self._floats(name, rows)))
         return RowsInMemory(self._floats("A", A))
@@ -257,49 +295,6 @@ class SemiNMF:
             raise ValueError(f"rows have {rows.shape[1]} features, the dictionary has {features}")
         return self.normalizer.apply(rows)
 
-    def _codes(
-        self, rows: RowsInMemory | RowsOfLoader, max_iter: int = 300, tol: float | None = None
-    ) -> Tensor:
+    def _codes(self, rows: Rows, max_iter: int = 300, tol: float | None = None) -> Tensor:
         encode = self._encoding(max_iter, tol)
         return torch.cat([encode(self._normalised(block)) for block in rows.blocks(BLOCK_ROWS)])
-
-    def _train_exact(
-        self, learner: Learner, D: Tensor, rows: RowsInMemory | RowsOfLoader, max_iter: int
-    ) -> Tensor:
-        """Sum the second moment in one epoch, then let the solver run on it."""
-        try:
-            for block in rows.blocks(BLOCK_ROWS):
-                learner.observe(block, D)
-                learner.absorb()
-        except FloatingPointError:
-            rows.require_finite()  # NaN and Inf propagate into the sums; finite rows may overflow there
-            raise
-        D = learner.end_epoch(D)
-        for step in range(max_iter):
-            if learner.converged():
-                break
-            D = learner.improve(D)
-            self.iterations = step + 1
-            if self.verbose and self.iterations % 10 == 0:
-                gap = learner.optimality_gap(D)
-                said = "" if gap is None else f", optimality gap {gap:.3g}"
-                print(f"step {self.iterations}: loss {learner.mean_squared_error(D):.6g}{said}")
-        return D
-
-    def _train_online(
-        self, learner: Learner, D: Tensor, rows: RowsInMemory | RowsOfLoader, max_iter: int
-    ) -> Tensor:
-        """Encode batch after batch, with an update of D after each, until an epoch no longer helps."""
-        rows.require_finite()  # before a long epoch rather than in it
-        order = torch.Generator().manual_seed(self.recipe.seed)
-        for epoch in range(max_iter):
-            if learner.converged():
-                break
-            for block in rows.blocks(learner.update_rows or BLOCK_ROWS, shuffle=order):
-                learner.observe(block, D)
-                D = learner.updated(D) if learner.due() else D
-            D = learner.end_epoch(learner.updated(D))
-            self.iterations = epoch + 1
-            if self.verbose:
-                print(f"epoch {self.iterations}: loss {learner.mean_squared_error(D):.6g}")
-        return D

@@ -20,6 +20,7 @@ from seminmf_lightning.core.commands import command
 from seminmf_lightning.data import ActivationDataModule
 from seminmf_lightning.data.build import build_data
 from seminmf_lightning.explain import ReportOptions, make_report, require_libraries
+from seminmf_lightning.explain.language_model import require_server
 from seminmf_lightning.io.atomic import whole_file
 from seminmf_lightning.io.labels import (
     AUTOMATIC_FILE,
@@ -51,6 +52,8 @@ def main(cfg: DictConfig) -> Path:
     for name, least in (("examples", 1), ("max_concepts", 0), ("batch_rows", 1)):
         whole_number(name, cfg[name], least)
     real_number("max_mb", cfg.max_mb, 0)
+    if cfg.base_url is not None:
+        require_server(cfg.base_url, cfg.language_model)
     device = choose_device(cfg.device)
     began, run = time.monotonic(), Path(cfg.run)
     path = Path(cfg.output or folder_of(run) / "report.html")
@@ -64,7 +67,9 @@ def main(cfg: DictConfig) -> Path:
             "then give data=shards data.path=<folder>"
         )
     data.prepare_data()
-    options = ReportOptions(cfg.examples, cfg.max_concepts, cfg.max_mb, cfg.batch_rows)
+    options = ReportOptions(
+        cfg.examples, cfg.max_concepts, cfg.max_mb, cfg.batch_rows, cfg.base_url, cfg.language_model
+    )
     report = make_report(module.to(device), data, run, options, labels)
     with whole_file(path, f"make room and run `{command('report')}` again") as partial:
         partial.write_text(report.page, encoding="utf-8")

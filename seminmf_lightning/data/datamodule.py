@@ -17,7 +17,7 @@ from seminmf_lightning.core.checks import one_of, real_number, whole_number
 from seminmf_lightning.core.discovery import available
 from seminmf_lightning.data.bad_rows import SkippedRows, reason
 from seminmf_lightning.data.loader import BatchStream
-from seminmf_lightning.data.plan import StreamPlan
+from seminmf_lightning.data.plan import SHUFFLED_ROWS, StreamPlan
 from seminmf_lightning.data.sampler import WindowedOrder
 from seminmf_lightning.data.sources.base import NO_FETCH, FetchPlan, Source
 from seminmf_lightning.data.sources.npy import NpyRows
@@ -26,17 +26,8 @@ from seminmf_lightning.data.sources.tensor import TensorRows
 from seminmf_lightning.data.splits import RowSet, hold_out, scattered_stretches, shuffled
 
 SAMPLE_BYTES = 256 * 2**20
-BLOCK_BYTES = 64 * 2**20
-"""Bytes per batch where order does not matter: large enough for matrix products at full speed."""
-COPY_BYTES = 24 * 2**20
-"""The same where rows are converted: a larger copy is allocated anew each time, at a seventh of the speed."""
 SAMPLE_STRETCHES = 64
 """Number of stretches in a sample of rows that are fetched."""
-SHUFFLED_ROWS, LARGE_BATCH = 1024, 8192
-WHOLE_ROWS = 2048
-"""Large batches are a multiple of this, so that processes share them in whole blocks."""
-LEAST_BATCHES = 8
-"""Fewest batches per epoch, so that the loss curve has some points."""
 
 
 class ActivationDataModule(lightning.LightningDataModule):
@@ -128,8 +119,9 @@ class ActivationDataModule(lightning.LightningDataModule):
         assert self.train_rows is not None
         plan = self._plan
         shuffle = self.order == "shuffled" or (self.order == "auto" and plan.order_matters)
+        usual = plan.batch_rows(len(self.train_rows), self.features, converts=self.source.converts)
         stream = self._train_stream = self._stream(
-            self.train_rows, self.batch_size or self._default_batch_size(), shuffle=shuffle,
+            self.train_rows, self.batch_size or usual, shuffle=shuffle,
             block=plan.block_rows, rows_per_update=plan.rows_per_update,
             any_order=shuffle or not plan.order_matters,
         )  # fmt: skip
@@ -244,19 +236,6 @@ class ActivationDataModule(lightning.LightningDataModule):
             where = self.source.where(int(row_ids[0]))
             raise ValueError(f"all of the {count} rows sampled hold NaN or Inf: {where} and others")
         return A
-
-    def _default_batch_size(self) -> int:
-        assert self.train_rows is not None
-        if self._plan.order_matters:
-            update = self._plan.rows_per_update
-            if update is None:  # updates are counted in batches
-                return SHUFFLED_ROWS
-            # Fewer batches: the trainer's own work on each, and its message to all processes, cost 1 ms.
-            most = min(LARGE_BATCH, BLOCK_BYTES // (4 * self.features), len(self.train_rows) // LEAST_BATCHES)
-            return max(1, SHUFFLED_ROWS // update, most // update) * update
-        block = min(65_536, (COPY_BYTES if self.source.converts else BLOCK_BYTES) // (4 * self.features))
-        rows = max(SHUFFLED_ROWS, min(block, -(-len(self.train_rows) // LEAST_BATCHES)))
-        return rows if rows < WHOLE_ROWS else rows // WHOLE_ROWS * WHOLE_ROWS
 
     def _stream(self, rows: RowSet, batch_size: int, *, skip: bool = True, **options: Any) -> BatchStream:
         rank, world = self._rank_and_world()

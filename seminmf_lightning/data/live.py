@@ -13,7 +13,7 @@ from torch import Tensor
 from seminmf_lightning.core.checks import real_number, whole_number
 from seminmf_lightning.core.commands import command
 from seminmf_lightning.data.live_stream import LiveStream
-from seminmf_lightning.data.plan import StreamPlan
+from seminmf_lightning.data.plan import LARGE_BATCH, SHUFFLED_ROWS, StreamPlan
 from seminmf_lightning.data.splits import RowSet, held_out_groups, shuffled
 from seminmf_lightning.harvest.harvester import Harvester
 from seminmf_lightning.harvest.recipe import HarvestRecipe
@@ -21,8 +21,6 @@ from seminmf_lightning.harvest.recipe import HarvestRecipe
 COUNTED_EXAMPLES = 4096
 """Up to this many texts the held-out share is a share of rows, which are counted; beyond, of examples."""
 PROBED_EXAMPLES = 16
-SHUFFLED_ROWS = 1024
-LARGE_BATCH = 8192
 
 
 class HarvestDataModule(lightning.LightningDataModule):

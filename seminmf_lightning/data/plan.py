@@ -8,6 +8,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+SHUFFLED_ROWS, LARGE_BATCH = 1024, 8192
+BLOCK_BYTES = 64 * 2**20
+"""Bytes per batch where order does not matter: large enough for matrix products at full speed."""
+COPY_BYTES = 24 * 2**20
+"""The same where rows are converted: a larger copy is allocated anew each time, at a seventh of the speed."""
+WHOLE_ROWS = 2048
+"""Large batches are a multiple of this, so that processes share them in whole blocks."""
+LEAST_BATCHES = 8
+"""Fewest batches per epoch, so that the loss curve has some points."""
+
 
 class StreamPlan(NamedTuple):
     """Requirements of the trained module; the defaults suit any module."""
@@ -18,6 +28,25 @@ class StreamPlan(NamedTuple):
     """Rows whose product is computed at once, so that one process must read them together."""
     rows_per_update: int | None = None
     """Rows between two updates, of all processes together; None: one update per batch."""
+
+    def batch_rows(self, rows: int, features: int, *, converts: bool = False) -> int:
+        """Return the usual size of a batch of ``rows`` rows in all; ``converts``: their type is changed.
+
+        >>> StreamPlan(rows_per_update=512).batch_rows(2000, 384), StreamPlan().batch_rows(10**6, 384)
+        (1024, 1024)
+        >>> StreamPlan(rows_per_update=512).batch_rows(10**6, 384)
+        8192
+        """
+        if self.order_matters:
+            update = self.rows_per_update
+            if update is None:  # updates are counted in batches
+                return SHUFFLED_ROWS
+            # Large, because the trainer's own work and message to all processes take 1 ms per batch.
+            most = min(LARGE_BATCH, BLOCK_BYTES // (4 * features), rows // LEAST_BATCHES)
+            return max(1, SHUFFLED_ROWS // update, most // update) * update
+        most = min(65_536, (COPY_BYTES if converts else BLOCK_BYTES) // (4 * features))
+        size = max(SHUFFLED_ROWS, min(most, -(-rows // LEAST_BATCHES)))
+        return size if size < WHOLE_ROWS else size // WHOLE_ROWS * WHOLE_ROWS
 
 
 class Batch(NamedTuple):

@@ -38,14 +38,16 @@ def file_state(file: str | os.PathLike[str]) -> FileState:
 class Shard(NamedTuple):
     """Some of the rows, and the name that error messages show.
 
-    ``opened`` is the state of the file ``name`` before it was opened, or None if the rows are not in a file.
+    ``opened`` is the state of the file before it was opened, or None if the rows are not in a file.
     ``swapped`` is the type of numbers in the other byte order, whose bits ``rows`` holds as whole numbers.
+    ``file`` is the path of the file, if it holds more shards than one; None: ``name``.
     """
 
     name: str
     rows: Tensor  # (n, d), any real dtype
     opened: FileState | None = None
     swapped: torch.dtype | None = None
+    file: str | None = None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -71,8 +73,9 @@ class Shard(NamedTuple):
         """
         if self.opened is None:
             return self.rows
+        file = self.file or self.name
         try:
-            now = file_state(self.name)
+            now = file_state(file)
         except FileNotFoundError:
             what = "deleted"
         else:
@@ -82,7 +85,7 @@ class Shard(NamedTuple):
             if now.inode != self.opened.inode:
                 what = "replaced"
         raise ValueError(
-            f"{self.name}: was {what} while it was being read; leave files alone until a run has ended. "
+            f"{file}: was {what} while it was being read; leave files alone until a run has ended. "
             "Put it back and resume from the last checkpoint, or start another run"
         )
 

@@ -21,6 +21,7 @@ from seminmf_lightning.explain.automatic_labels import automatic_labels
 from seminmf_lightning.explain.charts import Chart
 from seminmf_lightning.explain.details import add_examples, concept_details, concept_table, stronger_sign
 from seminmf_lightning.explain.gather import Model, Summary, encode_ranges, gather
+from seminmf_lightning.explain.language_model import describe
 from seminmf_lightning.explain.provenance import Harvested, Origins, origins_of
 from seminmf_lightning.explain.runs import METRICS_FILE, read_metrics
 from seminmf_lightning.io.labels import digest_of
@@ -54,10 +55,14 @@ class ReportOptions:
     """Megabytes of embedded images."""
     batch_rows: int = 4096
     """Rows encoded at once."""
+    base_url: str | None = None
+    """OpenAI-compatible server that labels concepts in words; None: no language model."""
+    language_model: str | None = None
+    """Name of its model."""
 
 
 class Report(NamedTuple):
-    """The page, and the labels that were made for it without a language model."""
+    """The page, and the labels that nobody typed."""
 
     page: str
     automatic: dict[int, str]
@@ -89,9 +94,12 @@ def make_report(
     signs = model.recipe.constraint
     details = concept_details(summary, shown, signs)
     add_examples(details, summary, origins, partial(encode_ranges, model, data))
-    automatic = automatic_labels({
+    strongest = {
         concept: detail["signs"][stronger_sign(summary, concept)] for concept, detail in details.items()
-    })  # fmt: skip
+    }
+    automatic = automatic_labels(strongest)
+    if options.base_url is not None:
+        automatic |= describe(strongest, options.base_url, options.language_model)
     lens = read_lens(run / LENS_FILE, len(model.dictionary)) if (run / LENS_FILE).is_file() else {}
     metrics = read_metrics(run) if (run / METRICS_FILE).is_file() else {}
     of_rows = in_data_units(summary.metrics.compute(), float(model.scale))

@@ -44,6 +44,49 @@ def whole_file(path: str | os.PathLike[str], if_full: str) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
 
 
+@contextmanager
+def whole_folder(path: str | os.PathLike[str], if_full: str) -> Iterator[Path]:
+    """Yield a new folder to write to; on success flush its files to the disk and give it the name ``path``.
+
+    Files get the mode that the umask gives, whatever the library that writes them asks for.
+    A folder or file of that name becomes ``<path>.previous``, in place of an older one.  An error leaves
+    ``path`` as it was, and so does a kill, except between the two renames, which leaves ``<path>.previous``.
+
+    Raises:
+        DiskFullError: see :func:`full_disk_explained`.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    previous = path.with_name(f"{path.name}.previous")
+    with full_disk_explained(path, if_full):
+        try:
+            _remove(partial)
+            partial.mkdir()
+            yield partial
+            mode = partial.stat().st_mode & 0o666
+            for file in partial.rglob("*"):
+                if file.is_file():
+                    with suppress(OSError):  # a file system without modes
+                        os.chmod(file, mode)
+                    with open(file, "rb+") as stream:
+                        os.fsync(stream.fileno())
+            if path.exists():
+                _remove(previous)
+                os.replace(path, previous)
+            os.replace(partial, path)
+            _sync_folder(path.parent)
+        finally:
+            _remove(partial)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def _move_into_place(partial: Path, path: Path) -> None:
     """Flush a complete file to the disk and move it over ``path``."""
     with open(partial, "rb+") as file:

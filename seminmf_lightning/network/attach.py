@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from seminmf_lightning.core.checks import one_of
 from seminmf_lightning.core.rows import as_floats, finite
-from seminmf_lightning.estimator import BLOCK_ROWS, SemiNMF
+from seminmf_lightning.estimator import SemiNMF
+from seminmf_lightning.learners.in_memory import BLOCK_ROWS
 from seminmf_lightning.network.edits import Edit, Strength, Tokens, concept_numbers
 from seminmf_lightning.network.hooks import changed, find_layer
 from seminmf_lightning.network.origin import check_origin

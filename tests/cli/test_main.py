@@ -13,7 +13,9 @@ from commands import ROOT
 from seminmf_lightning.cli import commands, main
 from seminmf_lightning.cli.help import choices_of
 
-NAMES = ["compare", "concepts", "encode", "evaluate", "harvest", "report", "show-rows", "steer", "train"]
+NAMES = [
+    "compare", "concepts", "encode", "evaluate", "export", "harvest", "report", "show-rows", "steer", "train",
+]  # fmt: skip
 
 
 def typed(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:

@@ -265,7 +265,7 @@ SHIPPED = [
         marks=[pytest.mark.slow] * (path.parent.name in ("experiment", "trainer")),
     )
     for path in sorted((ROOT / "configs").rglob("*.yaml"))
-    if path.parent.name not in ("configs", "hparams_search", "suite")
+    if path.parent.name not in ("configs", "format", "hparams_search", "suite")
     and "harvest" not in path.parts
     and not path.stem.startswith("_")
 ]
@@ -305,6 +305,10 @@ def test_every_shipped_config_runs(
 
         save_file({"activations": torch.rand(200, 12)}, tmp_path / "a.safetensors")
         overrides += [f"data.path={tmp_path}/a.safetensors", "nb_concepts=8"]
+    elif choice == "data=hf":
+        datasets = pytest.importorskip("datasets")
+        datasets.Dataset.from_dict({"activations": np.load(npy)}).save_to_disk(tmp_path / "acts")
+        overrides += [f"data.path={tmp_path}/acts", "nb_concepts=8"]
     elif choice == "data=object_store":
         overrides += [f"data.path={npy}", f"data.cache_dir={tmp_path}/cache", "nb_concepts=8"]
     elif choice in (

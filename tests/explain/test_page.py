@@ -173,6 +173,7 @@ def test_a_missing_library_is_noticed_before_the_rows_are_read(
         (("batch_rows=0",), "batch_rows must be at least 1, got 0"),
         (("max_concepts=-1",), "max_concepts must be at least 0, got -1"),
         (("max_mb=-1",), "max_mb must be at least 0, got -1"),
+        (("base_url=http://localhost:1/v1",), "base_url needs language_model="),
         (("device=foo",), "device must be auto, cpu, cuda .*got 'foo'"),
     ],
 )

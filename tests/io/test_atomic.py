@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from seminmf_lightning.core.normalize import Normalizer
 from seminmf_lightning.dictionary_file import save_dictionary
-from seminmf_lightning.io.atomic import DiskFullError, keep_previous, whole_file
+from seminmf_lightning.io.atomic import DiskFullError, keep_previous, whole_file, whole_folder
 
 
 @pytest.fixture
@@ -85,3 +85,29 @@ def test_a_full_disk_is_explained_with_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(DiskFullError, match=words), whole_file(tmp_path / "a.json", "make room"):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    for content in ("first", "second", "third"):
+        with whole_folder(target, "make room") as partial:
+            (partial / "inside").mkdir()
+            (partial / "inside" / "file").write_text(content)
+            (partial / "inside" / "file").chmod(0o600)
+            assert not target.exists() or (target / "inside" / "file").read_text() != content
+    assert (target / "inside" / "file").read_text() == "third"
+    assert (tmp_path / "out.previous" / "inside" / "file").read_text() == "second"
+    (plain := tmp_path / "plain").touch()
+    assert (target / "inside" / "file").stat().st_mode == plain.stat().st_mode
+
+    def failing(error: Exception) -> None:
+        with whole_folder(target, "make room") as partial:
+            (partial / "half").write_text("half")
+            raise error
+
+    with pytest.raises(KeyError):
+        failing(KeyError())
+    with pytest.raises(DiskFullError, match=r"the disk is full: .*out does not fit .*; make room"):
+        failing(OSError(errno.ENOSPC, "no space"))
+    assert (target / "inside" / "file").read_text() == "third" and not (target / "half").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out.previous", "plain"]

@@ -9,12 +9,8 @@ function conceptParts(concept) {
   if (!detail) return [...parts, make("p", "Listed without examples: it has little energy.", { class: "empty" })];
   const shown = detail.signs.flat();
   if (shown.some((one) => one.tokens || one.cells)) parts.push(legend(concept, shown.some((one) => one.cells)));
-  const first = strongerSign(row), sizes = [row[4], row[5]], signs = make("div", undefined, { class: "signs" });
-  for (const sign of data.one_sign ? [0] : [first, 1 - first]) {
-    const weak = sign !== first && sizes[sign] < FOLDED * sizes[first];
-    signs.append(signBox(sign, detail, concept, { stronger: sign === first, folded: weak && sizes[sign] > 0 }));
-  }
-  parts.push(signs);
+  const first = strongerSign(row), sizes = [row[4], row[5]], weak = sizes[1 - first];
+  parts.push(signBox(first, detail, concept, { stronger: true, folded: false }));
   const facts = make("div", undefined, { class: "facts" }), lens = data.lens[concept];
   if (detail.codes) facts.append(distribution(detail.codes));
   if (lens) facts.append(chips("Promotes", lens.promotes, words), chips("Suppresses", lens.suppresses, words));
@@ -23,7 +19,9 @@ function conceptParts(concept) {
     chips("Most co-active (correlation of |z|)", detail.together, link),
     chips("Strongest features (number: weight)", detail.features, (pair) => make("span", `${pair[0]}: ${number(pair[1])}`)),
   );
-  return [...parts, facts];
+  parts.push(facts);
+  if (!data.one_sign) parts.push(signBox(1 - first, detail, concept, { stronger: false, folded: weak > 0 && weak < FOLDED * sizes[first] }));
+  return parts;
 }
 
 // Typing changes the list at once; Enter goes back to the concept, where the arrow keys work.
@@ -74,7 +72,7 @@ function exampleList(examples, concept, kind = "") {
 // Bars of equal width in z, counts on a logarithmic axis.
 function distribution({ low, high, counts }) {
   const width = (high - low) / counts.length, edges = counts.map((_, i) => low + i * width).concat(high);
-  const some = data.sampled > 1 ? `, of every ${data.sampled}th row` : "";
+  const some = data.sampled > 1 ? `, of one in ${data.sampled} rows` : "";
   const bars = (name, of) => ({ name, kind: "bars", x: edges, y: counts.map((count, i) => (of(edges[i] + width / 2) ? count : 0)) });
   const below = bars("z < 0", (z) => z < 0), above = bars("z > 0", (z) => z > 0); // in the colours of the scale
   return drawChart({

@@ -70,7 +70,7 @@ class TransformersModel(Model):
                 )
             network = network.eval()
             not_loaded = mark_missing(network, info["missing_keys"], info["unexpected_keys"], self.path)
-            feed = self._text(path, network) if kind == "text" else self._image(path, network)
+            feed = self._text(network) if kind == "text" else self._image(path, network)
         if hasattr(network.config, "use_cache"):
             network.config.use_cache = False
         preprocessing: dict[str, Any]
@@ -112,17 +112,26 @@ class TransformersModel(Model):
                 "you read)"
             ) from error
 
-    def _text(self, path: str, network: Any) -> TextFeed:
+    def tokenizer(self) -> Any:
+        """Return the tokenizer, without the network.
+
+        Raises:
+            ValueError: a slow one, which does not tell the positions of tokens.
+        """
         from transformers import AutoTokenizer
 
         with self._explained():
-            tokenizer = AutoTokenizer.from_pretrained(path, **self._source)
+            tokenizer = AutoTokenizer.from_pretrained(local_path(self.path), **self._source)
         if not tokenizer.is_fast:
             raise ValueError(
                 f"{self.path}: only fast tokenizers give the positions of tokens in the text, "
                 "and this one is slow"
             )
         tokenizer.padding_side = tokenizer.truncation_side = "right"
+        return tokenizer
+
+    def _text(self, network: Any) -> TextFeed:
+        tokenizer = self.tokenizer()
         limit = window_limit(tokenizer, network)
         if self.max_length is not None and limit is not None and self.max_length > limit:
             raise ValueError(

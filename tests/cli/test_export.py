@@ -1,0 +1,75 @@
+"""The command ``export``: files of each format read back without the tools that they are for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from seminmf_lightning import SemiNMF
+from seminmf_lightning.sae_file import read_sae
+
+
+def a_run(folder: Path, A: torch.Tensor, **settings: object) -> Path:
+    model = SemiNMF(**({"nb_concepts": 8, "l1_penalty": 0.1, "normalize": "center"} | settings))  # type: ignore[arg-type]
+    model.fit(A, max_iter=3)
+    model.save(folder / "run" / "dictionary.safetensors")
+    return folder / "run"
+
+
+@pytest.mark.parametrize("nonnegative", ["dictionary", "codes"])
+def test_saelens_holds_the_run_with_its_units_folded_in(
+    nonnegative: str, command, npy: Path, signed: torch.Tensor, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    run = a_run(tmp_path, signed, nonnegative=nonnegative)
+    command("export", f"run={run}", "format=saelens", "data=npy", f"data.path={npy}", "device=cpu")
+    folder, model = run / "saelens", SemiNMF.load(run)
+    m = 8 if nonnegative == "codes" else 16
+    settings = json.loads((folder / "cfg.json").read_text())
+    assert settings["architecture"] == "jumprelu" and settings["d_sae"] == m and settings["d_in"] == 24
+    weights = load_file(folder / "sae_weights.safetensors")
+    assert set(weights) == {"W_enc", "b_enc", "W_dec", "b_dec", "threshold"}
+    Z = model.encode(signed)
+    F = Z if m == 8 else torch.cat([Z.clamp(min=0), (-Z).clamp(min=0)], dim=1)
+    assert torch.allclose(F @ weights["W_dec"] + weights["b_dec"], model.decode(Z), atol=1e-4)
+    exact = load_file(folder / "exact" / "sae_weights.safetensors")
+    assert torch.equal(exact["W_dec"], weights["W_dec"]) and torch.equal(exact["D"], model.D)
+    # What is printed is what the files hold; the encoder is nearer the codes than none.
+    shown = capsys.readouterr().out
+    fitted = read_sae(folder).encode(signed)
+    assert (fitted - F).square().sum() < 0.6 * F.square().sum()
+    assert "exact codes     R2 0." in shown and "fitted encoder  R2 0." in shown
+    assert str(folder) in shown
+
+
+def test_an_output_that_exists_is_kept_unless_forced(
+    command, npy: Path, signed: torch.Tensor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = a_run(tmp_path, signed, nonnegative="codes")
+    arguments = [f"run={run}", "format=saelens", "data=npy", f"data.path={npy}", f"output={tmp_path}/out"]
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("mine")
+    with pytest.raises(SystemExit):
+        command("export", *arguments)
+    assert "out exists; choose another folder with output=..., or replace it with force=true" in (
+        capsys.readouterr().err
+    )
+    assert (tmp_path / "out" / "mine.txt").read_text() == "mine"
+    command("export", *arguments, "force=true")
+    assert (tmp_path / "out" / "cfg.json").is_file()
+    assert (tmp_path / "out.previous" / "mine.txt").read_text() == "mine"
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_rows_of_another_width_leave_nothing(
+    command, npy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = a_run(tmp_path, torch.rand(50, 9))
+    with pytest.raises(SystemExit):
+        command("export", f"run={run}", "data=npy", f"data.path={npy}")
+    assert f"rows of 24 features, but {run} has 9" in capsys.readouterr().err
+    assert [path.name for path in run.iterdir()] == ["dictionary.safetensors"]
