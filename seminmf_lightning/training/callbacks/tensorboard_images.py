@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import lightning
@@ -143,9 +143,13 @@ class Gallery(lightning.Callback):
     ) -> list[np.ndarray]:  # fmt: skip
         """Draw one image per concept."""
 
-        def codes_of(concept: int, rows: range) -> np.ndarray:
+        @lru_cache(maxsize=8)  # concepts share images
+        def codes(rows: range) -> np.ndarray:
             A = data.source.read_range(rows.start, rows.stop).nan_to_num(0, 0, 0)
-            return module.encode(A.to(module.device))[:, concept].float().cpu().numpy()
+            return module.encode(A.to(module.device)).float().cpu().numpy()
+
+        def codes_of(concept: int, rows: range) -> np.ndarray:
+            return codes(rows)[:, concept]
 
         def of_sign(concept: int, sign: int) -> Sign:
             used = signs[sign].row_ids[concept] >= 0
