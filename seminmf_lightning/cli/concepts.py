@@ -70,10 +70,12 @@ def main(cfg: DictConfig) -> dict[str, Any]:
     if cfg.output is not None:
         write_json(Path(cfg.output), result)
         say(f"concepts  {cfg.output}")
-    if concepts and not harvester.loaded.feed.images:
+    run = f"run={shown_path(cfg.run)}"
+    if concepts and lens and not harvester.loaded.feed.images:  # a head of tokens: most such networks write
         code = float(largest[0, concepts[0]])
-        arguments = f"run={shown_path(cfg.run)} concept={concepts[0]} strength={code:.3g}"
-        say(*next_commands(f'steer {arguments} prompt="..."'))
+        say(*next_commands(f'steer {run} concept={concepts[0]} strength={code:.3g} prompt="..."'))
+    elif not dictionary.labels:
+        say(*next_commands(f"report {run}"))
     return result
 
 
