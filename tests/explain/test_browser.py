@@ -129,8 +129,7 @@ def open_and_close(page: Any) -> str:
 
 
 def walk(page: Any, chosen: str) -> None:
-    """Arrow keys go through all concepts in the order of the list."""
-    page.fill("#search", "")
+    """Arrow keys go through the concepts that were found, in the order of the list."""
     page.focus("#concept")
     order = page.locator("#concepts tbody button").all_inner_texts()
     at = order.index(chosen)
