@@ -20,7 +20,7 @@ def kill_after_first_checkpoint(arguments: Sequence[str], run: Path) -> None:
     command = [sys.executable, str(ROOT / "scripts" / "train.py"), *arguments, f"hydra.run.dir={run}"]
     silent = subprocess.DEVNULL
     process = subprocess.Popen(command, cwd=ROOT, stdout=silent, stderr=silent, start_new_session=True)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300  # two processes start slowly beside other tests
     while (
         not (run / "checkpoints" / "last.ckpt").exists()
         and process.poll() is None
