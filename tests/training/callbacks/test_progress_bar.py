@@ -79,7 +79,8 @@ def test_the_bar_in_a_terminal(columns: int, recipe: str, shown: tuple[str, ...]
     assert all(re.search(r"\d+(/[\d,]+)? \d+:\d\d", line) for line in bars)  # nothing is written into one
     for name in shown:
         assert any(f"{name} " in line for line in bars)
-    assert any(re.search(r"\d rows/s", line) for line in bars), bars
+    if columns == 100:  # in 80 they may not fit
+        assert any(re.search(r"\d rows/s", line) for line in bars), bars
     assert "weights_only" not in output
     assert [line for line in lines if "a message of the log" in line] == ["a message of the log"] * (
         2 if "l0" in shown else 1
