@@ -33,9 +33,9 @@ class SemiNMFSAEConfig(SAEConfig):
     recipe: dict[str, Any] = field(default_factory=dict)
     """Settings of a :class:`~seminmf_lightning.learners.Recipe`."""
     scale: float = 1.0
-    """Of the normaliser."""
+    """Rows are divided by it."""
     effort: list[float] = field(default_factory=list)
-    """Of the encoder."""
+    """Work per row that the encoder was calibrated to."""
 
     @classmethod
     def architecture(cls) -> str:

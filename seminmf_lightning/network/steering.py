@@ -53,7 +53,7 @@ class Written(NamedTuple):
     kl: float
     """KL(untouched || steered) of the distribution of the token after the prompt, in nats."""
     perplexity: float
-    """Of the continuation under the untouched model, after the prompt."""
+    """Perplexity of what was written after the prompt, under the untouched model."""
 
 
 @torch.no_grad()

@@ -19,9 +19,9 @@ FONT = 15
 LINE = FONT + 7
 """Height of a caption."""
 COLOURS = ((214, 39, 40), (31, 119, 180))
-"""Of z > 0 and z < 0."""
+"""Colours where z > 0 and where z < 0."""
 OPACITY = 180
-"""Of a patch with the concept's largest code, from 0 to 255."""
+"""Opacity, of 255, where the concept has its largest code."""
 
 
 class Sign(NamedTuple):
