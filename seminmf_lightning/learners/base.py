@@ -187,7 +187,8 @@ class Learner(ABC):
         """Add raw rows ``A`` (n, d), n >= 0, to :attr:`pending`.
 
         Raises:
-            FloatingPointError: a row holds NaN or Inf, or is too large; :attr:`pending` is unchanged.
+            FloatingPointError: a row holds NaN or Inf, and :attr:`pending` is unchanged; or one is too large,
+                and rows before it may have been added.
         """
 
     @abstractmethod

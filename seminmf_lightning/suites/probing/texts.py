@@ -5,7 +5,7 @@ The manifest of the harvest says which model, layer, tokens and norm filter, or 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,12 @@ from torch import Tensor
 
 from seminmf_lightning.data.sources.shards import chosen_layers
 from seminmf_lightning.harvest import Harvester, HarvestRecipe, Store
-from seminmf_lightning.harvest.inputs import Inputs, Unreadable
-from seminmf_lightning.harvest.inputs.base import digest_of
+from seminmf_lightning.harvest.inputs import Unreadable
 from seminmf_lightning.harvest.models.transformers import TransformersModel
 from seminmf_lightning.harvest.norm_filter import NormFilter
 from seminmf_lightning.harvest.reading import Read
 from seminmf_lightning.io.schema import conform
+from seminmf_lightning.network.reading import GivenTexts
 from seminmf_lightning.suites.probing.tasks import Task
 
 SELECTOR = {"tokens": str, "number?": int, "seed?": int}
@@ -29,21 +29,10 @@ MODEL = {"library": str, "path": str, "architecture": str, "weights": str, "prec
 
 
 @dataclass
-class TaskTexts(Inputs):
+class TaskTexts(GivenTexts):
     """The texts of a task."""
 
     name: str = ""
-    texts: list[str] = field(default_factory=list)
-    kind = "text"
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    def read(self, example: int) -> str:
-        return self.texts[example]
-
-    def digest(self) -> str:
-        return digest_of(self.texts)
 
     def identify(self, example: int) -> str:
         return f"task {self.name}, text {example} ({self.texts[example][:40]!r})"
@@ -75,7 +64,7 @@ class TextReader:
         Raises:
             ValueError: a text cannot be read, or none has a token.
         """
-        inputs = self.harvester.inputs = TaskTexts(task.name, task.texts)
+        inputs = self.harvester.inputs = TaskTexts(task.texts, task.name)
         reads, longer = [], 0
         for number, text in enumerate(task.texts):
             try:
@@ -147,7 +136,7 @@ def _reader(
 ) -> TextReader:  # fmt: skip
     kept = {key: selector[key] for key in ("tokens", "number", "seed") if key in selector}
     name = norms["name"] if norms else "none"
-    recipe = HarvestRecipe(model, TaskTexts(), [layer], norm_filter=name, batch_size=batch_size, **kept)
+    recipe = HarvestRecipe(model, TaskTexts([]), [layer], norm_filter=name, batch_size=batch_size, **kept)
     harvester = recipe.harvester(device)
     if len(harvester.layers) != 1:
         raise ValueError(f"layer={layer!r} names {len(harvester.layers)} layers; one is probed")
