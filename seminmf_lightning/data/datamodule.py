@@ -90,6 +90,7 @@ class ActivationDataModule(lightning.LightningDataModule):
         self.skipped_rows = SkippedRows(self.source, self.max_skipped) if self.on_bad_rows == "skip" else None
         self._plan = StreamPlan()
         self._train_stream: BatchStream | None = None
+        self._fit_begins = False
 
     # --- Lightning's hooks
 
@@ -101,9 +102,7 @@ class ActivationDataModule(lightning.LightningDataModule):
             n = len(self.source)
             self.train_rows, self.val_rows = hold_out(n, self.val_fraction, self.split_seed, self._groups(n))
             self.source.verify_share(*self._rank_and_world())
-        if stage == "fit" and self.skipped_rows is not None and self.trainer is not None:
-            folder, resumed = Path(self.trainer.default_root_dir), self.trainer.ckpt_path is not None
-            self.skipped_rows.keep_in(folder, *self._rank_and_world(), resumed=resumed)
+        self._fit_begins = stage == "fit" and self.trainer is not None
 
     def teardown(self, stage: str) -> None:
         self.source.prefetch(NO_FETCH)
@@ -175,6 +174,11 @@ class ActivationDataModule(lightning.LightningDataModule):
             ValueError: a row with NaN or Inf, naming its file and number.
         """
         assert self.train_rows is not None
+        if self._fit_begins and self.skipped_rows is not None:
+            # Not in setup: Lightning sets trainer.ckpt_path after it.
+            folder, resumed = Path(self.trainer.default_root_dir), self.trainer.ckpt_path is not None
+            self.skipped_rows.keep_in(folder, *self._rank_and_world(), resumed=resumed)
+        self._fit_begins = False
         return self._sample(self.train_rows, self.sample_rows, sort=True)
 
     def held_out_sample(self, n_rows: int) -> Tensor:

@@ -58,6 +58,7 @@ class SemiNMFModule(DictionaryModule):
     def __init__(self, nb_concepts: int = 64, **settings: Any) -> None:
         super().__init__(nb_concepts, **settings)
         self.automatic_optimization = False
+        self._used = False
         self._clear()
 
     def _clear(self) -> None:
@@ -65,7 +66,6 @@ class SemiNMFModule(DictionaryModule):
         self.effort = ()
         self._encode = None
         self._guard = Guard()
-        self._used = False
         self._learner_state: Mapping[str, Any] | None = None
         self._batch = 0
         """Batches of this epoch so far; the trainer's own count may be one behind after a resume."""
@@ -77,11 +77,9 @@ class SemiNMFModule(DictionaryModule):
     def setup(self, stage: str) -> None:
         super().setup(stage)
         data = self._attached
-        if stage == "fit" and self.trainer.ckpt_path is None:
+        if stage == "fit":
             refuse_without_epochs(self.trainer)
         if stage == "fit" and self._used:
-            if self.trainer.ckpt_path is None:
-                rank_zero_info("the module was trained before: training starts again; ckpt_path=... resumes")
             self._learner = make_learner(self.recipe, data.features)
             self._clear()
         learner, by_rows = self.learner, self.recipe.solver.update_every is None
@@ -97,6 +95,8 @@ class SemiNMFModule(DictionaryModule):
         return SolverOptimizer(self.dictionary, self.learner)
 
     def on_fit_start(self) -> None:
+        if self._used and self._learner_state is None:
+            rank_zero_info("the module was trained before: training starts again; ckpt_path=... resumes")
         if self.trainer.limit_train_batches == 0:
             raise ValueError(
                 "trainer.limit_train_batches=0 leaves nothing to train on; raise it or leave it out"

@@ -121,6 +121,32 @@ def test_the_list_is_bounded_and_the_count_is_not(tmp_path: Path) -> None:
     )
 
 
+class StopInSecondEpoch(lightning.Callback):
+    """Save a checkpoint within the second epoch, and raise."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, module, outputs, batch, index: int) -> None:
+        if (trainer.current_epoch, index) == (1, 12):
+            trainer.save_checkpoint(self.file)
+            raise KeyError("stopped")
+
+
+def test_a_resumed_fit_keeps_the_list_of_the_first_one(tmp_path: Path, bad_files: tuple[str, Path]) -> None:
+    last, recipe = tmp_path / "last.ckpt", {"l1_penalty": 0.05, "tol": 0}
+    settings = {"on_bad_rows": "skip", "batch_size": 20, "sample_rows": 10, "val_fraction": 0}
+    with pytest.raises(KeyError):
+        fit(ActivationDataModule(bad_files[0], **settings), tmp_path, StopInSecondEpoch(last), **recipe)
+    before = listed(tmp_path)
+    assert len(before) == len(BAD)
+    data = ActivationDataModule(bad_files[0], **settings)
+    resumed = fit(data, tmp_path, ckpt_path=str(last), **recipe)
+    assert len(listed(tmp_path)) == len(data.skipped_rows) == len(BAD)
+    assert resumed.rows_seen == 3 * 596
+    assert listed(tmp_path) == before  # with its first epochs
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("penalty", [0.0, 0.05])
 def test_two_processes_skip_as_one_does(
