@@ -107,9 +107,7 @@ def run(results: Results, path: Path, held_out: Path, folder: Path) -> None:
         about = common | {"concepts": k, "rows": rows, "nonzeros": nonzeros}
         results.add(f"{k:,} concepts, {rows:,} rows", results.run("scale.train", **about))
 
-    results.table(
-        f"processes of one thread each, later epochs, medians, l1_penalty={l1_penalty:g}"
-    )
+    results.table(f"processes of one thread each, later epochs, medians, l1_penalty={l1_penalty:g}")
     for k in CONCEPTS[:2]:
         _compare(results, folder, common | {"concepts": k, "rows": MANY_ROWS, "epochs": EPOCHS}, None)
 

@@ -147,13 +147,28 @@ class OnlineLearner(CodingLearner):
         self._waiting = 0
 
     def _add_products(self) -> None:
-        """Add ``Z^T Z`` and ``Z^T A`` of the rows of all processes, which exchange their codes."""
-        A = self._joined_rows()
+        """Add ``Z^T Z`` and ``Z^T A`` of the rows of all processes."""
+        A, gram, cross = self._joined_rows(), self.total.gram, self.total.cross
         coded = self._coded or [SparseCodes.of(A)]
-        A, *codes = self.processes.gather(A, *(torch.cat(parts) for parts in zip(*coded, strict=True)))
-        first = self.shares.own.start
-        SparseCodes(*codes).add_products_(self.total.gram, self.total.cross, A, first)
+        codes = SparseCodes(*(torch.cat(parts) for parts in zip(*coded, strict=True)))
+        if self._sums_are_fewer:
+            own = gram.new_zeros(len(gram), gram.shape[1] + self.features)
+            codes.add_products_(own[:, : len(gram)], own[:, len(gram) :], A)
+            self.processes.add_(own)
+            gram += own[:, : len(gram)]
+            cross += own[:, len(gram) :]
+        else:
+            A, *parts = self.processes.gather(A, *codes)
+            SparseCodes(*parts).add_products_(gram, cross, A, self.shares.own.start)
         self._rows, self._coded = [], []
+
+    @property
+    def _sums_are_fewer(self) -> bool:
+        """Whether processes exchange products, there and back, rather than rows and codes: fewer bytes."""
+        k, d = self.recipe.nb_concepts, self.features
+        rows, nonzeros = float(self.pending.rows), float(self.pending.fired.sum())
+        small = 2 * 8 * k * (k + d) < rows * (4 * d + 8) + 12 * nonzeros
+        return self.processes.count > 1 and not self.shares.many and small
 
     def _joined_rows(self) -> Tensor:
         none = self.total.rows.new_zeros(0, self.features, dtype=self.dictionary_dtype)

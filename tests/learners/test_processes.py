@@ -1,4 +1,4 @@
-"""Sums shared out by atoms: every process count gives the dictionary of one, and holds its part alone."""
+"""Several processes learn the dictionary of one, whether they exchange rows or sums, or share sums out."""
 
 from __future__ import annotations
 
@@ -70,6 +70,25 @@ def learned(
         learner.absorb()
         D = learner.improve(D)
     return learner, D
+
+
+@pytest.mark.parametrize(("concepts", "sums"), [(8, True), (K, False)])
+def test_processes_exchange_rows_or_sums_whichever_are_fewer(
+    signed: Tensor, concepts: int, sums: bool
+) -> None:
+    recipe = {"nb_concepts": concepts, "l1_penalty": 0.1}
+    D = learned(signed, Processes(), recipe)[1]
+
+    def two(processes: Threads) -> Tensor:
+        sent: list[int] = []
+        gather = processes.gather
+        processes.gather = lambda *tensors: sent.append(len(tensors[0])) or gather(*tensors)
+        first = learned(signed, processes, recipe)[1]
+        assert bool(sent) is not sums
+        return first
+
+    first, second = in_processes(2, two)
+    assert torch.equal(first, second) and (first - D).abs().max() < 1e-6
 
 
 @pytest.mark.parametrize("problem", [{"l1_penalty": 0.1}, {"l1_penalty": 0.0, "statistics": "codes"}])
