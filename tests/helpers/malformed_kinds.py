@@ -17,13 +17,7 @@ import numpy as np
 import torch
 from independent_readers import NUMPY_TYPES, plain_safetensors, same, same_tensor
 from malformed_changes import (
-    change,
-    change_checkpoint,
-    change_json,
-    change_lines,
-    change_npy,
-    change_safetensors,
-    containers,
+    change, change_checkpoint, change_json, change_lines, change_npy, change_safetensors, containers,
 )  # fmt: skip
 from safetensors.torch import save
 
