@@ -221,8 +221,7 @@ def kinds(folder: Path) -> dict[str, Kind]:
         save({"x": rows.bfloat16()}),
         save({"activations": rows.half(), "y": group}),
     ]
-    made = folder / "made"
-    made.mkdir(parents=True)
+    (made := folder / "made").mkdir(parents=True)
     A = torch.from_numpy(chance.normal(size=(60, 6)).astype("f4"))
     models = SemiNMF(4, "hals"), SemiNMF(4, "pgd", l1_penalty=0.1, normalize="center")
     for name, model in zip("ab", models, strict=True):
