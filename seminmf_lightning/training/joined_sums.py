@@ -46,6 +46,8 @@ def _in_file(shape: tuple[int, ...], dtype: torch.dtype, folder: Path) -> Tensor
     template = torch.empty(0, dtype=dtype).numpy()
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder) as file, full_disk_explained(folder, "make room and resume"):
-        # A disk that is full when a page is written would end the process without a word.
-        os.posix_fallocate(file.fileno(), 0, template.itemsize * int(np.prod(shape)))
+        size = template.itemsize * int(np.prod(shape))
+        file.truncate(size)
+        if hasattr(os, "posix_fallocate"):  # else a disk that fills up later ends the process without a word
+            os.posix_fallocate(file.fileno(), 0, size)
         return torch.from_numpy(np.memmap(file, template.dtype, "r+", shape=shape))
