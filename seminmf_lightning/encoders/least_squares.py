@@ -111,7 +111,7 @@ def nonnegative_codes(D: Tensor) -> Encode:
             _, base, V = admm.start(A.double())
             start = admm.codes(admm.iterate(V, base, ITERATIONS))
         norms, most = A.norm(dim=1) * longest, min(D.shape)
-        if compiled and precise:
+        if precise:
             return _search(Q, D, G, norms, most).to(A)
         Z = _search(Q.to(A), D, G, norms, most, start)
         if A.dtype != torch.float64 and compiled:
