@@ -67,7 +67,7 @@ def _encode(A: Tensor, D: Tensor, longest: float, penalty: float, nonnegative: b
     # A lower precision that the user allows for products would break the bound on their rounding.
     lowered = torch.get_float32_matmul_precision() != "highest"
     rounding = (D.shape[1] + 2) * torch.finfo(A.dtype).eps * longest
-    dependent, most = DEPENDENT[torch.float64], min(MOST_NONZEROS, *D.shape)
+    dependent, most = DEPENDENT[torch.float64], min(MOST_NONZEROS, len(D))
     a, atoms, r, z = (x.numpy() for x in (A, D, R, Z))
     for product in range(PRODUCTS):
         C = (R[rows] @ D.double().T).to(A) if lowered else R[rows].to(A) @ D.T
