@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from seminmf_lightning.core.checks import real_number, whole_number
+from seminmf_lightning.core.compiled import on_cpu
 from seminmf_lightning.core.objective import lasso_duality_gap
-from seminmf_lightning.encoders import numba_kernels
+from seminmf_lightning.encoders import numba_kernels, working_set
 from seminmf_lightning.encoders.active_set import rounded_gram, solve_on_support, support_work
 from seminmf_lightning.encoders.admm import ADMM, ROUNDS
 from seminmf_lightning.encoders.base import Effort, Encode, Penalised
@@ -72,7 +73,7 @@ class Lasso(Penalised):
 
         Fewer iterations leave larger supports to solve on.  If no candidate reaches the gap, the closest one.
         """
-        if numba_kernels.usable(D):
+        if on_cpu(D):
             return ()
         first = effort[0] if effort else USUAL_RHO
         usual = self._admm(D, first)
@@ -101,7 +102,7 @@ class Lasso(Penalised):
     def training(self, D: Tensor, effort: Effort) -> Encode:
         """Return an encoding of fixed iterations and rounds for every row, or the exact one if it is
         compiled."""
-        if numba_kernels.usable(D):
+        if on_cpu(D):
             return self._compiled(D)
         rho, iterations = effort
         admm = self._admm(D, rho)
@@ -121,7 +122,7 @@ class Lasso(Penalised):
                 return A.new_zeros(0, len(D))
             if not prepared:
                 rho = (effort or self.calibrate(atoms, A[:CALIBRATION_ROWS]) or (USUAL_RHO,))[0]
-                exact = self._compiled(atoms) if numba_kernels.usable(atoms) else None
+                exact = self._compiled(atoms) if on_cpu(atoms) else None
                 prepared.append((self._admm(atoms, rho), exact))
             admm, exact = prepared[0]
             return torch.cat([self._certified(rows, admm, exact) for rows in A.split(admm.rows_at_once)])
@@ -146,6 +147,8 @@ class Lasso(Penalised):
 
     def _compiled(self, D: Tensor) -> Encode:
         """Return the encoding to exact codes by numba kernels."""
+        if len(D) >= working_set.CONCEPTS:
+            return lambda A: working_set.lasso(A, D, self.l1_penalty, nonnegative=self.nonnegative)
         E = D.double()
         G = rounded_gram(E, D.dtype)
         return lambda A: numba_kernels.lasso(

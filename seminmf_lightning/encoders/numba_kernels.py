@@ -94,16 +94,17 @@ def _strongest(c: Array) -> int:
 
 
 @inlined
-def _append(L: Array, G: Array, atoms: Array, m: int, j: int, dependent: float) -> bool:
-    """Add atom j as row m of the factor; return False if it depends on the atoms there."""
-    new = G[j, j]
+def _append(L: Array, products: Array, atoms: Array, m: int, j: int, dependent: float) -> bool:
+    """Add atom j, of row ``products`` of G, as row m of the factor; return False if it depends on the atoms
+    there."""
+    new = products[j]
     for i in range(m):
-        value = np.float64(G[j, atoms[i]])
+        value = np.float64(products[atoms[i]])
         for h in range(i):
             value -= L[i, h] * L[m, h]
         L[m, i] = value / L[i, i]
         new -= L[m, i] * L[m, i]
-    if new <= dependent * G[j, j]:
+    if new <= dependent * products[j]:
         return False
     L[m, m] = np.sqrt(new)
     atoms[m] = j
@@ -148,24 +149,142 @@ def _leave(L: Array, atoms: Array, codes: Array, signs: Array, leaving: int, m: 
 
 
 @inlined
+def _products(G: Array, E: Array, products: Array, atoms: Array, m: int, j: int) -> Array:
+    """Return row j of G; without G only the entries that :func:`_append` needs, computed from the atoms E."""
+    if len(G):
+        return G[j]
+    for i in range(m + 1):
+        other, value = atoms[i] if i < m else j, 0.0
+        x, y = E[j], E[other]
+        for h in range(len(x)):
+            value += np.float64(x[h]) * np.float64(y[h])
+        products[other] = value
+    return products
+
+
+@inlined
 def _correlate(
-    c: Array, q: Array, G: Array, atoms: Array, codes: Array, m: int, barred: Array, n: int
-) -> None:
-    """``c <- q - z G`` in their own precision; 0 for the atoms of the support and the n barred ones."""
-    c[:] = q
-    for i in range(0, m - m % 4, 4):  # four at a time: c is read and written a quarter as often
-        z0, z1, z2, z3 = codes[i], codes[i + 1], codes[i + 2], codes[i + 3]
-        g0, g1, g2, g3 = G[atoms[i]], G[atoms[i + 1]], G[atoms[i + 2]], G[atoms[i + 3]]
+    c: Array, q: Array, G: Array, E: Array, a: Array, r: Array, atoms: Array, codes: Array, m: int,
+    barred: Array, n: int,
+) -> None:  # fmt: skip
+    """``c <- q - z G`` in their own precision; 0 for the atoms of the support and the n barred ones.
+
+    Without G, ``r <- a - z E`` and ``c <- r E^T``.
+    """
+    if len(G):
+        c[:] = q
+        for i in range(0, m - m % 4, 4):  # four at a time: c is read and written a quarter as often
+            z0, z1, z2, z3 = codes[i], codes[i + 1], codes[i + 2], codes[i + 3]
+            g0, g1, g2, g3 = G[atoms[i]], G[atoms[i + 1]], G[atoms[i + 2]], G[atoms[i + 3]]
+            for j in range(len(c)):
+                c[j] -= z0 * g0[j] + z1 * g1[j] + z2 * g2[j] + z3 * g3[j]
+        for i in range(m - m % 4, m):
+            code, row = codes[i], G[atoms[i]]
+            for j in range(len(c)):
+                c[j] -= code * row[j]
+    else:
+        r[:] = a
+        for i in range(m):
+            code, row = codes[i], E[atoms[i]]
+            for h in range(len(r)):
+                r[h] -= code * row[h]
         for j in range(len(c)):
-            c[j] -= z0 * g0[j] + z1 * g1[j] + z2 * g2[j] + z3 * g3[j]
-    for i in range(m - m % 4, m):
-        code, row = codes[i], G[atoms[i]]
-        for j in range(len(c)):
-            c[j] -= code * row[j]
+            value, row = 0.0, E[j]
+            for h in range(len(r)):
+                value += r[h] * row[h]
+            c[j] = value
     for i in range(m):
         c[atoms[i]] = 0
     for i in range(n):
         c[barred[i]] = 0
+
+
+@inlined
+def _search(
+    q: Array, c: Array, G: Array, E: Array, a: Array, r: Array, products: Array, penalty: float, slack: float,
+    dependent: float, most: int, nonnegative: bool, L: Array, atoms: Array, codes: Array, signs: Array,
+    half: Array, target: Array, rounded: Array, m: int, barred: Array, n: int,
+) -> tuple[int, int]:  # fmt: skip
+    """Search one row's codes on from its first m, with correlations c; return m and the number of barred
+    atoms."""
+    k = len(q)
+    optimal = True
+    kept = 0  # leading entries of `half`, the solution of L half = ..., that are still valid
+    for _ in range(4 * k):
+        if optimal:
+            j = _largest(c) if nonnegative else _strongest(c)
+            strength = c[j] if nonnegative else abs(c[j])
+            if strength <= penalty * (1 + ROUNDING) + slack or m == most or n == k:
+                break
+            sign = np.sign(c[j])
+            if _append(L, _products(G, E, products, atoms, m, j), atoms, m, j, dependent):
+                codes[m] = 0.0
+            else:  # it is a sum of w_i atom_i: exchange it for the first whose code reaches zero
+                target[:m] = L[m, :m]
+                _backward(L, target, m)
+                step, leaving = np.inf, -1
+                for i in range(m):
+                    if sign * target[i] * signs[i] > 0 and codes[i] / (sign * target[i]) < step:
+                        step, leaving = codes[i] / (sign * target[i]), i
+                if penalty == 0 or leaving < 0:
+                    barred[n], c[j] = j, 0
+                    n += 1
+                    continue
+                for i in range(m):
+                    codes[i] -= step * sign * target[i]
+                m, kept = _leave(L, atoms, codes, signs, leaving, m), min(kept, leaving)
+                if not _append(L, _products(G, E, products, atoms, m, j), atoms, m, j, dependent):
+                    barred[n], optimal = j, False
+                    n += 1
+                    continue
+                codes[m] = step * sign
+            signs[m] = sign
+            m += 1
+            if (
+                penalty > 0
+            ):  # others well above the penalty enter with it: fewer correlations are computed
+                bar = penalty + TOGETHER * (strength - penalty)
+                last = min(most, m + AT_ONCE)
+                for other in range(k):
+                    size = c[other] if nonnegative else abs(c[other])
+                    if size < bar or other == j or m == last:
+                        continue
+                    if _append(L, _products(G, E, products, atoms, m, other), atoms, m, other, dependent):
+                        codes[m], signs[m] = 0.0, np.sign(c[other])
+                        m += 1
+        for i in range(kept, m):
+            half[i] = q[atoms[i]] - penalty * signs[i]
+        _forward(L, half, kept, m)
+        kept = m
+        target[:m] = half[:m]
+        _backward(L, target, m)
+        step, leaving = 1.0, -1  # `leaving` is the first code on the way to `target` that reaches zero
+        for i in range(m):
+            if target[i] * signs[i] < 0:
+                share = codes[i] / (codes[i] - target[i])
+                if share < step or leaving < 0:
+                    step, leaving = share, i
+        for i in range(m):
+            codes[i] += step * (target[i] - codes[i])
+        optimal = leaving < 0
+        if optimal:
+            rounded[:m] = codes[:m]
+            _correlate(c, q, G, E, a, r, atoms, rounded, m, barred, n)
+            continue
+        if step == 0.0:  # of atoms that entered with j, all of the wrong sign leave at once
+            size, others = m, False
+            for i in range(size - 1, -1, -1):
+                if codes[i] == 0 and atoms[i] != j:
+                    others = True
+                    if target[i] * signs[i] < 0:
+                        m, kept = _leave(L, atoms, codes, signs, i, m), min(kept, i)
+            if m < size:
+                continue
+            if atoms[leaving] == j and not others and n < k:  # rounding alone brought it in
+                barred[n] = j
+                n += 1
+        m, kept = _leave(L, atoms, codes, signs, leaving, m), min(kept, leaving)
+    return m, n
 
 
 @compiled
@@ -176,84 +295,12 @@ def _lasso_rows(
     c, barred = np.empty(k, Q.dtype), np.empty(k, np.int64)
     atoms, L = np.empty(most, np.int64), np.empty((most, most))
     codes, signs, half, target = np.empty(most), np.empty(most), np.empty(most), np.empty(most)
-    rounded = np.empty(most, Q.dtype)
+    rounded, none = np.empty(most, Q.dtype), np.empty(0, Q.dtype)
     for row in range(len(Q)):
-        q, m, n, optimal = Q[row], 0, 0, True
-        kept = 0  # leading entries of `half`, the solution of L half = ..., that are still valid
-        c[:] = q
-        for _ in range(4 * k):
-            if optimal:
-                j = _largest(c) if nonnegative else _strongest(c)
-                strength = c[j] if nonnegative else abs(c[j])
-                if strength <= penalty * (1 + ROUNDING) + slack[row] or m == most or n == k:
-                    break
-                sign = np.sign(c[j])
-                if _append(L, G, atoms, m, j, dependent):
-                    codes[m] = 0.0
-                else:  # it is a sum of w_i atom_i: exchange it for the first whose code reaches zero
-                    target[:m] = L[m, :m]
-                    _backward(L, target, m)
-                    step, leaving = np.inf, -1
-                    for i in range(m):
-                        if sign * target[i] * signs[i] > 0 and codes[i] / (sign * target[i]) < step:
-                            step, leaving = codes[i] / (sign * target[i]), i
-                    if penalty == 0 or leaving < 0:
-                        barred[n], c[j] = j, 0
-                        n += 1
-                        continue
-                    for i in range(m):
-                        codes[i] -= step * sign * target[i]
-                    m, kept = _leave(L, atoms, codes, signs, leaving, m), min(kept, leaving)
-                    if not _append(L, G, atoms, m, j, dependent):
-                        barred[n], optimal = j, False
-                        n += 1
-                        continue
-                    codes[m] = step * sign
-                signs[m] = sign
-                m += 1
-                if (
-                    penalty > 0
-                ):  # others well above the penalty enter with it: fewer correlations are computed
-                    bar = penalty + TOGETHER * (strength - penalty)
-                    last = min(most, m + AT_ONCE)
-                    for other in range(k):
-                        size = c[other] if nonnegative else abs(c[other])
-                        if size < bar or other == j or m == last:
-                            continue
-                        if _append(L, G, atoms, m, other, dependent):
-                            codes[m], signs[m] = 0.0, np.sign(c[other])
-                            m += 1
-            for i in range(kept, m):
-                half[i] = q[atoms[i]] - penalty * signs[i]
-            _forward(L, half, kept, m)
-            kept = m
-            target[:m] = half[:m]
-            _backward(L, target, m)
-            step, leaving = 1.0, -1  # `leaving` is the first code on the way to `target` that reaches zero
-            for i in range(m):
-                if target[i] * signs[i] < 0:
-                    share = codes[i] / (codes[i] - target[i])
-                    if share < step or leaving < 0:
-                        step, leaving = share, i
-            for i in range(m):
-                codes[i] += step * (target[i] - codes[i])
-            optimal = leaving < 0
-            if optimal:
-                rounded[:m] = codes[:m]
-                _correlate(c, q, G, atoms, rounded, m, barred, n)
-                continue
-            if step == 0.0:  # of atoms that entered with j, all of the wrong sign leave at once
-                size, others = m, False
-                for i in range(size - 1, -1, -1):
-                    if codes[i] == 0 and atoms[i] != j:
-                        others = True
-                        if target[i] * signs[i] < 0:
-                            m, kept = _leave(L, atoms, codes, signs, i, m), min(kept, i)
-                if m < size:
-                    continue
-                if atoms[leaving] == j and not others and n < k:  # rounding alone brought it in
-                    barred[n] = j
-                    n += 1
-            m, kept = _leave(L, atoms, codes, signs, leaving, m), min(kept, leaving)
+        c[:] = Q[row]
+        m, _ = _search(
+            Q[row], c, G, G, none, none, none, penalty, slack[row], dependent, most, nonnegative, L, atoms,
+            codes, signs, half, target, rounded, 0, barred, 0,
+        )  # fmt: skip
         for i in range(m):
             Z[row, atoms[i]] = codes[i]

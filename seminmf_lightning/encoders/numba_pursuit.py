@@ -145,7 +145,7 @@ def _pursue_rows(
             if m == nonzeros or tree[0] <= rounding * rounding:
                 break
             free[j] = 0
-            if abs(c[j]) <= rounding or not _append(L, G, atoms, m, j, rounding):
+            if abs(c[j]) <= rounding or not _append(L, G[j], atoms, m, j, rounding):
                 continue
             half[m], codes[m] = q[j], 0.0
             _forward(L, half, m, m + 1)

@@ -114,7 +114,7 @@ def _path(
             m += 1
         for i in range(valid, m):
             half[i] = signs[i]
-            if not _append(L, G, atoms, i, atoms[i], dependent):  # the new one is a sum of the others
+            if not _append(L, G[atoms[i]], atoms, i, atoms[i], dependent):  # the new one is a sum of the others
                 m -= 1
         _forward(L, half, valid, m)
         valid = m
@@ -174,7 +174,7 @@ def _refit(
     for _ in range(EVENTS_PER_ATOM * m):
         p = 0
         for i in range(m):
-            if inside[i] and _append(L, G, order, p, atoms[i], dependent):
+            if inside[i] and _append(L, G[atoms[i]], order, p, atoms[i], dependent):
                 target[p], slots[p] = q[atoms[i]], i
                 p += 1
             else:
