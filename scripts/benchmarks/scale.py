@@ -35,10 +35,9 @@ class _Clock(lightning.Callback):
     def __init__(self) -> None:
         self.wall: list[float] = []
         self.processor: list[float] = []
-        self.before = self.most = 0
+        self.most = 0
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        self.before = anonymous_kilobytes()
         threading.Thread(target=self._watch, daemon=True).start()
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
@@ -72,8 +71,9 @@ def train(options: Namespace) -> dict[str, float]:
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
         use_distributed_sampler=False, num_sanity_val_steps=0, limit_val_batches=0, callbacks=[clock],
     )  # fmt: skip
+    before = anonymous_kilobytes()
     trainer.fit(module, data)
-    own = torch.tensor([(clock.most - clock.before) / 1024])
+    own = torch.tensor([(clock.most - before) / 1024])
     largest = float(trainer.strategy.reduce(own, reduce_op="max"))
     if not trainer.is_global_zero:
         return {}

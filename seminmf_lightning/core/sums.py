@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -73,7 +74,8 @@ class Sums:
 
 
 def _zeros(*shape: int, device: torch.device | str | None = None) -> Tensor:
-    return torch.zeros(shape, dtype=torch.float64, device=device)
+    # numpy's zeros take memory only where they are written to, torch's at once: a learner may be reset.
+    return torch.from_numpy(np.zeros(shape)).to(device)
 
 
 @dataclass
