@@ -13,6 +13,8 @@ LEADING = 0.5
 """Least share of the examples that a token, or a group of images, must have to stand for all."""
 NEIGHBOUR = 2 / 3
 """Least share of a leading token's examples that have the same word beside it, for the label to say so."""
+WHITE, WHITE_SHOWN = {"\n": "\u23ce", "\t": "\u21e5"}, 4
+"""Signs for white space, and most of them in a label; another one is drawn as an open box."""
 
 Example = Mapping[str, Any]
 
@@ -64,13 +66,18 @@ def label_of_tokens(examples: Sequence[Example]) -> str:
 def piece(text: str, start: int, stop: int) -> str:
     """Return the token ``text[start:stop]`` on one line, with hyphens where it is a part of a word.
 
-    >>> piece("recoded", 2, 5)
-    '-cod-'
+    Tokens of many language models begin with the space before their word.  White space alone is drawn.
+
+    >>> piece("recoded", 2, 5), piece("a word", 1, 6), piece("a  \\n", 1, 4)
+    ('-cod-', 'word', '\u2423\u2423\u23ce')
     """
-    token = " ".join(text[start:stop].split())
-    if token[:1].isalnum() and start and text[start - 1].isalnum():
+    given = text[start:stop]
+    token = " ".join(given.split())
+    if not token:
+        return "".join(WHITE.get(one, "\u2423") for one in given[:WHITE_SHOWN])
+    if given[0].isalnum() and start and text[start - 1].isalnum():
         token = f"-{token}"
-    if token[-1:].isalnum() and text[stop : stop + 1].isalnum():
+    if given[-1].isalnum() and text[stop : stop + 1].isalnum():
         token = f"{token}-"
     return token
 

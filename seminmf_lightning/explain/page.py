@@ -108,10 +108,10 @@ def make_report(
     page = _render(
         title=f"{k} concepts of {run.name}", run=run.name, rows=summary.sums.rows, concepts=k, features=d,
         signs=str(signs),
-        settings=model.plain_recipe() | {"data": type(data.source).__name__},
+        settings={name: setting_text(value) for name, value in model.plain_recipe().items()}
+        | {"data": type(data.source).__name__},
         notes=_notes(model, trained_on, data, origins, len(shown)),
-        held_out=trained_on.get("val_fraction"), of_rows=list(described(of_rows)),
-        of_run=list(described({name: v for name, v in metrics.items() if v is None or is_finite(v)})),
+        held_out=trained_on.get("val_fraction"), trained=bool(metrics), metrics=beside(of_rows, metrics),
         data=embed({
             "table": concept_table(summary), "details": details, "charts": _charts(summary, run),
             "one_sign": signs.nonnegative_codes, "sampled": summary.sample.step,
@@ -121,6 +121,42 @@ def make_report(
         }),
     )  # fmt: skip
     return Report(page, automatic)
+
+
+def beside(of_rows: Mapping[str, Any], of_run: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Return each metric with its value on the rows of the report, its value in the run, and its meaning.
+
+    A value that does not exist is an empty string; metrics that have neither are left out.
+
+    >>> beside({"r2": 0.712345}, {"r2": 0.5, "seconds": 3.25, "optimality_gap": None})
+    [('r2', '0.7123', '0.5', 'share of variance explained'), ('seconds', '', '3.25', 'wall time')]
+    """
+    columns = [
+        {name: shown for name, *shown in described({name: _rounded(value) for name, value in column.items()})}
+        for column in (of_rows, {name: v for name, v in of_run.items() if v is not None and is_finite(v)})
+    ]
+    nothing = ["", ""]
+    lines = []
+    for name in dict.fromkeys([*columns[0], *columns[1]]):
+        here, there = (column.get(name, nothing) for column in columns)
+        lines.append((name, here[0], there[0], here[1] or there[1]))
+    return lines
+
+
+def _rounded(value: Any) -> Any:
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def setting_text(value: Any) -> str:
+    """Return a setting as the page shows it.
+
+    >>> setting_text({"name": "pgd", "update_every": None, "max_iter": 500}), setting_text(None)
+    ('pgd, max_iter=500', '-')
+    """
+    if not isinstance(value, Mapping):
+        return "-" if value is None else str(value)
+    options = [f"{key}={one}" for key, one in value.items() if key != "name" and one is not None]
+    return ", ".join([str(value["name"])] * ("name" in value) + options)
 
 
 def read_lens(path: Path, concepts: int) -> dict[str, Any]:

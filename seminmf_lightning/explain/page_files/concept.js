@@ -75,10 +75,12 @@ function distribution({ low, high, counts }) {
   const some = data.sampled > 1 ? `, of one in ${data.sampled} rows` : "";
   const bars = (name, of) => ({ name, kind: "bars", x: edges, y: counts.map((count, i) => (of(edges[i] + width / 2) ? count : 0)) });
   const below = bars("z < 0", (z) => z < 0), above = bars("z > 0", (z) => z > 0); // in the colours of the scale
-  return drawChart({
+  const chart = drawChart({
     title: `Codes that are not 0${some}`, x_label: "z", y_label: "rows", log_x: false, log_y: true,
     series: data.one_sign ? [above] : [below, above],
   });
+  chart.classList.add(data.one_sign ? "sign" : "signs");
+  return chart;
 }
 
 function chips(title, items, show) {
