@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -12,6 +13,8 @@ from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from torch import Tensor
 
 from seminmf_lightning.core.commands import command
 from seminmf_lightning.core.discovery import available, name_of
@@ -30,7 +33,8 @@ from seminmf_lightning.io.untrusted import parse_json
 from seminmf_lightning.metrics import described, finite_or_none, in_data_units
 
 LENS_FILE = "logit_lens.json"
-"""Written beside a run whose network has a head: ``{"17": {"promotes": ["cat"], "suppresses": []}}``."""
+"""Written beside a run whose network has a head; a file written by hand may leave the digest out:
+``{"dictionary": "0f3a...", "concepts": {"17": {"promotes": ["cat"], "suppresses": []}}}``."""
 SCRIPTS = (
     "charts.js", "shared.js", "labels.js", "order.js", "list.js", "examples.js", "concept.js", "page.js",
 )  # fmt: skip
@@ -100,7 +104,7 @@ def make_report(
     automatic = automatic_labels(strongest)
     if options.base_url is not None:
         automatic |= describe(strongest, options.base_url, options.language_model)
-    lens = read_lens(run / LENS_FILE, len(model.dictionary)) if (run / LENS_FILE).is_file() else {}
+    lens = read_lens(run / LENS_FILE, model.dictionary) if (run / LENS_FILE).is_file() else {}
     metrics = read_metrics(run) if (run / METRICS_FILE).is_file() else {}
     of_rows = in_data_units(summary.metrics.compute(), float(model.scale))
     of_rows = {name: finite_or_none(value) for name, value in of_rows.items()}
@@ -159,11 +163,24 @@ def setting_text(value: Any) -> str:
     return ", ".join([str(value["name"])] * ("name" in value) + options)
 
 
-def read_lens(path: Path, concepts: int) -> dict[str, Any]:
-    """Return the tokens or classes that each concept promotes and suppresses, by its number."""
-    lens = parse_json(path, path.read_bytes(), "a logit lens: it is not JSON")
-    conform(path, lens, {str: {"promotes": [str], "suppresses": [str]}})
-    return {name: lens[name] for name in map(str, range(concepts)) if name in lens}
+def read_lens(path: Path, D: Tensor) -> dict[str, Any]:
+    """Return the tokens or classes that each atom of D (k, d) promotes and suppresses, by its number.
+
+    The lens of other atoms is left out, with a warning.
+    """
+    content = parse_json(path, path.read_bytes(), "a logit lens: it is not JSON")
+    form = {"dictionary?": str, "concepts": {str: {"promotes": [str], "suppresses": [str]}}}
+    conform(path, content, form)
+    seen, digest = content.get("dictionary"), digest_of(D)
+    if seen not in (None, digest):
+        warnings.warn(
+            f"{path} is not shown: it is of the dictionary {seen}, but this one is {digest}; write it again "
+            f'with {command("concepts")} run={path.parent} text="..." lens=true',
+            stacklevel=2,
+        )
+        return {}
+    lens = content["concepts"]
+    return {name: lens[name] for name in map(str, range(len(D))) if name in lens}
 
 
 def embed(data: Any) -> str:

@@ -116,9 +116,18 @@ def test_labels_beside_the_run_or_given_are_on_the_page(learned: Path) -> None:
 def test_what_concepts_promote_is_shown_where_it_is_known(learned: Path) -> None:
     rows = np.abs(np.random.default_rng(1).normal(size=(200, 24))).astype(np.float32)
     lens = {"2": {"promotes": ["cat", "</script>"], "suppresses": []}}
-    (learned / "logit_lens.json").write_text(json.dumps(lens))
+    file = learned / "logit_lens.json"
+    file.write_text(json.dumps({"concepts": lens}))
+    data = embedded(written(learned, rows))
+    assert data["lens"] == lens
+    file.write_text(json.dumps({"dictionary": data["dictionary"], "concepts": lens}))
     assert embedded(written(learned, rows))["lens"] == lens
-    (learned / "logit_lens.json").write_text('{"2": {"promotes": [1], "suppresses": []}}')
+    file.write_text(json.dumps({"dictionary": "0" * 16, "concepts": lens}))
+    with pytest.warns(
+        UserWarning, match=r"logit_lens\.json is not shown: it is of the dictionary 0000000000000000"
+    ):
+        assert embedded(written(learned, rows))["lens"] == {}
+    file.write_text('{"concepts": {"2": {"promotes": [1], "suppresses": []}}}')
     with pytest.raises(ValueError, match=r"logit_lens\.json: .*expected a text"):
         written(learned, rows)
 
