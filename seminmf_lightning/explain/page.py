@@ -22,8 +22,15 @@ from seminmf_lightning.data import ActivationDataModule, Source
 from seminmf_lightning.dictionary_file import load_dictionary
 from seminmf_lightning.explain.automatic_labels import automatic_labels
 from seminmf_lightning.explain.charts import Chart
-from seminmf_lightning.explain.details import add_examples, concept_details, concept_table, stronger_sign
+from seminmf_lightning.explain.details import (
+    SIGNS,
+    add_examples,
+    concept_details,
+    concept_table,
+    stronger_sign,
+)
 from seminmf_lightning.explain.gather import Model, Summary, encode_ranges, gather
+from seminmf_lightning.explain.label_score import score_labels
 from seminmf_lightning.explain.language_model import describe
 from seminmf_lightning.explain.provenance import Harvested, Origins, origins_of
 from seminmf_lightning.explain.runs import METRICS_FILE, read_metrics
@@ -98,10 +105,12 @@ def make_report(
     signs = model.recipe.constraint
     details = concept_details(summary, shown, signs)
     add_examples(details, summary, origins, partial(encode_ranges, model, data))
-    strongest = {
-        concept: detail["signs"][stronger_sign(summary, concept)] for concept, detail in details.items()
-    }
+    signed = {concept: stronger_sign(summary, concept) for concept in details}
+    strongest = {concept: detail["signs"][signed[concept]] for concept, detail in details.items()}
     automatic = automatic_labels(strongest)
+    made_from = {concept: (SIGNS[signed[concept]], examples) for concept, examples in strongest.items()}
+    for concept, score in score_labels(summary.sample, origins, made_from).items():
+        details[concept]["score"] = [float(f"{value:.4g}") for value in score]
     if options.base_url is not None:
         automatic |= describe(strongest, options.base_url, options.language_model)
     lens = read_lens(run / LENS_FILE, model.dictionary) if (run / LENS_FILE).is_file() else {}
