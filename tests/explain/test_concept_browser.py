@@ -99,6 +99,26 @@ def test_concepts_of_punctuation_alone_are_marked_and_last(browser: Any, crafted
     page.close()
 
 
+def test_a_label_shows_its_score_where_it_has_one(browser: Any, crafted: Path) -> None:
+    page = browser.new_page(viewport={"width": 1400, "height": 900})
+    page.goto(f"{crafted.as_uri()}#concept-4")
+    assert page.locator(".score").count() == 0
+    assert "label score" not in page.locator("#sort option").all_inner_texts()
+    text = crafted.read_text()
+    for concept, energy in ((0, 0.25), (4, 0.5)):
+        assert text.count(f'"{concept}":{{"features"') == 1
+        text = text.replace(f'"{concept}":{{', f'"{concept}":{{"score":[0.01,{energy},1.0],')
+    crafted.write_text(text)
+    page.reload()
+    assert page.locator(".score").inner_text().split(" of ")[1:3] == [
+        "its automatic label are 1 %",
+        "the rows and carry 50 %",
+    ]
+    page.select_option("#sort", "score")
+    assert page.locator(BUTTONS).all_inner_texts() == ["4", "0", "1", "2", "3"]
+    page.close()
+
+
 def test_the_list_says_in_one_line_what_a_concept_is(browser: Any, crafted: Path) -> None:
     page = browser.new_page(viewport={"width": 1400, "height": 900})
     page.goto(crafted.as_uri())

@@ -39,8 +39,8 @@ function labelField(concept) {
 function labelScore(detail) {
   if (!detail || !detail.score) return [];
   const [share, energy, fires] = detail.score.map(percent);
-  const said = `Elsewhere, tokens of its automatic label are ${share} of the rows and have ${energy} of its energy; it fires on ${fires} of them.`;
-  return [make("p", said, { class: "score", title: "on rows of texts that the label was not made from" })];
+  const said = `In other texts, the tokens of its automatic label are ${share} of the rows and carry ${energy} of its energy; it fires on ${fires} of them.`;
+  return [make("p", said, { class: "score", title: "texts that the label was not made from" })];
 }
 
 function legend(concept, images) {

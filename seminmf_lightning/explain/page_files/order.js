@@ -8,7 +8,7 @@ const ORDERS = {
   density: { name: "density", value: density },
   strength: { name: "strength", value: strength },
   balance: { name: "sign balance", value: balance },
-  score: { name: "label's share of energy", value: (row) => ((data.details[row[0]] || {}).score || [0, -1])[1] },
+  score: { name: "label score", value: (row) => ((data.details[row[0]] || {}).score || [0, -1])[1] },
   feature: { name: "top feature", value: (row) => row[6], up: true },
 };
 if (data.one_sign) delete ORDERS.balance;
