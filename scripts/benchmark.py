@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from benchmarks.results import OURS, Results, compare, measure
 
-PARTS = ("exact", "sparse", "signs", "harvest")
+PARTS = ("exact", "sparse", "scale", "signs", "harvest")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -57,7 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if part == "signs":
                 import_module("benchmarks.signs").run(results, Path(folder))
             else:
-                {"exact": exact, "sparse": sparse, "harvest": harvest}[part](results, Path(folder))
+                {"exact": exact, "sparse": sparse, "scale": scale, "harvest": harvest}[part](
+                    results, Path(folder)
+                )
     results.write()
 
 
@@ -88,16 +90,11 @@ def exact(results: Results, folder: Path) -> None:
     write_rows(many, 20 * n, d)
     for rows, file in ((n, path), (20 * n, many)):
         results.measure(f"memory, {rows:,} rows", "exact.memory", path=file, concepts=k)
-    results.table(f"one process and two, of one thread each: rows of {d}")
-    for penalty, file, concepts in ((0.0, many, k), (options.l1_penalty, path, options.sparse_concepts)):
-        one, two = (
-            results.run("exact.processes", path=file, concepts=concepts, processes=count, l1_penalty=penalty)[
-                "rows/s"
-            ]
-            for count in (1, 2)
-        )
-        values = {"rows/s of one": one, "rows/s of two": two, "ratio": two / one}
-        results.add(f"l1_penalty={penalty:g}, {concepts} concepts", values)
+    results.table(f"one process and two, of one thread each: {20 * n:,} rows of {d}, {k} concepts")
+    one, two = (
+        results.run("exact.processes", path=many, concepts=k, processes=count)["rows/s"] for count in (1, 2)
+    )
+    results.add("l1_penalty=0", {"rows/s of one": one, "rows/s of two": two, "ratio": two / one})
 
 
 def sparse(results: Results, folder: Path) -> None:
@@ -156,6 +153,16 @@ def sparse(results: Results, folder: Path) -> None:
     if find_spec("matplotlib") is not None:
         objective_against_time(curves, options.output / "objective.png")
         r2_against_nonzeros(quality, options.output / "r2.png")
+
+
+def scale(results: Results, folder: Path) -> None:
+    """Measure training with l1_penalty > 0 at many concepts, and in two processes."""
+    from benchmarks.dataset import split
+    from benchmarks.scale import run
+
+    if results.options.quick:
+        return
+    run(results, *split(results.options.data, folder), folder)
 
 
 def harvest(results: Results, folder: Path) -> None:

@@ -29,7 +29,7 @@ from seminmf_lightning.core.discovery import available
 from seminmf_lightning.suites.planted import Planted
 
 KINDS = ("topk", "abs_topk", "batch_topk")
-RATES = (3e-4, 1e-3, 3e-3, 1e-2)
+RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 BATCH = 1024
 DEAD_AFTER = 100
 """Batches without firing after which a code counts as dead."""

@@ -105,9 +105,7 @@ def processes(options: Namespace) -> dict[str, float]:
     torch.set_num_threads(1)
     clock = _EpochClock()
     data = ActivationDataModule(str(options.path), val_fraction=0)
-    module = SemiNMFModule(
-        options.concepts, solver={"name": "hals", "max_iter": 0}, l1_penalty=options.l1_penalty
-    )
+    module = SemiNMFModule(options.concepts, solver={"name": "hals", "max_iter": 0})
     trainer = lightning.Trainer(
         accelerator="cpu", devices=options.processes, max_epochs=1, logger=False,
         strategy="ddp" if options.processes > 1 else "auto",

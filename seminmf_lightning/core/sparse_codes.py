@@ -52,15 +52,20 @@ class SparseCodes(NamedTuple):
         in_threads(lambda part: _subtract(part.start, min(part.stop, len(R)), *arrays), len(R))
         return R
 
-    def add_products_(self, gram: Tensor, cross: Tensor, A: Tensor) -> None:
-        """``S += Z^T Z`` and ``P += Z^T A``, in float64: a step must not depend on how rows are split."""
-        if not on_cpu(gram) or self._dense(len(gram), len(gram) + A.shape[1]):
-            for rows, Z in self._blocks(A, len(gram)):
+    def add_products_(self, gram: Tensor, cross: Tensor, A: Tensor, first: int = 0) -> None:
+        """``S += Z^T Z`` and ``P += Z^T A``, in float64: a step must not depend on how rows are split.
+
+        ``gram`` (h, k) and ``cross`` (h, d) may hold the rows of the atoms from ``first`` on alone.
+        """
+        k, atoms = gram.shape[1], slice(first, first + len(gram))
+        if not on_cpu(gram) or self._dense(k, k + A.shape[1]):
+            for rows, Z in self._blocks(A, k):
                 exact = Z.double()
-                gram.addmm_(exact.T, exact)
-                cross.addmm_(exact.T, rows.double())
+                gram.addmm_(exact[:, atoms].T, exact)
+                cross.addmm_(exact[:, atoms].T, rows.double())
             return
-        _add_products(*(x.numpy() for x in (self._starts(), self.concepts, self.values, A, gram, cross)))
+        sums = (x.numpy() for x in (self._starts(), self.concepts, self.values, A, gram, cross))
+        _add_products(*sums, first)
 
     def _dense(self, k: int, width: int) -> bool:
         """Whether a product of dense (n, k) with (k, width) takes less time than one pair after the other."""
@@ -90,10 +95,14 @@ def _subtract(
 
 
 @in_order
-def _add_products(starts: Array, concepts: Array, values: Array, A: Array, gram: Array, cross: Array) -> None:
+def _add_products(
+    starts: Array, concepts: Array, values: Array, A: Array, gram: Array, cross: Array, first: int
+) -> None:
     for row in range(len(starts) - 1):
         for i in range(starts[row], starts[row + 1]):
-            code, atom = np.float64(values[i]), concepts[i]
+            code, atom = np.float64(values[i]), concepts[i] - first
+            if atom < 0 or atom >= len(gram):
+                continue
             for j in range(A.shape[1]):
                 cross[atom, j] += code * np.float64(A[row, j])
             for other in range(starts[row], starts[row + 1]):

@@ -143,12 +143,15 @@ class CodeSums(Sums):
     fired: Tensor  # (k,) rows in which |z_j| > 0
 
     @classmethod
-    def empty(cls, concepts: int, features: int, device: torch.device | str | None = None) -> Self:
-        """Return the sums over no rows."""
-        return cls(*(_zeros(*shape, device=device) for shape in cls._shapes(concepts, features)))
+    def empty(
+        cls, concepts: int, features: int, device: torch.device | str | None = None, own: int | None = None
+    ) -> Self:
+        """Return the sums over no rows; products are of ``own`` atoms, if given, with all of them."""
+        own = concepts if own is None else own
+        return cls(*(_zeros(*shape, device=device) for shape in cls._shapes(concepts, features, own)))
 
     @staticmethod
-    def _shapes(concepts: int, features: int) -> tuple[tuple[int, ...], ...]:
+    def _shapes(concepts: int, features: int, own: int) -> tuple[tuple[int, ...], ...]:
         return ((), (), (), (), (concepts,))
 
     def add_rows_(self, A: Tensor, codes: SparseCodes, D: Tensor) -> None:
@@ -175,12 +178,12 @@ class CodeSums(Sums):
 class CodeStatistics(CodeSums):
     """The same, with ``S = Z^T Z`` and ``P = Z^T A``, for online learning (Mairal et al., 2010)."""
 
-    gram: Tensor  # S (k, k)
-    cross: Tensor  # P (k, d)
+    gram: Tensor  # S (k, k), or the rows of some atoms
+    cross: Tensor  # P (k, d), likewise
 
     @staticmethod
-    def _shapes(concepts: int, features: int) -> tuple[tuple[int, ...], ...]:
-        return (*CodeSums._shapes(concepts, features), (concepts, concepts), (concepts, features))
+    def _shapes(concepts: int, features: int, own: int) -> tuple[tuple[int, ...], ...]:
+        return (*CodeSums._shapes(concepts, features, own), (own, concepts), (own, features))
 
     def add_rows_(self, A: Tensor, codes: SparseCodes, D: Tensor) -> None:
         super().add_rows_(A, codes, D)

@@ -102,7 +102,7 @@ class ActivationDataModule(lightning.LightningDataModule):
             n = len(self.source)
             self.train_rows, self.val_rows = hold_out(n, self.val_fraction, self.split_seed, self._groups(n))
             self.source.verify_share(*self._rank_and_world())
-        self._fit_begins = stage == "fit" and self.trainer is not None
+        self._fit_begins = stage == "fit"
 
     def teardown(self, stage: str) -> None:
         self.source.prefetch(NO_FETCH)
@@ -174,7 +174,7 @@ class ActivationDataModule(lightning.LightningDataModule):
             ValueError: a row with NaN or Inf, naming its file and number.
         """
         assert self.train_rows is not None
-        if self._fit_begins and self.skipped_rows is not None:
+        if self._fit_begins and self.trainer is not None and self.skipped_rows is not None:
             # Not in setup: Lightning sets trainer.ckpt_path after it.
             folder, resumed = Path(self.trainer.default_root_dir), self.trainer.ckpt_path is not None
             self.skipped_rows.keep_in(folder, *self._rank_and_world(), resumed=resumed)

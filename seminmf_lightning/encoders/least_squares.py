@@ -96,10 +96,12 @@ def nonnegative_codes(D: Tensor) -> Encode:
     It ends at the minimum over ``z >= 0``.
     """
     E = D.double()
-    G = rounded_gram(E, D.dtype) if numba_kernels.usable(D) else gram(D)
+    # More atoms than features nearly depend on each other as a rule: a float32 search would miss some.
+    compiled, precise = numba_kernels.usable(D), len(D) > D.shape[1]
+    G = rounded_gram(E, E.dtype if precise else D.dtype) if compiled else gram(D)
     longest = float(E.norm(dim=1).max())
     # Without numba some iterations before the search save most of its steps.
-    warm = len(D) <= D.shape[1] and not numba_kernels.usable(D)
+    warm = not precise and not compiled
     admm = ADMM(E, 0.0, RHO, nonnegative=True) if warm else None
 
     def encode(A: Tensor) -> Tensor:
@@ -109,8 +111,10 @@ def nonnegative_codes(D: Tensor) -> Encode:
             _, base, V = admm.start(A.double())
             start = admm.codes(admm.iterate(V, base, ITERATIONS))
         norms, most = A.norm(dim=1) * longest, min(D.shape)
+        if compiled and precise:
+            return _search(Q, D, G, norms, most).to(A)
         Z = _search(Q.to(A), D, G, norms, most, start)
-        if A.dtype != torch.float64 and numba_kernels.usable(D):
+        if A.dtype != torch.float64 and compiled:
             # A float32 G cannot tell an atom that is nearly dependent on the support from one that is.
             C = (A.double() - Z.double() @ E) @ E.T
             violation = torch.where(Z > 0, C.abs(), C).amax(dim=1)

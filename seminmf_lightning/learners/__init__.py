@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 
+from seminmf_lightning.core.processes import Processes
 from seminmf_lightning.learners.base import Learner
 from seminmf_lightning.learners.exact import ExactLearner
 from seminmf_lightning.learners.ksvd import KSVDLearner
@@ -17,8 +18,8 @@ LEARNERS: dict[str, type[Learner]] = {"second_moment": ExactLearner, "codes": On
 """Learner for each value of ``statistics`` but ``auto``."""
 
 
-def make_learner(recipe: Recipe, features: int) -> Learner:
-    """Return the recipe's learner for rows of ``features`` numbers.
+def make_learner(recipe: Recipe, features: int, processes: Processes | None = None) -> Learner:
+    """Return the recipe's learner for rows of ``features`` numbers, shared by ``processes`` if given.
 
     Raises:
         ValueError: the encoder cannot work with dictionaries of this shape.
@@ -39,5 +40,11 @@ def make_learner(recipe: Recipe, features: int) -> Learner:
             stacklevel=2,
         )
     if isinstance(recipe.solver, KSVD):
-        return KSVDLearner(recipe, features)
-    return LEARNERS[recipe.statistics_for(features)](recipe, features)
+        return KSVDLearner(recipe, features, processes)
+    statistics = recipe.statistics_for(features)
+    if getattr(recipe.solver, "shard", None) and statistics != "codes":
+        raise ValueError(
+            f"solver.shard={recipe.solver.shard} shares out sums over codes, and statistics={statistics} has "
+            "none: leave solver.shard out, set l1_penalty, or ask for statistics=codes"
+        )
+    return LEARNERS[statistics](recipe, features, processes)

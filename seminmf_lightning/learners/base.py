@@ -23,6 +23,7 @@ from torch import Tensor
 
 from seminmf_lightning.core.discovery import name_of, spec_of
 from seminmf_lightning.core.normalize import Normalizer
+from seminmf_lightning.core.processes import AtomShares, Processes
 from seminmf_lightning.core.sums import Sums
 from seminmf_lightning.encoders import Effort, Encoder
 from seminmf_lightning.learners.recipe import Recipe
@@ -49,19 +50,14 @@ class Learner(ABC):
 
     update_rows: int | None
     """Fewest rows per update of the dictionary, over all processes, unless the caller chooses."""
-    add_over_processes_: Callable[[Tensor], None] = staticmethod(lambda sums: None)
-    """Replaces a tensor by its sum over processes."""
-    gather: Callable[..., tuple[Tensor, ...]] = staticmethod(lambda *tensors: tensors)
-    """Returns each tensor with its rows of all processes."""
-
     pending: Sums
     """This process's rows since the last :meth:`absorb`."""
     total: Sums
     """Sums over the rows of all processes."""
 
-    def __init__(self, recipe: Recipe, features: int) -> None:
-        self.recipe = recipe
-        self.features = features
+    def __init__(self, recipe: Recipe, features: int, processes: Processes | None = None) -> None:
+        self.recipe, self.features = recipe, features
+        self.processes = processes or Processes()
         self.reset()
 
     def reset(self) -> None:
@@ -203,10 +199,10 @@ class Learner(ABC):
             FloatingPointError: it is not finite.
         """
 
-    def solver_step(self, D: Tensor, S: Tensor, P: Tensor) -> Tensor:
+    def solver_step(self, D: Tensor, S: Tensor, P: Tensor, **sharing: AtomShares) -> Tensor:
         """Return the solver's dictionary; a FloatingPointError names the cause of NaN or Inf."""
-        recipe = self.recipe
-        stepped: Tensor = recipe.solver.step(D, S, P, constraint=recipe.constraint, bounded=recipe.bounded)
+        signs, bounded = self.recipe.constraint, self.recipe.bounded
+        stepped: Tensor = self.recipe.solver.step(D, S, P, constraint=signs, bounded=bounded, **sharing)
         if not stepped.sum().isfinite():  # a fortieth of the time of `isfinite().all()`
             finite = S.isfinite().all() and P.isfinite().all()
             solver = f"solver={name_of(self.recipe.solver)} returned"
@@ -236,6 +232,12 @@ class Learner(ABC):
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
         """Return tensors and plain numbers from which :meth:`load_state_dict` resumes bit for bit."""
+
+    def whole_state(
+        self, state: dict[str, Any], join: Callable[[Tensor, AtomShares], Tensor]
+    ) -> dict[str, Any]:
+        """Return a state whose tensors are whole: ``join`` gets those of which this process holds a share."""
+        return state
 
     @abstractmethod
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -65,8 +65,8 @@ class SizedSums(CodeSums):
     offered: Tensor  # () rows, with those that the update leaves out
 
     @staticmethod
-    def _shapes(concepts: int, features: int) -> tuple[tuple[int, ...], ...]:
-        return (*CodeSums._shapes(concepts, features), (concepts,), ())
+    def _shapes(concepts: int, features: int, own: int) -> tuple[tuple[int, ...], ...]:
+        return (*CodeSums._shapes(concepts, features, own), (concepts,), ())
 
     def _add_codes_(self, concept: Tensor, code: Tensor) -> None:
         super()._add_codes_(concept, code)
@@ -230,7 +230,7 @@ class KSVDLearner(OnlineLearner):
         shrink = SHRINK * self.training_penalty if isinstance(self.recipe.encoder, Penalised) else 0.0
         D, self._memory = self.recipe.solver.improve(
             rows, D, self._memory, keep=max(0.0, 1 - float(last.offered) / window), threshold=shrink,
-            constraint=self.recipe.constraint, add_=self.add_over_processes_,
+            constraint=self.recipe.constraint, add_=self.processes.add_,
         )  # fmt: skip
         self._updates += 1
         self._encode = None

@@ -11,13 +11,14 @@ Legend:  A (n, d)   Z (n, k)   D (k, d)   S = Z^T Z (k, k)   P = Z^T A (k, d)
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from seminmf_lightning.core.memory import refuse_beyond_memory
+from seminmf_lightning.core.processes import GROUP, AtomShares
 from seminmf_lightning.core.sparse_codes import SparseCodes
 from seminmf_lightning.core.sums import CodeStatistics, CodeSums
 from seminmf_lightning.learners.coding import CodingLearner
@@ -52,6 +53,15 @@ class OnlineLearner(CodingLearner):
     def reset(self) -> None:
         super().reset()
         concepts = self.recipe.nb_concepts
+        self.shares = AtomShares.of(
+            concepts, self.processes, whole=not getattr(self.recipe.solver, "shard", None)
+        )
+        if self.shares.idle and self.processes.rank == 0:
+            warnings.warn(
+                f"solver.shard=atoms shares out {concepts} atoms in groups of {GROUP}: "
+                f"{self.shares.idle} of {self.processes.count} processes hold none; take fewer",
+                stacklevel=2,
+            )
         self.pending, self.total = self._empty_sums()
         self.update_rows = fewest_rows(concepts)
         self._asked = self._waiting = 0  # times that an update could have been; the same since the last one
@@ -67,11 +77,13 @@ class OnlineLearner(CodingLearner):
     def _empty_sums(self) -> tuple[CodeSums, CodeSums]:
         """Return what is added up over the rows since the last update, and over all rows."""
         shape = concepts, _ = self.recipe.nb_concepts, self.features
+        own = self.shares.own.stop - self.shares.own.start
         refuse_beyond_memory(
-            PAIR_BYTES * concepts**2, f"sums over pairs of nb_concepts={concepts:,} atoms",
-            "lower nb_concepts, or take solver=ksvd, which has no such sums",
+            PAIR_BYTES * concepts * own, f"sums over pairs of nb_concepts={concepts:,} atoms",
+            "lower nb_concepts, share them out over more processes (solver.shard=atoms), or take "
+            "solver=ksvd, which has no such sums",
         )  # fmt: skip
-        return CodeSums.empty(*shape), CodeStatistics.empty(*shape)
+        return CodeSums.empty(*shape), CodeStatistics.empty(*shape, own=own)
 
     def to_(self, device: torch.device) -> None:
         super().to_(device)
@@ -135,12 +147,28 @@ class OnlineLearner(CodingLearner):
         self._waiting = 0
 
     def _add_products(self) -> None:
-        """Add ``Z^T Z`` and ``Z^T A`` of the rows of all processes, which exchange their codes."""
-        A = self._joined_rows()
+        """Add ``Z^T Z`` and ``Z^T A`` of the rows of all processes."""
+        A, gram, cross = self._joined_rows(), self.total.gram, self.total.cross
         coded = self._coded or [SparseCodes.of(A)]
-        A, *codes = self.gather(A, *(torch.cat(parts) for parts in zip(*coded, strict=True)))
-        SparseCodes(*codes).add_products_(self.total.gram, self.total.cross, A)
+        codes = SparseCodes(*(torch.cat(parts) for parts in zip(*coded, strict=True)))
+        if self._sums_are_fewer:
+            own = gram.new_zeros(len(gram), gram.shape[1] + self.features)
+            codes.add_products_(own[:, : len(gram)], own[:, len(gram) :], A)
+            self.processes.add_(own)
+            gram += own[:, : len(gram)]
+            cross += own[:, len(gram) :]
+        else:
+            A, *parts = self.processes.gather(A, *codes)
+            SparseCodes(*parts).add_products_(gram, cross, A, self.shares.own.start)
         self._rows, self._coded = [], []
+
+    @property
+    def _sums_are_fewer(self) -> bool:
+        """Whether processes exchange products, there and back, rather than rows and codes: fewer bytes."""
+        k, d = self.recipe.nb_concepts, self.features
+        rows, nonzeros = float(self.pending.rows), float(self.pending.fired.sum())
+        small = 2 * 8 * k * (k + d) < rows * (4 * d + 8) + 12 * nonzeros
+        return self.processes.count > 1 and not self.shares.many and small
 
     def _joined_rows(self) -> Tensor:
         none = self.total.rows.new_zeros(0, self.features, dtype=self.dictionary_dtype)
@@ -158,7 +186,7 @@ class OnlineLearner(CodingLearner):
         directions = self._new_directions(D, len(dead)) if len(dead) else None
         S, P = (torch.div(x, rows, out=D.new_empty(x.shape)) for x in (self.total.gram, self.total.cross))
         for _ in range(1 if self.recipe.encoder.sparse else DENSE_STEPS):
-            D = self.solver_step(D, S, P)
+            D = self.solver_step(D, S, P, **({"shares": self.shares} if self.shares.many else {}))
         if not self.recipe.bounded:
             D = self._with_unit_atoms(D)
         self._updates += 1
@@ -169,8 +197,9 @@ class OnlineLearner(CodingLearner):
         """Scale atoms to length 1 and the sums with them, as if codes had been scaled inversely."""
         lengths = D.double().norm(dim=1)
         lengths = torch.where(lengths > 0, lengths, 1.0)
-        self.total.gram *= lengths[:, None] * lengths
-        self.total.cross *= lengths[:, None]
+        own = lengths[self.shares.own, None]
+        self.total.gram *= own * lengths
+        self.total.cross *= own
         return (D / lengths[:, None]).to(D)
 
     def mean_squared_error(self, D: Tensor) -> float:
@@ -215,7 +244,9 @@ class OnlineLearner(CodingLearner):
         """Give dead atoms new directions; their sums and counters are reset."""
         D = D.clone()
         D[dead] = directions
-        self.total.gram[dead], self.total.gram[:, dead], self.total.cross[dead] = 0.0, 0.0, 0.0
+        atoms = self.shares.own
+        own = dead[(dead >= atoms.start) & (dead < atoms.stop)] - atoms.start
+        self.total.gram[own], self.total.gram[:, dead], self.total.cross[own] = 0.0, 0.0, 0.0
         self._silent[dead] = 0.0
         self.replaced = (self.replaced or 0) + len(dead)
         return D
@@ -234,13 +265,22 @@ class OnlineLearner(CodingLearner):
             "rows": self._joined_rows(),
         }
 
+    def whole_state(
+        self, state: dict[str, Any], join: Callable[[Tensor, AtomShares], Tensor]
+    ) -> dict[str, Any]:
+        if not self.shares.many:
+            return state
+        total = {name: join(x, self.shares) if name in SHARED else x for name, x in state["total"].items()}
+        return state | {"total": total}
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         for key, name in STATE.items():
             setattr(self, name, state[key])
         self.effort = tuple(self.effort)
         if self.tuner is not None:
             self.tuner.load_state_dict(state["tuner"])
-        self.total.load_(state["total"])
+        own = self.shares.own
+        self.total.load_({name: x[own] if name in SHARED else x for name, x in state["total"].items()})
         self.pending.load_(state["pending"])
         self._silent = state["silent"].to(self._silent.device)
         rows = state["rows"].to(self._silent.device)
@@ -255,3 +295,5 @@ STATE = {name: name for name in ("rows_seen", "replaced", "effort", "_updates", 
     "_pass_nonzeros": "_epoch_nonzeros",
 }  # fmt: skip
 """Key in a checkpoint (fixed since the first release): attribute."""
+SHARED = ("gram", "cross")
+"""Sums of which each process may hold the rows of its own atoms."""

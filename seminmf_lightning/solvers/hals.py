@@ -17,12 +17,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from seminmf_lightning.core.checks import whole_number
+from seminmf_lightning.core.checks import one_of, whole_number
 from seminmf_lightning.core.constraints import Constraint
+from seminmf_lightning.core.processes import GROUP, AtomShares, Processes
 from seminmf_lightning.solvers.base import StatisticsSolver
 
-BLOCK, AT_ONCE = 16, 64
+BLOCK, AT_ONCE = 16, GROUP
 """Atoms that may move together, and atoms whose descent is one product; moves within correct it."""
+SHARDS = ("atoms",)
 NEARLY_APART = 2.0
 """Bounded atoms of a block move together if ``sum_i |S_ji| <= NEARLY_APART S_jj`` over the block: their step
 is then at least half as long as the exact one.  All other atoms move one by one."""
@@ -43,32 +45,50 @@ class HALS(StatisticsSolver):
 
     sweeps: int = 1
     """Sweeps over all atoms per solver step."""
+    shard: str | None = None
+    """``atoms``: with codes as statistics, each process holds S and P of its own atoms alone, and the
+    processes sweep one after the other; the dictionary is that of one process."""
 
     default_for: ClassVar[str | None] = "bounded"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         whole_number("solver.sweeps", self.sweeps, 1)
+        if self.shard is not None:
+            one_of("solver.shard", self.shard, SHARDS)
 
-    def step(self, D: Tensor, S: Tensor, P: Tensor, *, constraint: Constraint, bounded: bool) -> Tensor:
-        D = D.clone()
-        curvature = S.diagonal()
+    def step(
+        self, D: Tensor, S: Tensor, P: Tensor, *, constraint: Constraint, bounded: bool,
+        shares: AtomShares | None = None,
+    ) -> Tensor:  # fmt: skip
+        """As the base class; with ``shares``, S and P have the rows of this process's atoms."""
+        shares = shares or AtomShares.of(len(D), Processes())
+        D, own = D.clone(), shares.own
+        square = S[:, own]
+        (curvature,) = shares.processes.gather(square.diagonal().contiguous())
         floor = curvature.max() * torch.finfo(S.dtype).eps
-        sums = torch.cat([S[i : i + BLOCK, i : i + BLOCK].abs().sum(dim=1) for i in range(0, len(S), BLOCK)])
+        curvature = curvature[own]
+        blocks = [square[i : i + BLOCK, i : i + BLOCK].abs().sum(dim=1) for i in range(0, len(S), BLOCK)]
+        sums = torch.cat([curvature[:0], *blocks])
         apart = ((sums <= NEARLY_APART * curvature) | (curvature <= floor)) & bounded
         # The step of an atom without codes is zero.
         one_by_one, together = (
             torch.where(curvature > floor, 1 / x.clamp(min=floor), 0.0) for x in (curvature, sums)
         )
-        for first, end, moves in list(_moves(apart.tolist(), together, one_by_one)) * self.sweeps:
-            descent = torch.addmm(P[first:end], S[first:end], D, alpha=-1)
-            for start, stop, lengths in moves:
-                moved = torch.addcmul(
-                    D[start:stop], descent[start - first : stop - first], lengths[start:stop, None]
-                )
-                moved = constraint.project_atoms(moved, bounded)
-                descent[stop - first :].addmm_(S[stop:end, start:stop], moved - D[start:stop], alpha=-1)
-                D[start:stop] = moved
+        groups = list(_moves(apart.tolist(), together, one_by_one))
+        for _ in range(self.sweeps):
+            for process, atoms in enumerate(shares.slices):
+                for first, end, moves in groups if atoms == own else ():
+                    descent = torch.addmm(P[first:end], S[first:end], D, alpha=-1)
+                    for start, stop, lengths in moves:
+                        old = D[own][start:stop]
+                        moved = torch.addcmul(
+                            old, descent[start - first : stop - first], lengths[start:stop, None]
+                        )
+                        moved = constraint.project_atoms(moved, bounded)
+                        descent[stop - first :].addmm_(square[stop:end, start:stop], moved - old, alpha=-1)
+                        old.copy_(moved)
+                shares.processes.broadcast_(D[atoms], process)
         return D
 
 

@@ -26,6 +26,7 @@ from seminmf_lightning.io.schema import conform, same_form
 from seminmf_lightning.io.untrusted import Refused, file_size, refusing
 from seminmf_lightning.learners import Learner
 from seminmf_lightning.training.distributed import all_reduce_, gather, world_size
+from seminmf_lightning.training.joined_sums import form, joined
 
 COUNTS = {"ready": int, "completed": int}
 PROGRESS = {"total": COUNTS, "current": COUNTS}
@@ -162,9 +163,12 @@ def _leaves(value: Any) -> Iterator[Any]:
 # --- what the module adds to a checkpoint
 
 
-def state_of_all(learner: Learner) -> dict[str, Any]:
-    """Return the learner's state with the pending rows of all processes, so that any number can resume."""
-    state = learner.state_dict()
+def state_of_all(learner: Learner, folder: Path) -> dict[str, Any]:
+    """Return the learner's state with the pending rows of all processes, so that any number can resume.
+
+    Sums that processes share out are whole on process 0, in a temporary file in ``folder``.
+    """
+    state = learner.whole_state(learner.state_dict(), lambda x, shares: joined(x, shares, folder))
     if world_size() > 1:
         pending = type(learner.pending)(**{name: t.clone() for name, t in learner.pending.tensors().items()})
         all_reduce_(pending)
@@ -267,7 +271,8 @@ def refuse_unless_like(
 ) -> None:
     """Raise Refused unless keys, types and shapes are those of the module's ``parameters`` and of its
     learner's state."""
-    file, state, expected = _name(checkpoint), checkpoint.get("learner"), learner.state_dict()
+    file, state = _name(checkpoint), checkpoint.get("learner")
+    expected = learner.whole_state(learner.state_dict(), form)
     same_form(file, checkpoint["state_dict"], parameters, "state_dict")
     same_form(file, checkpoint.get("effort", ()), (), "effort")
     if state is None:

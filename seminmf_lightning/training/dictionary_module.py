@@ -25,6 +25,7 @@ from seminmf_lightning.metrics import ReconstructionMetrics, in_data_units
 from seminmf_lightning.solvers import Solver
 from seminmf_lightning.training.checkpoints import read_checkpoint
 from seminmf_lightning.training.data_port import TrainingData, as_batch, data_of, real_rows
+from seminmf_lightning.training.distributed import ProcessGroup
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -143,7 +144,7 @@ class DictionaryModule(lightning.LightningModule):
                 f"the dictionary has {self._learner.features} features, the data has {features}; "
                 "make a new module for data of another width"
             )
-        self._learner = make_learner(self.recipe, features)
+        self._learner = make_learner(self.recipe, features, ProcessGroup())
         shape, device = (self.recipe.nb_concepts, features), self.device
         self.dictionary = nn.Parameter(
             torch.zeros(shape, dtype=self._learner.dictionary_dtype, device=device)

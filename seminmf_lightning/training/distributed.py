@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from seminmf_lightning.core.processes import Processes
 from seminmf_lightning.core.sums import Sums
 from seminmf_lightning.learners import Learner
 
@@ -33,12 +34,6 @@ def all_reduce_(sums: Sums) -> None:
         flat = sums.flat()
         dist.all_reduce(flat)
         sums.set_flat_(flat)
-
-
-def add_over_processes_(x: Tensor) -> None:
-    """Replace a tensor by its sum over all processes."""
-    if world_size() > 1:
-        dist.all_reduce(x)
 
 
 def largest(number: int, device: torch.device) -> int:
@@ -68,6 +63,29 @@ def gather(*tensors: Tensor) -> tuple[Tensor, ...]:
     ]
     joined = (torch.cat(part) for part in zip(*parts, strict=True))  # new memory: aligned for any type
     return tuple(flat.view(x.dtype).view(-1, *x.shape[1:]) for flat, x in zip(joined, tensors, strict=True))
+
+
+class ProcessGroup(Processes):
+    """All processes of the run."""
+
+    @property
+    def rank(self) -> int:  # type: ignore[override]
+        return rank()
+
+    @property
+    def count(self) -> int:  # type: ignore[override]
+        return world_size()
+
+    def add_(self, sums: Tensor) -> None:
+        if world_size() > 1:
+            dist.all_reduce(sums)
+
+    def gather(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        return gather(*tensors)
+
+    def broadcast_(self, x: Tensor, source: int) -> None:
+        if world_size() > 1 and x.numel():
+            dist.broadcast(x, source)
 
 
 def _all_gather(x: Tensor) -> Tensor:
@@ -102,7 +120,6 @@ class SolverOptimizer(torch.optim.Optimizer):
     def __init__(self, dictionary: nn.Parameter, learner: Learner) -> None:
         super().__init__([dictionary], defaults={})
         self._dictionary, self._learner = dictionary, learner
-        learner.add_over_processes_, learner.gather = add_over_processes_, gather
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]

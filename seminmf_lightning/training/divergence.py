@@ -115,7 +115,7 @@ def describe(learner: Learner, D: Tensor) -> str:
     """Return the numbers that help most to find the cause."""
     gram = learner.total.tensors().get("gram")
     condition = ""
-    if gram is not None:
+    if gram is not None and len(gram) == gram.shape[1]:
         values = torch.linalg.eigvalsh(gram) if gram.isfinite().all() else gram.new_full((1,), torch.nan)
         condition = f"condition of the Gram matrix {float(values[-1] / values[0].clamp(min=0)):.2g}, "
     dead = int((~(D.abs().amax(dim=1) > 0)).sum())

@@ -6,6 +6,7 @@ Legend:  A (n, d) activations   Z (n, k) codes   D (k, d) dictionary
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +15,6 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from seminmf_lightning.core.sums import BLOCK_ROWS
 from seminmf_lightning.data.plan import Batch, StreamPlan
-from seminmf_lightning.learners import make_learner
 from seminmf_lightning.training import checkpoints
 from seminmf_lightning.training.data_port import as_batch
 from seminmf_lightning.training.dictionary_module import DictionaryModule
@@ -79,8 +79,7 @@ class SemiNMFModule(DictionaryModule):
         data = self._attached
         if stage == "fit":
             refuse_without_epochs(self.trainer)
-        if stage == "fit" and self._used:
-            self._learner = make_learner(self.recipe, data.features)
+            self.learner.reset()
             self._clear()
         learner, by_rows = self.learner, self.recipe.solver.update_every is None
         data.plan_stream(
@@ -280,7 +279,7 @@ class SemiNMFModule(DictionaryModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if problem := self._guard.check(self.learner, self.dictionary.detach(), self.global_step):
             raise self._diverged(problem)  # before a good checkpoint is replaced
-        state = checkpoints.state_of_all(self.learner)
+        state = checkpoints.state_of_all(self.learner, Path(self.trainer.default_root_dir))
         checkpoint |= {"learner": state, "effort": self.effort, "batch": self._batch}
         if self._solver_steps is not None:
             checkpoint["solver_steps"] = self._solver_steps

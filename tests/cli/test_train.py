@@ -91,6 +91,7 @@ def test_a_run_directory_holds_what_it_should(script, npy: Path, tmp_path: Path,
         ("solver=hals",),
         ("solver=pgd", "l1_penalty=0.1", "data.batch_size=77"),
         ("l1_penalty=0.1", "data.batch_size=539"),
+        ("l1_penalty=0.1", "nb_concepts=150", "solver.shard=atoms", "data.batch_size=77"),
     ],
 )
 def test_two_processes_give_the_dictionary_of_one(
@@ -124,9 +125,15 @@ def test_sweep_under_ddp_has_one_directory(script, npy: Path, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("penalty", "processes"), [(0, 1), (0.05, 1), (0, 2), (0.05, 2)])
+@pytest.mark.parametrize(
+    ("penalty", "processes", "options"),
+    [
+        (0, 1, ()), (0.05, 1, ()), (0, 2, ()), (0.05, 2, ()),
+        (0.05, 2, ("nb_concepts=150", "solver.shard=atoms")),
+    ],
+)  # fmt: skip
 def test_killed_and_resumed_is_bitwise_the_undisturbed_run(
-    script, tmp_path: Path, penalty: float, processes: int
+    script, tmp_path: Path, penalty: float, processes: int, options: tuple[str, ...]
 ) -> None:
     generator = torch.Generator().manual_seed(0)
     rows = torch.randn(12_000, 8, generator=generator) @ torch.randn(8, 48, generator=generator)
@@ -136,7 +143,7 @@ def test_killed_and_resumed_is_bitwise_the_undisturbed_run(
         "trainer.max_epochs=2",
         f"data.batch_size={8 * processes}", "tol=0", "solver.max_iter=50", "solver.update_every=2",
         "callbacks.checkpoint_time.seconds=0.3",
-        "trainer.enable_progress_bar=false", *(TWO if processes == 2 else ()),
+        "trainer.enable_progress_bar=false", *(TWO if processes == 2 else ()), *options,
     ]  # fmt: skip
     script("train", *common, f"hydra.run.dir={tmp_path}/whole")
     run = tmp_path / "killed"

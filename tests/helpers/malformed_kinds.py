@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from harvests import job
 from independent_readers import NUMPY_TYPES, plain_safetensors, same, same_tensor
 from malformed_changes import (
     change,
@@ -30,7 +31,7 @@ from safetensors.torch import save
 from seminmf_lightning import SemiNMF, SemiNMFModule
 from seminmf_lightning.data import ActivationDataModule, HarvestedRows, NpyRows, SafetensorsRows
 from seminmf_lightning.explain.runs import read_run
-from seminmf_lightning.harvest import HarvestJob, HarvestRecipe, Store
+from seminmf_lightning.harvest import HarvestRecipe, Store
 from seminmf_lightning.harvest.inputs.base import Unreadable
 from seminmf_lightning.harvest.inputs.images import FORMATS, ImageFiles
 from seminmf_lightning.harvest.inputs.text import TextFiles
@@ -220,13 +221,10 @@ def kinds(folder: Path) -> dict[str, Kind]:
         save({"x": rows.bfloat16()}),
         save({"activations": rows.half(), "y": group}),
     ]
-    made = folder / "made"
-    made.mkdir(parents=True)
+    (made := folder / "made").mkdir(parents=True)
     A = torch.from_numpy(chance.normal(size=(60, 6)).astype("f4"))
-    for name, model in (
-        ("a", SemiNMF(4, "hals")),
-        ("b", SemiNMF(4, "pgd", l1_penalty=0.1, normalize="center")),
-    ):
+    models = SemiNMF(4, "hals"), SemiNMF(4, "pgd", l1_penalty=0.1, normalize="center")
+    for name, model in zip("ab", models, strict=True):
         model.fit(A, max_iter=3)
         model.save(made / f"{name}.safetensors")
         checkpoint(made / f"{name}.ckpt", A, 0.1 if name == "b" else 0.0)
@@ -289,11 +287,7 @@ def store_of(folder: Path, A: torch.Tensor) -> None:
         "0",
     )
     recipe.loaded.network.append(torch.nn.Identity())
-    harvester = recipe.harvester(torch.device("cpu"))
-    settings = recipe.settings(harvester.layers)
-    HarvestJob(
-        harvester, Store(folder), settings, dtype="float32", shard_mb=0.0008, tell=lambda text: None
-    ).run()
+    job(recipe, folder, shard_mb=0.0008).run()
 
 
 def pictures() -> Iterator[bytes]:

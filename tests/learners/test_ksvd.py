@@ -72,7 +72,7 @@ def test_two_processes_find_the_dictionary_of_one(settings: dict) -> None:
             x.copy_(slots[0] + slots[1])
             barrier.wait()
 
-        learner.add_over_processes_ = add_
+        learner.processes.add_ = add_
         for epoch in range(6):
             cut = 700 if epoch < 4 else 0  # the first process has no rows in the end
             learner.observe(A[:cut] if rank == 0 else A[cut:], mine)
