@@ -147,13 +147,20 @@ def _downloaded(repository: str, subfolder: str | None, revision: str | None) ->
     """Download the two files of SAELens and nothing else."""
     try:
         from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             f"{repository}: no such file or folder here; the Hub needs: pip install 'seminmf-lightning[hub]'"
         ) from error
     prefix = f"{subfolder}/" if subfolder else ""
     patterns = [prefix + name for name in (SETTINGS, WEIGHTS)]
-    return snapshot_download(repository, revision=revision, allow_patterns=patterns)
+    try:
+        return snapshot_download(repository, revision=revision, allow_patterns=patterns)
+    except (HfHubHTTPError, OSError) as error:  # a mistyped folder looks like a repository, too
+        reason = str(error).strip().partition("\n")[0]
+        raise FileNotFoundError(
+            f"{repository}: no such file or folder here, and the Hub gives none of that name ({reason})"
+        ) from error
 
 
 def _of_file(path: Path) -> SparseAutoencoder:

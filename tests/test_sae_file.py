@@ -111,6 +111,18 @@ def test_settings_before_version_6_are_read(tmp_path: Path) -> None:
     assert read_sae(folder_of(tmp_path, weights(), **old)).nonzeros == 5
 
 
+def test_a_mistyped_folder_is_not_only_looked_for_on_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = pytest.importorskip("huggingface_hub")
+
+    def snapshot_download(repository: str, **options: Any) -> str:
+        raise hub.errors.LocalEntryNotFoundError("no connection\nand more")
+
+    monkeypatch.setattr(hub, "snapshot_download", snapshot_download)
+    message = r"outputs/sea: no such file or folder here, and the Hub gives .*\(no connection\)$"
+    with pytest.raises(FileNotFoundError, match=message):
+        SemiNMF.from_sae("outputs/sea", nonzeros=3)
+
+
 def test_a_repository_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub = pytest.importorskip("huggingface_hub")
     folder_of(tmp_path / "layer_3", weights(), k=2, architecture="topk")

@@ -29,6 +29,7 @@ from seminmf_lightning.core.checks import whole_number
 from seminmf_lightning.explain.page import LENS_FILE
 from seminmf_lightning.harvest import Harvester
 from seminmf_lightning.harvest.inputs import Inputs
+from seminmf_lightning.io.labels import digest_of
 from seminmf_lightning.network.of_run import with_head
 from seminmf_lightning.network.reading import Example, GivenTexts, read_concepts, strongest
 
@@ -140,7 +141,8 @@ def show_lens(
         say(f"concept {titled(concept, dictionary.labels)}", *(f"  {line}" for line in lens_lines(found)))
     if cfg.lens:
         file = folder_of(cfg.run) / LENS_FILE
-        every = lens_of(list(range(len(dictionary.get_dictionary()))))
-        write_json(file, {str(concept): found for concept, found in every.items()})
+        D = dictionary.get_dictionary()
+        every = {str(concept): found for concept, found in lens_of(list(range(len(D)))).items()}
+        write_json(file, {"dictionary": digest_of(D), "concepts": every})
         say(f"lens  {file}")
     return lens

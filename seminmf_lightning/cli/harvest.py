@@ -121,7 +121,10 @@ def list_layers(cfg: DictConfig) -> None:
         typed = [
             word for word in HydraConfig.get().overrides.task if not word.startswith(("list=", "layers="))
         ]
-        say(*next_commands(f"harvest {shlex.join([*typed, f'layers=[{candidates[-1].name}]'])}"))
+        last = Layer(
+            candidates[-1].name, len(candidates[-1].outputs) - 1
+        )  # of its calls, the nearest to the head
+        say(*next_commands(f"harvest {shlex.join([*typed, f'layers=[{last}]'])}"))
 
 
 def name_column() -> Column:

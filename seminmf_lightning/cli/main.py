@@ -126,7 +126,11 @@ def _option(arguments: Sequence[str], *names: str) -> str | None:
 
 
 def _split(config: Path, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Split Hydra's options from overrides; ``--key`` becomes ``key=true`` if that is false by default."""
+    """Split Hydra's options from overrides; ``--key`` becomes ``key=true`` if that is false by default.
+
+    Raises:
+        ValueError: a key that takes a value is written as an option.
+    """
     root = yaml.safe_load(config.read_text(encoding="utf-8"))
     flags = {f"--{key.replace('_', '-')}": f"{key}=true" for key, value in root.items() if value is False}
     options: list[str] = []
@@ -134,6 +138,9 @@ def _split(config: Path, arguments: Sequence[str]) -> tuple[list[str], list[str]
     for argument in arguments:
         is_option = argument.startswith("-") and argument not in flags
         is_value = bool(options) and options[-1] in TAKE_A_VALUE
+        key = argument.partition("=")[0].removeprefix("--").replace("-", "_")
+        if is_option and not is_value and argument.startswith("--") and key in root:
+            raise ValueError(f"{argument}: settings are written without dashes: {key}=...")
         (options if is_option or is_value else overrides).append(flags.get(argument, argument))
     return options, overrides
 

@@ -27,6 +27,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from seminmf_lightning.core.checks import unknown_name
+from seminmf_lightning.core.commands import command
 
 PATH_KEYS = ("run", "against", "path", "output", "store", "ckpt_path", "dir", "tasks", "sae", "image")
 TEXT_KEYS = ("text", "prompt")
@@ -70,7 +71,9 @@ def check(package: str, name: str, overrides: Sequence[str], config_dir: str | N
         _check_key(override, cfg, groups, typed)
     for key in _required(cfg):
         if not any(key == one or key.startswith(f"{one}.") for one in typed):
-            raise ValueError(f"{key} must be given: {key}=...")
+            raise ValueError(
+                f"{key} must be given: {key}=...; `{command(name.replace('_', '-'))} --help` has examples"
+            )
 
 
 def _parse(text: str) -> Override:
@@ -79,7 +82,7 @@ def _parse(text: str) -> Override:
     except HydraException as error:
         key, equals, _ = text.partition("=")
         if not equals and not text.startswith("~"):
-            raise ValueError(f"{text!r} is no key=value; write {text.lstrip('+')}=...") from error
+            raise ValueError(f"{text!r} is no key=value; settings are written key=value") from error
         reason = str(error).partition("\n")[0]
         raise ValueError(
             f"{text}: {reason}; a value with brackets, commas or quotes needs "

@@ -152,7 +152,7 @@ def write_results(
     rows_of_table = described(metrics, (*RUN_VALUES, TUNED))
     show_metrics(
         rows_of_table,
-        f"{concepts} concepts x {features} features, {module.recipe.constraint}, measured on {rows}",
+        f"{concepts} concepts x {features} features, {module.recipe.constraint}\nmeasured on {rows}",
     )
 
 

@@ -13,6 +13,8 @@ LEADING = 0.5
 """Least share of the examples that a token, or a group of images, must have to stand for all."""
 NEIGHBOUR = 2 / 3
 """Least share of a leading token's examples that have the same word beside it, for the label to say so."""
+WHITE, WHITE_SHOWN = {"\n": "\u23ce", "\t": "\u21e5"}, 4
+"""Signs for white space, and most of them in a label; another one is drawn as an open box."""
 
 Example = Mapping[str, Any]
 
@@ -42,35 +44,58 @@ def label_of_tokens(examples: Sequence[Example]) -> str:
     >>> label_of_tokens([{"text": "co-routines", "tokens": [[9, 11, 127, 1]]}])
     '-es'
     """
-    places = [(one["text"], *_fired(one)) for one in examples]
-    pieces = [(piece(*place), place) for place in places]
-    pieces = [(token, place) for token, place in pieces if token]
-    counts = Counter(token.lower() for token, _ in pieces)
+    pieces = _pieces(examples)
     written = {token.lower(): token for token, _ in reversed(pieces)}  # as in the strongest example
-    ordered = counts.most_common(WORDS)
-    if not ordered:
-        return ""
-    leading, count = ordered[0]
-    if count < LEADING * len(pieces) or count < 2:
-        return ", ".join(written[token] for token, _ in ordered)
+    tokens, leads = _named(pieces)
+    if not leads:
+        return ", ".join(written[token] for token in tokens)
+    leading, *others = tokens
     own = [place for token, place in pieces if token.lower() == leading]
     before = _common(re.findall(r"(?:^|\W)(\w+)\s*$", text[:start]) for text, start, _ in own)
     after = _common(re.findall(r"^\s*(\w+)", text[stop:]) for text, _, stop in own)
     before, after = before * (leading[0] != "-"), after * (leading[-1] != "-")  # not the rest of its own word
     label = " ".join(part for part in (before if not after else "", written[leading], after) if part)
-    return ", ".join([label, *(written[token] for token, times in ordered[1:] if times > 1)])
+    return ", ".join([label, *(written[token] for token in others)])
+
+
+def tokens_of(examples: Sequence[Example]) -> list[str]:
+    """Return the tokens that the label of these examples names, in lower case; none of images.
+
+    >>> tokens_of([{"text": "The cat sat.", "tokens": [[4, 7, 127, 1]]}])
+    ['cat']
+    """
+    return _named(_pieces([one for one in examples if "tokens" in one]))[0]
+
+
+def _pieces(examples: Sequence[Example]) -> list[tuple[str, tuple[str, int, int]]]:
+    """Return each token as it is written, and its text, start and stop."""
+    places = [(one["text"], *_fired(one)) for one in examples]
+    pieces = [(piece(*place), place) for place in places]
+    return [(token, place) for token, place in pieces if token]
+
+
+def _named(pieces: Sequence[tuple[str, tuple[str, int, int]]]) -> tuple[list[str], bool]:
+    """Return the tokens of a label in lower case, and whether the first stands for most of the examples."""
+    ordered = Counter(token.lower() for token, _ in pieces).most_common(WORDS)
+    leads = bool(ordered) and ordered[0][1] >= max(LEADING * len(pieces), 2)
+    return [token for at, (token, times) in enumerate(ordered) if not (leads and at) or times > 1], leads
 
 
 def piece(text: str, start: int, stop: int) -> str:
     """Return the token ``text[start:stop]`` on one line, with hyphens where it is a part of a word.
 
-    >>> piece("recoded", 2, 5)
-    '-cod-'
+    Tokens of many language models begin with the space before their word.  White space alone is drawn.
+
+    >>> piece("recoded", 2, 5), piece("a word", 1, 6), piece("a  \\n", 1, 4)
+    ('-cod-', 'word', '\u2423\u2423\u23ce')
     """
-    token = " ".join(text[start:stop].split())
-    if token[:1].isalnum() and start and text[start - 1].isalnum():
+    given = text[start:stop]
+    token = " ".join(given.split())
+    if not token:
+        return "".join(WHITE.get(one, "\u2423") for one in given[:WHITE_SHOWN])
+    if given[0].isalnum() and start and text[start - 1].isalnum():
         token = f"-{token}"
-    if token[-1:].isalnum() and text[stop : stop + 1].isalnum():
+    if given[-1].isalnum() and text[stop : stop + 1].isalnum():
         token = f"{token}-"
     return token
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -13,14 +14,23 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from torch import Tensor
+
 from seminmf_lightning.core.commands import command
 from seminmf_lightning.core.discovery import available, name_of
 from seminmf_lightning.data import ActivationDataModule, Source
 from seminmf_lightning.dictionary_file import load_dictionary
 from seminmf_lightning.explain.automatic_labels import automatic_labels
 from seminmf_lightning.explain.charts import Chart
-from seminmf_lightning.explain.details import add_examples, concept_details, concept_table, stronger_sign
+from seminmf_lightning.explain.details import (
+    SIGNS,
+    add_examples,
+    concept_details,
+    concept_table,
+    stronger_sign,
+)
 from seminmf_lightning.explain.gather import Model, Summary, encode_ranges, gather
+from seminmf_lightning.explain.label_score import score_labels
 from seminmf_lightning.explain.language_model import describe
 from seminmf_lightning.explain.provenance import Harvested, Origins, origins_of
 from seminmf_lightning.explain.runs import METRICS_FILE, read_metrics
@@ -30,7 +40,8 @@ from seminmf_lightning.io.untrusted import parse_json
 from seminmf_lightning.metrics import described, finite_or_none, in_data_units
 
 LENS_FILE = "logit_lens.json"
-"""Written beside a run whose network has a head: ``{"17": {"promotes": ["cat"], "suppresses": []}}``."""
+"""Written beside a run whose network has a head; a file written by hand may leave the digest out:
+``{"dictionary": "0f3a...", "concepts": {"17": {"promotes": ["cat"], "suppresses": []}}}``."""
 SCRIPTS = (
     "charts.js", "shared.js", "labels.js", "order.js", "list.js", "examples.js", "concept.js", "page.js",
 )  # fmt: skip
@@ -94,13 +105,15 @@ def make_report(
     signs = model.recipe.constraint
     details = concept_details(summary, shown, signs)
     add_examples(details, summary, origins, partial(encode_ranges, model, data))
-    strongest = {
-        concept: detail["signs"][stronger_sign(summary, concept)] for concept, detail in details.items()
-    }
+    signed = {concept: stronger_sign(summary, concept) for concept in details}
+    strongest = {concept: detail["signs"][signed[concept]] for concept, detail in details.items()}
     automatic = automatic_labels(strongest)
+    made_from = {concept: (SIGNS[signed[concept]], examples) for concept, examples in strongest.items()}
+    for concept, score in score_labels(summary.sample, origins, made_from).items():
+        details[concept]["score"] = [float(f"{value:.4g}") for value in score]
     if options.base_url is not None:
         automatic |= describe(strongest, options.base_url, options.language_model)
-    lens = read_lens(run / LENS_FILE, len(model.dictionary)) if (run / LENS_FILE).is_file() else {}
+    lens = read_lens(run / LENS_FILE, model.dictionary) if (run / LENS_FILE).is_file() else {}
     metrics = read_metrics(run) if (run / METRICS_FILE).is_file() else {}
     of_rows = in_data_units(summary.metrics.compute(), float(model.scale))
     of_rows = {name: finite_or_none(value) for name, value in of_rows.items()}
@@ -108,10 +121,10 @@ def make_report(
     page = _render(
         title=f"{k} concepts of {run.name}", run=run.name, rows=summary.sums.rows, concepts=k, features=d,
         signs=str(signs),
-        settings=model.plain_recipe() | {"data": type(data.source).__name__},
+        settings={name: setting_text(value) for name, value in model.plain_recipe().items()}
+        | {"data": type(data.source).__name__},
         notes=_notes(model, trained_on, data, origins, len(shown)),
-        held_out=trained_on.get("val_fraction"), of_rows=list(described(of_rows)),
-        of_run=list(described({name: v for name, v in metrics.items() if v is None or is_finite(v)})),
+        held_out=trained_on.get("val_fraction"), trained=bool(metrics), metrics=beside(of_rows, metrics),
         data=embed({
             "table": concept_table(summary), "details": details, "charts": _charts(summary, run),
             "one_sign": signs.nonnegative_codes, "sampled": summary.sample.step,
@@ -123,11 +136,60 @@ def make_report(
     return Report(page, automatic)
 
 
-def read_lens(path: Path, concepts: int) -> dict[str, Any]:
-    """Return the tokens or classes that each concept promotes and suppresses, by its number."""
-    lens = parse_json(path, path.read_bytes(), "a logit lens: it is not JSON")
-    conform(path, lens, {str: {"promotes": [str], "suppresses": [str]}})
-    return {name: lens[name] for name in map(str, range(concepts)) if name in lens}
+def beside(of_rows: Mapping[str, Any], of_run: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Return each metric with its value on the rows of the report, its value in the run, and its meaning.
+
+    A value that does not exist is an empty string; metrics that have neither are left out.
+
+    >>> beside({"r2": 0.712345}, {"r2": 0.5, "seconds": 3.25, "optimality_gap": None})
+    [('r2', '0.7123', '0.5', 'share of variance explained'), ('seconds', '', '3.25', 'wall time')]
+    """
+    columns = [
+        {name: shown for name, *shown in described({name: _rounded(value) for name, value in column.items()})}
+        for column in (of_rows, {name: v for name, v in of_run.items() if v is not None and is_finite(v)})
+    ]
+    nothing = ["", ""]
+    lines = []
+    for name in dict.fromkeys([*columns[0], *columns[1]]):
+        here, there = (column.get(name, nothing) for column in columns)
+        lines.append((name, here[0], there[0], here[1] or there[1]))
+    return lines
+
+
+def _rounded(value: Any) -> Any:
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def setting_text(value: Any) -> str:
+    """Return a setting as the page shows it.
+
+    >>> setting_text({"name": "pgd", "update_every": None, "max_iter": 500}), setting_text(None)
+    ('pgd, max_iter=500', '-')
+    """
+    if not isinstance(value, Mapping):
+        return "-" if value is None else str(value)
+    options = [f"{key}={one}" for key, one in value.items() if key != "name" and one is not None]
+    return ", ".join([str(value["name"])] * ("name" in value) + options)
+
+
+def read_lens(path: Path, D: Tensor) -> dict[str, Any]:
+    """Return the tokens or classes that each atom of D (k, d) promotes and suppresses, by its number.
+
+    The lens of other atoms is left out, with a warning.
+    """
+    content = parse_json(path, path.read_bytes(), "a logit lens: it is not JSON")
+    form = {"dictionary?": str, "concepts": {str: {"promotes": [str], "suppresses": [str]}}}
+    conform(path, content, form)
+    seen, digest = content.get("dictionary"), digest_of(D)
+    if seen not in (None, digest):
+        warnings.warn(
+            f"{path} is not shown: it is of the dictionary {seen}, but this one is {digest}; write it again "
+            f'with {command("concepts")} run={path.parent} text="..." lens=true',
+            stacklevel=2,
+        )
+        return {}
+    lens = content["concepts"]
+    return {name: lens[name] for name in map(str, range(len(D))) if name in lens}
 
 
 def embed(data: Any) -> str:

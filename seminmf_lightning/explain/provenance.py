@@ -12,6 +12,7 @@ import numpy as np
 
 from seminmf_lightning.core.commands import command
 from seminmf_lightning.data import Source
+from seminmf_lightning.explain.automatic_labels import piece
 from seminmf_lightning.harvest import Store, StoreError
 from seminmf_lightning.harvest.provenance import PatchOrigin, TokenOrigin, Tracer
 
@@ -41,6 +42,10 @@ class Origins(ABC):
     @abstractmethod
     def neighbours(self, row: int) -> range:
         """Return the rows whose codes are shown around ``row``, itself included."""
+
+    def token(self, row: int) -> str | None:
+        """Return the token of a row as labels write it, in lower case; None where it is none."""
+        return None
 
     @abstractmethod
     def show(self, row: int, rows: range, codes: np.ndarray) -> dict[str, Any]:
@@ -96,6 +101,12 @@ class Harvested(Origins):
         if not isinstance(origin, TokenOrigin) or origin.start < 0:
             return rows
         return range(max(rows.start, row - CONTEXT // 2), min(rows.stop, row + CONTEXT // 2))
+
+    def token(self, row: int) -> str | None:
+        origin = self.tracer.origin(row)
+        if not isinstance(origin, TokenOrigin) or origin.start < 0:
+            return None
+        return piece(origin.text, origin.start, origin.stop).lower()
 
     def show(self, row: int, rows: range, codes: np.ndarray) -> dict[str, Any]:
         origin = self.tracer.origin(row)

@@ -21,12 +21,16 @@ def model_of_run(origin: Origin, run: str | os.PathLike[str]) -> dict[str, Any]:
     """Return the settings of the harvest's model; code that comes with a model is never run.
 
     Raises:
-        ValueError: the run does not say which, or where, or it is not one of transformers.
+        ValueError: the run does not say which, or where, or it needs settings that a run does not keep.
     """
     model = {} if origin is None else origin["model"]
-    if model.get("library") != "transformers":
+    library, preprocessing = model.get("library"), model.get("preprocessing") or {}
+    if library == "efficientnet_lite_pytorch":
+        return {"name": "efficientnet_lite", "image_size": preprocessing["image_size"]}
+    if library != "transformers":
+        known = f"{library} model.path={model.get('path')}" if library in ("timm", "torchvision") else "..."
         raise ValueError(
-            f"{run} was learned from {model.get('library', 'rows')}: give the network, model=... as "
+            f"{run} was learned from {library or 'rows'}: give the network, model={known} as "
             "for the command harvest"
         )
     if model.get("path") is None:
@@ -34,16 +38,18 @@ def model_of_run(origin: Origin, run: str | os.PathLike[str]) -> dict[str, Any]:
             f"{run} does not say where its {model.get('architecture')} ({model.get('name')}) is: give "
             "model=transformers model.path=..."
         )
-    length = (model.get("preprocessing") or {}).get("max_length")
     kept = {key: model.get(key) for key in ("path", "architecture", "revision", "precision")}
-    return {"name": "transformers", **kept, "max_length": length}
+    return {"name": "transformers", **kept, "max_length": preprocessing.get("max_length")}
 
 
 def with_head(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a model of transformers with the class that its checkpoint names.
 
-    A harvest of an ``AutoModel`` leaves the head of the checkpoint out; this class has it.
+    A harvest of an ``AutoModel`` leaves the head of the checkpoint out; this class has it.  Models of other
+    libraries have their heads.
     """
+    if settings["name"] != "transformers":
+        return dict(settings)
     import transformers
 
     try:

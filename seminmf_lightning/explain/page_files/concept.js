@@ -5,7 +5,7 @@ function conceptParts(concept) {
   const title = make("h2", `Concept ${concept}`);
   const below = data.one_sign ? "; " : `, z < 0 in ${percent(row[3])}; `;
   const said = make("p", `z > 0 in ${percent(row[2])} of the rows${below}${percent(row[1])} of the energy.`);
-  const parts = [title, ...tags(concept), labelField(concept), said];
+  const parts = [title, ...tags(concept), labelField(concept), ...labelScore(detail), said];
   if (!detail) return [...parts, make("p", "Listed without examples: it has little energy.", { class: "empty" })];
   const shown = detail.signs.flat();
   if (shown.some((one) => one.tokens || one.cells)) parts.push(legend(concept, shown.some((one) => one.cells)));
@@ -33,6 +33,14 @@ function labelField(concept) {
   field.addEventListener("keydown", (event) => { if (["Enter", "Escape"].includes(event.key)) { event.stopPropagation(); byId("concept").focus({ preventScroll: true }); } });
   box.append(field);
   return box;
+}
+
+// How well the tokens of the automatic label tell where the concept fires, in texts that it was not made from.
+function labelScore(detail) {
+  if (!detail || !detail.score) return [];
+  const [share, energy, fires] = detail.score.map(percent);
+  const said = `In other texts, the tokens of its automatic label are ${share} of the rows and carry ${energy} of its energy; it fires on ${fires} of them.`;
+  return [make("p", said, { class: "score", title: "texts that the label was not made from" })];
 }
 
 function legend(concept, images) {
@@ -75,10 +83,12 @@ function distribution({ low, high, counts }) {
   const some = data.sampled > 1 ? `, of one in ${data.sampled} rows` : "";
   const bars = (name, of) => ({ name, kind: "bars", x: edges, y: counts.map((count, i) => (of(edges[i] + width / 2) ? count : 0)) });
   const below = bars("z < 0", (z) => z < 0), above = bars("z > 0", (z) => z > 0); // in the colours of the scale
-  return drawChart({
+  const chart = drawChart({
     title: `Codes that are not 0${some}`, x_label: "z", y_label: "rows", log_x: false, log_y: true,
     series: data.one_sign ? [above] : [below, above],
   });
+  chart.classList.add(data.one_sign ? "sign" : "signs");
+  return chart;
 }
 
 function chips(title, items, show) {

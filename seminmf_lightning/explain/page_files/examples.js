@@ -7,7 +7,9 @@ function example(one, most) {
   if (kind === "image") item.append(framed(one, most));
   const name = one.name.endsWith(`row ${one.row}`) ? caption(one) : `${caption(one)}, row ${one.row}`;
   const place = one.quantile === undefined ? "" : `${percent(one.quantile)}: `;
-  item.append(make("small", `${place}z = ${number(one.z)}, ${name}`, { title: one.name }));
+  const said = make("small", undefined, { title: one.name });
+  said.append(make("span", `${place}z = ${number(one.z)}`), make("span", `· ${name}`, { class: "name" }));
+  item.append(said);
   return item;
 }
 

@@ -1,6 +1,6 @@
 "use strict";
 // The list: a line per concept with its label, what it fires on, and its numbers.
-const PREVIEWS = 4;
+const PREVIEWS = 4, CROPS = 8; // of crops, as many as fit
 // Heading, meaning, order, cell of a row, whether to hide it beside an open concept.
 const COLUMNS = [
   { name: "concept", meaning: "number of the atom in the dictionary", order: "concept", cell: opener },
@@ -87,7 +87,7 @@ function glimpses(examples) {
     const again = Number(seen.has(token(one)));
     seen.add(token(one));
     return { one, order: 2 * found(one) + again };
-  }).sort((a, b) => a.order - b.order).slice(0, PREVIEWS);
+  }).sort((a, b) => a.order - b.order).slice(0, examples.some((one) => one.cells) ? CROPS : PREVIEWS);
   return ranked.flatMap(({ one }, index) => {
     if (one.cells) return [crop(one, "span")];
     const [before, fired, after] = one.tokens ? around(one, 14) : ["", one.name, ""];

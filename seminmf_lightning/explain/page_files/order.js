@@ -8,9 +8,11 @@ const ORDERS = {
   density: { name: "density", value: density },
   strength: { name: "strength", value: strength },
   balance: { name: "sign balance", value: balance },
+  score: { name: "label score", value: (row) => ((data.details[row[0]] || {}).score || [0, -1])[1] },
   feature: { name: "top feature", value: (row) => row[6], up: true },
 };
 if (data.one_sign) delete ORDERS.balance;
+if (!Object.values(data.details).some((detail) => detail.score)) delete ORDERS.score;
 
 // Places that are searched, the best first: the token that fires, its context, the label, the name of the example.
 const places = new Map(data.table.map((row) => {

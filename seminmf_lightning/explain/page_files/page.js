@@ -36,7 +36,7 @@ function openConcept(concept) {
 }
 
 function navigation() {
-  const bar = make("p", undefined, { class: "tools" });
+  const bar = make("p", undefined, { class: "tools steps" });
   const order = listed(), at = order.findIndex((row) => row[0] === state.chosen);
   const control = (name, kind, enabled, act) => {
     const button = make("button", name, { type: "button", class: kind });
@@ -44,7 +44,7 @@ function navigation() {
     button.addEventListener("click", act);
     bar.append(button);
   };
-  control("Back to the list", "back", true, () => go(null));
+  control("Back to list", "back", true, () => go(null));
   control("← previous", "before", at > 0, () => step(-1));
   control("next →", "after", at >= 0 && at < order.length - 1, () => step(1));
   return bar;
@@ -73,7 +73,7 @@ function refresh() {
 }
 
 function filters() {
-  for (const mark of ["one example", "near duplicate", "dead"]) {
+  for (const mark of ["one example", "near duplicate", "punctuation", "dead"]) {
     const count = [...marks.values()].filter((reasons) => reasons.includes(mark)).length;
     if (!count) continue;
     const box = make("input", undefined, { type: "checkbox", checked: "" });

@@ -31,6 +31,8 @@ const marks = new Map(data.table.map((row) => {
   if (codes.length && codes[0] > MEMORISED * (codes[1] || 0)) reasons.push("one example");
   const stronger = ([other, cosine]) => cosine > DUPLICATE && (byConcept.get(other)[1] - row[1] || row[0] - other) > 0;
   if (detail && detail.similar.some(stronger)) reasons.push("near duplicate");
+  const fired = signsOf(row[0])[strongerSign(row)].filter((one) => one.tokens).map((one) => around(one, 0)[1]);
+  if (fired.length && !fired.some((token) => /[\p{L}\p{N}]/u.test(token))) reasons.push("punctuation");
   return [row[0], reasons];
 }));
 const tags = (concept) => marks.get(concept).map((mark) => make("span", mark, { class: "tag" }));
