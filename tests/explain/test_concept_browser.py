@@ -119,6 +119,19 @@ def test_a_label_shows_its_score_where_it_has_one(browser: Any, crafted: Path) -
     page.close()
 
 
+def test_the_space_before_a_word_is_not_marked(browser: Any, crafted: Path) -> None:
+    text = crafted.read_text()
+    for word in ("much", "more"):
+        assert text.count(f'"the {word} word","tokens":[[4,') == 1
+        text = text.replace(f'"the {word} word","tokens":[[4,', f'"the {word} word","tokens":[[3,')
+    crafted.write_text(text)
+    page = browser.new_page(viewport={"width": 1400, "height": 900})
+    page.goto(f"{crafted.as_uri()}#concept-4")
+    assert page.locator(".positive mark").all_text_contents() == ["much", "more"]
+    assert page.locator(".positive li > span").all_text_contents() == ["the much word", "the more word"]
+    page.close()
+
+
 def test_the_list_says_in_one_line_what_a_concept_is(browser: Any, crafted: Path) -> None:
     page = browser.new_page(viewport={"width": 1400, "height": 900})
     page.goto(crafted.as_uri())

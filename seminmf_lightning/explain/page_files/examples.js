@@ -17,8 +17,9 @@ function sentence(one, most) {
   const box = make("span");
   const points = Array.from(one.text); // positions count characters, not UTF-16 units
   let at = 0;
-  for (const [start, stop, code, here] of one.tokens) {
-    if (start < at) continue;
+  for (const [first, stop, code, here] of one.tokens) {
+    if (first < at) continue;
+    const start = afterSpace(points, first, stop);
     const z = (code / 127) * one.peak;
     box.append(points.slice(at, start).join(""));
     const token = make("mark", points.slice(start, stop).join(""), { title: `z = ${number(z)}` });

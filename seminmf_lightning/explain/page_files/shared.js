@@ -44,9 +44,17 @@ const scaleOf = (concept) => strength(byConcept.get(concept)) || 1;
 // The file name of an example, without its folder and the place in it.
 const caption = (one) => one.name.split(": patch [")[0].split(/[\\/]/).pop();
 
+// Where a token's word begins: many tokens begin with a space, whose outline would end the line before.
+function afterSpace(points, first, stop) {
+  let start = first;
+  while (start < stop && /\s/.test(points[start])) start += 1;
+  return start < stop ? start : first;
+}
+
 // The firing token of an example with `context` characters on each side; positions count characters, not UTF-16 units.
 function around(one, context) {
-  const points = Array.from(one.text), [start, stop] = one.tokens.find((token) => token[3]) || [0, 0];
+  const points = Array.from(one.text), [first, stop] = one.tokens.find((token) => token[3]) || [0, 0];
+  const start = afterSpace(points, first, stop);
   const flat = (from, to) => points.slice(Math.max(0, from), to).join("").replace(/\s+/g, " ");
   return [flat(start - context, start), flat(start, stop), flat(stop, stop + context)];
 }
