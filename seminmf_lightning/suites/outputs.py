@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from seminmf_lightning.harvest.activations import describe, first_tensor
+from seminmf_lightning.network.steering import divergence
 from seminmf_lightning.suites.base import Estimate
 
 TASKS = ("language", "classes", "embedding")
@@ -88,7 +89,7 @@ def ratio(sums: np.ndarray, counts: np.ndarray) -> Estimate:
 def _differences(old: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
     """Return KL(old || new) and the agreement of the largest logit, for logits (..., v)."""
     p, q = old.float().log_softmax(dim=-1), new.float().log_softmax(dim=-1)
-    return (p.exp() * (p - q)).sum(dim=-1).clamp(min=0), (p.argmax(dim=-1) == q.argmax(dim=-1)).float()
+    return divergence(p, q), (p.argmax(dim=-1) == q.argmax(dim=-1)).float()
 
 
 def _logits(output: Any) -> Tensor:
