@@ -217,7 +217,7 @@ class SemiNMF:
         saved = load_dictionary(path)
         model = cls(**saved.settings, device=device)
         model.D, model.normalizer, model.effort = saved.D, saved.normalizer, saved.effort
-        model.network, model.labels = saved.config.get("network"), saved.labels | labels_beside(path, saved.D)
+        model.network, model.labels = saved.config.get("network"), labels_beside(path, saved.D, saved.labels)
         return model.to(device)
 
     @classmethod

@@ -34,7 +34,7 @@ from seminmf_lightning.explain.label_score import score_labels
 from seminmf_lightning.explain.language_model import describe
 from seminmf_lightning.explain.provenance import Harvested, Origins, origins_of
 from seminmf_lightning.explain.runs import METRICS_FILE, read_metrics
-from seminmf_lightning.io.labels import digest_of
+from seminmf_lightning.io.labels import digest_of, refuse_unknown
 from seminmf_lightning.io.schema import conform, is_finite
 from seminmf_lightning.io.untrusted import parse_json
 from seminmf_lightning.metrics import described, finite_or_none, in_data_units
@@ -188,8 +188,9 @@ def read_lens(path: Path, D: Tensor) -> dict[str, Any]:
             stacklevel=2,
         )
         return {}
-    lens = content["concepts"]
-    return {name: lens[name] for name in map(str, range(len(D))) if name in lens}
+    lens: dict[str, Any] = content["concepts"]
+    refuse_unknown(path, lens, len(D))
+    return lens
 
 
 def embed(data: Any) -> str:

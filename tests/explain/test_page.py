@@ -130,6 +130,9 @@ def test_what_concepts_promote_is_shown_where_it_is_known(learned: Path) -> None
     file.write_text('{"concepts": {"2": {"promotes": [1], "suppresses": []}}}')
     with pytest.raises(ValueError, match=r"logit_lens\.json: .*expected a text"):
         written(learned, rows)
+    file.write_text('{"concepts": {"999": {"promotes": [], "suppresses": []}}}')
+    with pytest.raises(ValueError, match=r"logit_lens\.json: concepts are numbered 0 to .*, found '999'"):
+        written(learned, rows)
 
 
 @pytest.mark.parametrize("signs", CONSTRAINTS)
