@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from seminmf_lightning import SemiNMFModule
-from seminmf_lightning.cli.build import choose_data, choose_device, quieten, say
+from seminmf_lightning.cli.build import choose_data, choose_device, quieten, say, warn_of_other_network
 from seminmf_lightning.cli.run_directory import folder_of, make_room, next_commands, shown_path
 from seminmf_lightning.core.checks import real_number, whole_number
 from seminmf_lightning.core.commands import command
@@ -67,6 +67,7 @@ def main(cfg: DictConfig) -> Path:
             "then give data=shards data.path=<folder>"
         )
     data.prepare_data()
+    warn_of_other_network(data, cfg.run)
     options = ReportOptions(
         cfg.examples, cfg.max_concepts, cfg.max_mb, cfg.batch_rows, cfg.base_url, cfg.language_model
     )

@@ -73,3 +73,15 @@ def test_rows_of_another_width_leave_nothing(
         command("export", f"run={run}", "data=npy", f"data.path={npy}")
     assert f"rows of 24 features, but {run} has 9" in capsys.readouterr().err
     assert [path.name for path in run.iterdir()] == ["dictionary.safetensors"]
+
+
+def test_rows_that_none_were_held_out_of_are_not_called_others(
+    command, npy: Path, signed: torch.Tensor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = a_run(tmp_path, signed)
+    rows = (f"run={run}", "format=saelens", "data=npy", f"data.path={npy}", "device=cpu", "overwrite=true")
+    command("export", *rows)
+    assert " others:" in capsys.readouterr().out
+    command("export", *rows, "data.val_fraction=0")
+    shown = capsys.readouterr().out
+    assert " others:" not in shown and "of the same, because data.val_fraction=0 holds out none" in shown
