@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -196,3 +197,25 @@ def test_the_network_of_the_run_is_the_default(home: Path, tmp_path: Path) -> No
     found = build(Suite, "behaviour").run(Context(tmp_path, inputs=inputs))
     given = measured(home, "bert", "AutoModel", "encoder.layer.0", batch_size=16)
     assert found.plain()["lines"] == given.plain()["lines"]
+
+
+def test_what_was_left_out_and_another_network_are_said(home: Path, tmp_path: Path) -> None:
+    texts = shutil.copytree(home / "corpus", tmp_path / "corpus")
+    (texts / "odd.txt").write_bytes(b"\xff\xfe\xff")
+    saved = load_dictionary(home / "run")
+    model = {"library": "transformers", "path": str(home / "bert"), "architecture": "BertModel",
+             "precision": "float32", "weights": "of another network"}  # fmt: skip
+    config = saved.config | {"network": {"model": model, "layer": "encoder.layer.0"}}
+    save_dictionary(tmp_path / "dictionary.safetensors", saved.D, saved.normalizer, config, saved.effort)
+    inputs = {"name": "text", "path": str(texts)}
+    result = build(Suite, "behaviour").run(Context(tmp_path, inputs=inputs))
+    assert result.details["examples"] == 12
+    said = "\n".join(result.notes)
+    assert "Left out: 1 examples that cannot be read, such as" in said and "odd.txt" in said
+    assert "Not the network of the run: this BertModel has other weights" in said
+    other = {"name": "behaviour", "layer": "encoder.layer.1"}
+    notes = build(Suite, other).run(Context(tmp_path, inputs=inputs)).notes
+    assert any("learned from layer encoder.layer.0, not encoder.layer.1" in one for one in notes)
+    assert not any(
+        "Not the network" in one for one in measured(home, "bert", "AutoModel", other["layer"]).notes
+    )
