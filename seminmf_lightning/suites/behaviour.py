@@ -151,7 +151,7 @@ class Behaviour(Suite):
             for start in range(0, len(items), self.batch_size):
                 batch = items[start : start + self.batch_size]
                 before, arguments = _outputs(harvester, batch, None)
-                task = task or task_of(harvester.loaded.network, before)
+                task = task_of(harvester.loaded.network, before, task)
                 at = [item.example - examples.start for item in batch]
                 for line in (None, *lines):
                     name, after = UNTOUCHED, before
@@ -192,7 +192,9 @@ class Behaviour(Suite):
     def _mask(self, harvester: Harvester, items: Sequence[Item], A: Tensor) -> Tensor:
         mask = torch.zeros(A.shape[:-1], dtype=torch.bool)
         for number, item in enumerate(items):
-            if item.special is None:
+            if A.ndim == 2:  # one row per example, as of a pooler
+                mask[number] = True
+            elif item.special is None:
                 prefix = harvester.loaded.feed.prefix_tokens if A.ndim == 3 else 0
                 mask[number, 0 if self.tokens == "all" else prefix :] = True
             else:

@@ -170,11 +170,25 @@ def test_the_command_takes_model_and_inputs_as_harvest_does(home: Path, tmp_path
     ({"layer": None}, r"run does not name a layer of BertModel: give suite\.behaviour\.layer"),
     ({"layer": "encoder.layer.7"}, "is not in this BertModel; nearest"),
     ({"layer": "encoder.layer.0.intermediate"}, r"32 features wide, but the dictionary has 16"),
+    ({"task": "language"}, r"task=language does not fit BertModel, which returns .*; accepted: embedding"),
+    ({"task": "classes"}, r"task=classes does not fit BertModel"),
+    ({"nonzeros": 17}, r"nonzeros=17 is more than min\(concepts=24, features=16\); lower it"),
     ({"task": "words"}, "suite.behaviour.task must be one of language, classes, embedding"),
 ])  # fmt: skip
 def test_bad_settings_are_refused(home: Path, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         measured(home, "bert", "AutoModel", **{"layer": "encoder.layer.0"} | settings)
+
+
+def test_the_mean_logit_of_a_language_model_is_no_embedding(home: Path) -> None:
+    with pytest.raises(ValueError, match=r"task=embedding does not fit LlamaForCausalLM.*accepted: language"):
+        measured(home, "llama", "AutoModelForCausalLM", "model.layers.0", task="embedding")
+
+
+def test_a_layer_of_one_row_per_example(home: Path) -> None:
+    result = measured(home, "bert", "AutoModel", "pooler", limit=5)
+    assert result.details["examples"] == 5
+    assert {line.name: line.values for line in result.lines}["run, omp"]["l0"].value > 0
 
 
 def test_what_is_missing_is_named(home: Path) -> None:
