@@ -98,9 +98,9 @@ def changed(network: nn.Module, layer: Layer, change: Change) -> Iterator[Visits
     def new(old: Tensor | None, content: Any) -> Tensor | None:
         if old is None:
             verb = "is given" if layer.side == "input" else "returns"
-            raise ValueError(
-                f"layer {layer!s} {verb} {describe(content)}, not one tensor of activations; choose another"
-            )
+            found = describe(content)
+            cure = "give a batch that is not empty" if "an empty tensor" in found else "choose another"
+            raise ValueError(f"layer {layer!s} {verb} {found}, not one tensor of activations; {cure}")
         visits.reached += 1
         return change(old)
 

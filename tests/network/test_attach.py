@@ -317,6 +317,13 @@ def test_arguments_of_another_kind_are_refused_by_name() -> None:
         attach(network, "0", torch.eye(D))  # type: ignore[arg-type]
 
 
+def test_an_empty_batch_is_called_one() -> None:
+    network = nn.Sequential(nn.Identity())
+    refused = pytest.raises(ValueError, match=r"an empty tensor \(0, 16\).*; give a batch that is not empty")
+    with refused, attach(network, "0", learned()):
+        network(torch.zeros(0, D))
+
+
 def test_half_precision_that_overflows_is_refused() -> None:
     network = nn.Sequential(nn.Identity())
     with attach(network, "0", learned()) as concepts:
