@@ -43,7 +43,7 @@ SETTINGS, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 ENCODERS = ("standard", "jumprelu", "gated", "topk", "abstopk")
 """Architectures of SAELens whose encoder is read."""
-DECODERS = (*ENCODERS, "matching_pursuit")
+DECODERS = (*ENCODERS, "matching_pursuit", "seminmf")
 """Architectures whose decoder is a dictionary of the rows that go in."""
 KINDS = ("relu", "topk", "abs_topk", "batch_topk", "jumprelu")
 """Activations in the metadata of a single file."""
@@ -278,6 +278,8 @@ def _checked(sae: SparseAutoencoder) -> SparseAutoencoder:
     if sae.nonzeros is not None and not 0 < sae.nonzeros <= m:
         raise Refused(f"{path}: k={sae.nonzeros}; expected 1 to {m}, the codes that there are")
     for name, value in vars(sae).items():
+        if isinstance(value, Tensor) and name == "threshold":
+            value = value.nan_to_num(torch.nan, posinf=0.0)  # Inf is a code that never fires
         if isinstance(value, Tensor) and not value.isfinite().all():
             raise Refused(f"{path}: {name} holds NaN or Inf")
     return sae
