@@ -25,7 +25,7 @@ from seminmf_lightning import SemiNMFModule
 from seminmf_lightning.cli.launch import is_first_process, local_rank
 from seminmf_lightning.core.checks import one_of
 from seminmf_lightning.data.build import build_data, settings_from_file
-from seminmf_lightning.data.network import network_of
+from seminmf_lightning.data.network import differing, network_of
 from seminmf_lightning.dictionary_file import load_dictionary
 from seminmf_lightning.learners import Recipe
 from seminmf_lightning.training.callbacks import RENAMED
@@ -100,15 +100,8 @@ def build_data_for(module: SemiNMFModule, settings: dict[str, Any], run: str) ->
 
 def warn_of_other_network(data: Any, run: str) -> None:
     """Warn of rows of another layer or network than those that the dictionary of ``run`` was learned from."""
-    ours, theirs = load_dictionary(run).config.get("network"), network_of(data)
-    if ours is None or theirs is None:
-        return
-    named = [
-        f"layer {one['layer']} of {one['model'].get('architecture')} (weights {one['model'].get('weights')})"
-        for one in (theirs, ours)
-    ]
-    if named[0] != named[1]:
-        rank_zero_warn(f"these rows are of {named[0]}, but {run} was learned from {named[1]}")
+    if names := differing(network_of(data), load_dictionary(run).config.get("network")):
+        rank_zero_warn(f"these rows are of {names[0]}, but {run} was learned from {names[1]}")
 
 
 def build_trainer(cfg: DictConfig, callbacks: list[Callback], loggers: list[Any] | bool) -> Trainer:

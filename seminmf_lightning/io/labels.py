@@ -101,6 +101,6 @@ def labels_or_warning(path: Path, D: Tensor) -> dict[int, str]:
     """Return the labels in a file; none, with a warning, if they cannot be used for D."""
     try:
         return read_labels(path, D)
-    except Refused as error:
+    except (Refused, OSError) as error:
         warnings.warn(f"labels are not used: {error}", stacklevel=3)
         return {}

@@ -48,7 +48,8 @@ def attach(
     Gradients do not pass through the encoder.  Where they are recorded and activations are replaced or
     changed, they reach ``concepts.codes`` (a leaf: read ``concepts.codes.grad``), the strengths of
     :meth:`Concepts.steer` and :meth:`Concepts.clamp` that are tensors, and, unless the error is dropped, the
-    layers before, as the identity.
+    layers before, as the identity.  With gradient checkpointing, call ``backward`` within the block: it runs
+    layers again, with their hooks or without.
 
     Args:
         model: any module; its parameters are left alone.

@@ -17,6 +17,7 @@ from seminmf_lightning.cli import evaluate
 from seminmf_lightning.core.discovery import build
 from seminmf_lightning.dictionary_file import load_dictionary, save_dictionary
 from seminmf_lightning.suites import Context, Result, Suite
+from seminmf_lightning.suites.probing.others import other_lines
 
 tiny = pytest.importorskip("tiny_networks")
 transformers = pytest.importorskip("transformers")
@@ -183,6 +184,22 @@ def test_bad_settings_are_refused(home: Path, settings: dict[str, Any], message:
 def test_the_mean_logit_of_a_language_model_is_no_embedding(home: Path) -> None:
     with pytest.raises(ValueError, match=r"task=embedding does not fit LlamaForCausalLM.*accepted: language"):
         measured(home, "llama", "AutoModelForCausalLM", "model.layers.0", task="embedding")
+
+
+def test_another_run_of_another_layer_is_said(home: Path, tmp_path: Path) -> None:
+    saved = load_dictionary(home / "run")
+    for name in ("ours", "theirs"):
+        config = saved.config | {"network": {"model": {"architecture": "BertModel"}, "layer": name}}
+        save_dictionary(tmp_path / name / "dictionary.safetensors", saved.D, saved.normalizer, config,
+                        saved.effort)  # fmt: skip
+    ours, theirs = tmp_path / "ours", str(tmp_path / "theirs")
+    said = pytest.warns(
+        UserWarning, match=r"theirs was learned from layer theirs of .*from layer ours of Bert"
+    )
+    with said:
+        other_lines(ours, load_dictionary(ours), [theirs], [], None, "suite.x", torch.device("cpu"))
+    with said:
+        evaluate.other_dictionary(theirs, str(ours), saved.D)
 
 
 def test_a_layer_of_one_row_per_example(home: Path) -> None:
