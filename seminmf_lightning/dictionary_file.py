@@ -72,6 +72,7 @@ def save_dictionary(
 
     Raises:
         OSError: it cannot be written; a full disk is explained.
+        ValueError: labels of concepts that there are not, or that are no texts.
     """
     path = Path(path)
     mean = normalizer.mean if normalizer.mean is not None else torch.zeros(D.shape[1])
@@ -86,7 +87,9 @@ def save_dictionary(
         "effort": json.dumps(list(effort)),
     }
     if labels:
-        metadata["labels"] = json.dumps({str(concept): text for concept, text in labels.items()})
+        texts = {str(concept): text for concept, text in dict(labels).items()}
+        checked_labels(path, texts, len(D))  # or nothing could load the file
+        metadata["labels"] = json.dumps(texts)
     with whole_file(path, "make room and write it again; a run is resumed from its checkpoint") as partial:
         save_file(tensors, partial, metadata=metadata)
     return path

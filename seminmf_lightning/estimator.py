@@ -217,15 +217,15 @@ class SemiNMF:
         saved = load_dictionary(path)
         model = cls(**saved.settings, device=device)
         model.D, model.normalizer, model.effort = saved.D, saved.normalizer, saved.effort
-        model.network, model.labels = saved.config.get("network"), saved.labels | labels_beside(path, saved.D)
+        model.network, model.labels = saved.config.get("network"), labels_beside(path, saved.D, saved.labels)
         return model.to(device)
 
     @classmethod
     def from_dictionary(
-        cls, D: Tensor | np.ndarray, *, mean: Tensor | None = None, device: str | torch.device = "cpu",
-        **settings: Any,
+        cls, D: Tensor | np.ndarray, *, mean: Tensor | np.ndarray | None = None,
+        device: str | torch.device = "cpu", **settings: Any,
     ) -> Self:  # fmt: skip
-        """Return a model of atoms D (k, d), which encodes rows less ``mean`` (d,); errors as of the class.
+        """Return a model of atoms D (k, d) that encodes rows less ``mean`` (d,); errors as of the class.
 
         >>> model = SemiNMF.from_dictionary(torch.eye(3), encoder={"name": "omp", "nonzeros": 1})
         >>> model.encode(torch.tensor([[1.0, -4.0, 2.0]])).tolist()
@@ -233,14 +233,15 @@ class SemiNMF:
         """
         atoms = as_floats(real_matrix("D", D))
         given = {"nb_concepts": len(atoms), "normalize": "none" if mean is None else "center"}
-        model = cls(**given | settings, device=device)
+        if wrong := {name: value for name, value in given.items() if settings.get(name, value) != value}:
+            raise ValueError(f"D and mean make it {wrong}; leave out {', '.join(wrong)}")
+        model = cls(**settings | given, device=device)
         signs = model.recipe.constraint
-        if len(wrong := atoms[signs.forbidden(atoms)]):
-            raise ValueError(f"D holds {float(wrong[0]):g}; nonnegative={signs.name} means {signs}, finite")
+        if len(bad := atoms[signs.forbidden(atoms)]):
+            raise ValueError(f"D holds {float(bad[0]):g}; nonnegative={signs.name} means {signs}, finite")
         model.encoder.check(*atoms.shape)
-        model.D = atoms.to(model.device)
-        if mean is not None:
-            model.normalizer = Normalizer(1.0, mean.double().to(model.device))
+        normalizer = Normalizer() if mean is None else Normalizer.centred(mean, atoms.shape[1])
+        model.D, model.normalizer = atoms.to(model.device), normalizer.to(model.device)
         return model
 
     @classmethod
@@ -254,9 +255,9 @@ class SemiNMF:
         optimisation": Smith, "Replacing sparse autoencoder encoders with inference-time optimisation", 2024.
 
         Args:
-            path: a folder of SAELens, a ``.safetensors`` file, or a repository of the Hub (and its revision).
+            path: a folder of SAELens, a ``.safetensors`` file, or a repository of the Hub, with the
+                ``subfolder`` within, and its ``revision``.
             nonzeros: codes per row, found by ``encoder=omp``; None: as many as a TopK autoencoder keeps.
-            subfolder: folder of the autoencoder within ``path``.
             settings: such as ``encoder`` or ``l1_penalty`` (in units of the rows) instead of ``nonzeros``;
                 ``nonnegative`` is ``codes``, and may be ``none``.
 
@@ -266,14 +267,13 @@ class SemiNMF:
         from seminmf_lightning.sae_file import read_sae
 
         sae = read_sae(path, subfolder, revision)
-        given = sae.settings(nonzeros, settings)
-        return cls.from_dictionary(unit_atoms(sae.W_dec), mean=sae.b_dec, device=device, **given)
+        D = unit_atoms(sae.W_dec.double()).float()  # squares of tiny weights underflow in float32
+        return cls.from_dictionary(D, mean=sae.b_dec, device=device, **sae.settings(nonzeros, settings))
 
     def to(self, device: str | torch.device) -> Self:
         """Move the model."""
-        self.device = torch.device(device)
+        self.device, self.normalizer = torch.device(device), self.normalizer.to(torch.device(device))
         self.D = None if self.D is None else self.D.to(self.device)
-        self.normalizer = self.normalizer.to(self.device)
         return self
 
     def _rows(self, A: Activations) -> Rows:

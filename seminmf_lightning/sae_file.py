@@ -16,6 +16,7 @@ Legend:  a (d) raw activations   z (m) codes   W_enc (d, m)   b_enc (m)   W_dec 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,13 +40,18 @@ REALS = ("F16", "BF16", "F32", "F64")
 PICKLES = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt")
 SETTINGS, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 """The two files of a folder of SAELens."""
+REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 ENCODERS = ("standard", "jumprelu", "gated", "topk", "abstopk")
 """Architectures of SAELens whose encoder is read."""
-DECODERS = (*ENCODERS, "matching_pursuit")
+DECODERS = (*ENCODERS, "matching_pursuit", "seminmf")
 """Architectures whose decoder is a dictionary of the rows that go in."""
+KINDS = ("relu", "topk", "abs_topk", "batch_topk", "jumprelu")
+"""Activations in the metadata of a single file."""
+ACTIVATIONS = (None, "relu", "topk")
+"""Activations of an encoder that is read; files of version 6 name none."""
 SETTINGS_FORM = {
     "architecture?": str, "apply_b_dec_to_input?": bool, "rescale_acts_by_decoder_norm?": bool, "k?": int,
-    "metadata?": dict, "activation_fn_kwargs?": dict,
+    "metadata?": dict, "activation_fn_kwargs?": {"k?": int}, "d_in?": int, "d_sae?": int,
 }  # fmt: skip
 
 
@@ -123,7 +129,12 @@ def read_sae(
         FileNotFoundError: there is none; the message says what there is.
         ValueError: a pickle, an architecture that is not read, or weights that do not fit each other.
     """
-    if not Path(path).expanduser().exists() and os.fspath(path).count("/") == 1:
+    if not Path(path).expanduser().exists():
+        if not REPOSITORY.fullmatch(os.fspath(path)):
+            raise FileNotFoundError(
+                f"{path}: no such file or folder; give a .safetensors file, a folder of SAELens, or a "
+                "repository of the Hub, owner/name"
+            )
         path = _downloaded(os.fspath(path), subfolder, revision)
     folder = Path(path).expanduser() / (subfolder or "")
     if folder.suffix in PICKLES:
@@ -174,7 +185,10 @@ def _of_file(path: Path) -> SparseAutoencoder:
         elif "k" in metadata:
             with refusing(path, f"a file whose metadata k={metadata['k']!r} is a whole number"):
                 nonzeros = int(metadata["k"])
-    signed = metadata.get("activation") == "abs_topk"
+    activation = metadata.get("activation", "topk")
+    if activation not in KINDS:
+        raise Refused(f"{path}: metadata activation={activation!r}; accepted: {', '.join(KINDS)}")
+    signed = activation == "abs_topk"
     return _checked(SparseAutoencoder(path, W_dec, b_dec, W_enc, b_enc, threshold, nonzeros, signed))
 
 
@@ -182,6 +196,7 @@ def _of_folder(folder: Path) -> SparseAutoencoder:
     path, weights = folder / SETTINGS, folder / WEIGHTS
     file_size(path)
     settings = parse_json(path, path.read_bytes(), "JSON")
+    conform(path, settings, {})
     conform(path, settings, {key: form for key, form in SETTINGS_FORM.items() if settings.get(key[:-1])})
     architecture = _architecture(path, settings)
     with open_safetensors(weights) as handle:
@@ -190,7 +205,13 @@ def _of_folder(folder: Path) -> SparseAutoencoder:
             return read_tensor(weights, handle, name, REALS).float().clone()
 
         W_dec, b_dec = tensor("W_dec"), tensor("b_dec")
-        if architecture not in ENCODERS:
+        said = settings.get("d_sae") or len(W_dec), settings.get("d_in") or W_dec.shape[-1]
+        if W_dec.shape != said:
+            raise Refused(
+                f"{weights}: W_dec {tuple(W_dec.shape)}, but {path.name} says d_sae={said[0]} and "
+                f"d_in={said[1]}; expected (d_sae, d_in): is it transposed, or of another autoencoder?"
+            )
+        if architecture not in ENCODERS or _activation(settings) not in ACTIVATIONS:
             return _checked(SparseAutoencoder(weights, W_dec, b_dec))
         W_enc, threshold = tensor("W_enc"), None
         if architecture == "gated":  # active where x W + b_gate > 0, of size e^r (x W) + b_mag
@@ -213,10 +234,14 @@ def _of_folder(folder: Path) -> SparseAutoencoder:
     )  # fmt: skip
 
 
+def _activation(settings: Mapping[str, Any]) -> Any:
+    return settings.get("activation_fn_str", settings.get("activation_fn"))
+
+
 def _architecture(path: Path, settings: Mapping[str, Any]) -> str:
     """Return the architecture; raise Refused where the decoder does not give back the rows that go in."""
     architecture = settings.get("architecture") or "standard"
-    if settings.get("activation_fn_str", settings.get("activation_fn")) == "topk":  # before version 6
+    if _activation(settings) == "topk":  # before version 6
         architecture = "topk"
     if architecture not in DECODERS:
         raise Refused(f"{path}: architecture {architecture!r} is not read; accepted: {', '.join(DECODERS)}")
@@ -250,7 +275,11 @@ def _checked(sae: SparseAutoencoder) -> SparseAutoencoder:
         raise Refused(
             f"{path}: threshold {tuple(sae.threshold.shape)}; expected one number, or one per code ({m},)"
         )
+    if sae.nonzeros is not None and not 0 < sae.nonzeros <= m:
+        raise Refused(f"{path}: k={sae.nonzeros}; expected 1 to {m}, the codes that there are")
     for name, value in vars(sae).items():
+        if isinstance(value, Tensor) and name == "threshold":
+            value = value.nan_to_num(torch.nan, posinf=0.0)  # Inf is a code that never fires
         if isinstance(value, Tensor) and not value.isfinite().all():
             raise Refused(f"{path}: {name} holds NaN or Inf")
     return sae

@@ -154,3 +154,22 @@ def test_finite_rows_whose_squares_overflow_are_no_bad_rows() -> None:
     A[last] = 1e200
     with pytest.raises(FloatingPointError, match="A\\^T A is not finite"):
         SemiNMF(3, solver="hals").fit(A, max_iter=2)
+
+
+@pytest.mark.parametrize(("given", "message"), [
+    ({"mean": torch.zeros(4)}, r"mean has the shape \(4,\), but D has 3 features"),
+    ({"mean": torch.zeros(3, 1)}, r"mean has the shape \(3, 1\)"),
+    ({"mean": 0.5}, r"mean has the shape \(\)"),
+    ({"mean": torch.tensor([0.0, float("nan"), 0.0])}, "mean: row 0 holds NaN"),
+    ({"nb_concepts": 4}, "make it {'nb_concepts': 3}; leave out nb_concepts"),
+    ({"mean": torch.ones(3), "normalize": "scale"}, "make it {'normalize': 'center'}; leave out norm"),
+])  # fmt: skip
+def test_atoms_with_a_mean_or_settings_that_do_not_fit(given: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SemiNMF.from_dictionary(torch.eye(3), **given)
+
+
+def test_a_mean_may_be_an_array_and_is_saved(tmp_path: Path) -> None:
+    model = SemiNMF.from_dictionary(np.eye(3), mean=np.ones(3), normalize="center")
+    model.save(tmp_path / "d.safetensors")
+    assert SemiNMF.load(tmp_path / "d.safetensors").encode(torch.ones(1, 3)).abs().max() == 0

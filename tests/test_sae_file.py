@@ -56,7 +56,7 @@ def test_exact_codes_explain_more_than_the_encoder_at_the_same_nonzeros(tmp_path
     codes = torch.rand(400, 40, generator=generator) * (torch.rand(400, 40, generator=generator) < 0.1)
     A = codes @ D + 0.5
     W = {"W_enc": D.T.contiguous(), "b_enc": torch.zeros(40), "W_dec": D, "b_dec": torch.full((16,), 0.5)}
-    folder = folder_of(tmp_path, W, architecture="topk", k=4)
+    folder = folder_of(tmp_path, W, architecture="topk", k=4, d_in=16, d_sae=40)
     sae, model = read_sae(folder), SemiNMF.from_sae(folder)
     own, Z = sae.encode(A), model.encode(A)
     assert (Z != 0).sum() <= (own != 0).sum()
@@ -146,11 +146,43 @@ def test_a_repository_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ({"architecture": "topk", "k": "many"}, r"cfg\.json: k: expected a whole number from 0 up"),
         ({"architecture": ["topk"]}, r"architecture: expected a text"),
         ({}, r"does not say how many codes it keeps: give nonzeros=32"),
+        ({"k": 2, "d_in": 9}, r"W_dec \(20, 8\), but cfg\.json says d_sae=20 and d_in=9; .*is it transposed"),
+        ({"architecture": "topk", "k": 21}, r"k=21; expected 1 to 20, the codes that there are"),
+        ({"activation_fn": "topk", "activation_fn_kwargs": {"k": "4"}}, r"kwargs\.k: expected a whole num"),
     ],
 )
 def test_settings_that_are_refused(settings: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
         SemiNMF.from_sae(folder_of(tmp_path, weights(), **settings))
+
+
+def test_an_activation_that_is_not_read_leaves_the_decoder(tmp_path: Path) -> None:
+    sae = read_sae(folder_of(tmp_path, weights(), activation_fn="tanh-relu"))
+    assert sae.W_enc is None and sae.W_dec.shape == (D_SAE, D_IN)
+    save_file(weights(), tmp_path / "a.safetensors", metadata={"activation": "gelu", "k": "2"})
+    with pytest.raises(ValueError, match=r"activation='gelu'; accepted: relu, topk, abs_topk"):
+        read_sae(tmp_path / "a.safetensors")
+
+
+def test_atoms_whose_norm_underflows_have_length_one(tmp_path: Path) -> None:
+    W = weights()
+    W["W_dec"][0] = 1e-40
+    model = SemiNMF.from_sae(folder_of(tmp_path, W, architecture="topk", k=2))
+    assert float(model.get_dictionary()[0].norm()) == pytest.approx(1, rel=1e-4)
+    assert model.encode(torch.randn(9, D_IN)).isfinite().all()
+
+
+@pytest.mark.parametrize("settings", ["[]", "null", '"topk"'])
+def test_settings_that_are_no_object_are_refused(settings: str, tmp_path: Path) -> None:
+    (folder_of(tmp_path, weights()) / SETTINGS).write_text(settings)
+    with pytest.raises(ValueError, match=r"cfg\.json: expected an object, found"):
+        SemiNMF.from_sae(tmp_path, nonzeros=2)
+
+
+@pytest.mark.parametrize("path", ["nothing", "~/no/where", "../no", "runs/deep/er"])
+def test_a_path_that_is_not_there_is_no_repository(path: str) -> None:
+    with pytest.raises(FileNotFoundError, match=f"{path}: no such file or folder; give a .safetensors file"):
+        SemiNMF.from_sae(path, nonzeros=2)
 
 
 def test_files_that_are_refused(tmp_path: Path) -> None:
@@ -169,7 +201,7 @@ def test_files_that_are_refused(tmp_path: Path) -> None:
     (folder / SETTINGS).write_text("{")
     with pytest.raises(ValueError, match=r"cfg\.json: not JSON"):
         SemiNMF.from_sae(folder)
-    folder_of(tmp_path / "sae", weights(W_dec=torch.zeros(D_SAE, 3)))
+    folder_of(tmp_path / "sae", weights(W_dec=torch.zeros(D_SAE, 3)), d_in=3)
     with pytest.raises(ValueError, match=r"do not belong together"):
         SemiNMF.from_sae(folder, nonzeros=2)
 

@@ -16,6 +16,7 @@ from lightning.fabric.plugins.precision.precision import _PRECISION_INPUT_STR
 from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.strategies import StrategyRegistry
+from lightning.pytorch.utilities import rank_zero_warn
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Column, Table
@@ -24,6 +25,7 @@ from seminmf_lightning import SemiNMFModule
 from seminmf_lightning.cli.launch import is_first_process, local_rank
 from seminmf_lightning.core.checks import one_of
 from seminmf_lightning.data.build import build_data, settings_from_file
+from seminmf_lightning.data.network import differing, network_of
 from seminmf_lightning.dictionary_file import load_dictionary
 from seminmf_lightning.learners import Recipe
 from seminmf_lightning.training.callbacks import RENAMED
@@ -92,7 +94,14 @@ def build_data_for(module: SemiNMFModule, settings: dict[str, Any], run: str) ->
     name, features, expected = data.source.shards[0].name, data.source.features, module.dictionary.shape[1]
     if features != expected:
         raise ValueError(f"{name}: rows of {features} features, but {run} has {expected}")
+    warn_of_other_network(data, run)
     return data
+
+
+def warn_of_other_network(data: Any, run: str) -> None:
+    """Warn of rows of another layer or network than those that the dictionary of ``run`` was learned from."""
+    if names := differing(network_of(data), load_dictionary(run).config.get("network")):
+        rank_zero_warn(f"these rows are of {names[0]}, but {run} was learned from {names[1]}")
 
 
 def build_trainer(cfg: DictConfig, callbacks: list[Callback], loggers: list[Any] | bool) -> Trainer:

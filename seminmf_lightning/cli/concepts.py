@@ -61,6 +61,8 @@ def main(cfg: DictConfig) -> dict[str, Any]:
             both = torch.cat([largest, example.codes])
             largest = both.gather(0, both.abs().argmax(dim=0, keepdim=True))
             examples.append(as_plain(example, cfg.top) if cfg.output is not None else {})
+        else:
+            say(f"skipped {printable(example.name)}: no token or patch")
     if not examples:
         raise ValueError("nothing was read: no example has a token or patch")
     concepts = [concept for concept, _ in strongest(largest, cfg.top)[0]]

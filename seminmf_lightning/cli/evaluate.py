@@ -31,6 +31,7 @@ from seminmf_lightning.cli.run_directory import folder_of, make_room, next_comma
 from seminmf_lightning.cli.suites import refuse_network, run_suites
 from seminmf_lightning.core.checks import one_of
 from seminmf_lightning.core.constraints import Constraint
+from seminmf_lightning.data.network import differing
 from seminmf_lightning.dictionary_file import SavedDictionary, load_dictionary
 from seminmf_lightning.metrics import described, evaluation_values, finite_or_none
 from seminmf_lightning.training.callbacks.evaluation import Evaluation
@@ -104,6 +105,8 @@ def other_dictionary(against: str, run: str, D: Tensor) -> SavedDictionary:
             f"against={against} has {other.D.shape[1]} features, but {run} has {D.shape[1]}; "
             "compare runs of one layer"
         )
+    if names := differing(other.config.get("network"), load_dictionary(run).config.get("network")):
+        rank_zero_warn(f"against={against} was learned from {names[0]}, but {run} from {names[1]}")
     return other
 
 

@@ -40,6 +40,8 @@ def main(cfg: DictConfig) -> Path:
     form = build(Format, plain(cfg.format))
     output = Path(cfg.output or folder_of(cfg.run) / name_of(form))
     refuse_unwritable(output.parent, "output")
+    if any(one.resolve().is_relative_to(output.resolve()) for one in (Path(cfg.run), Path.cwd())):
+        raise FileExistsError(f"{output} holds the run, or this folder; choose another with output=...")
     if output.exists() and not cfg.overwrite:
         raise FileExistsError(
             f"{output} exists; choose another folder with output=..., or replace it with overwrite=true"
@@ -73,4 +75,6 @@ def content_of(model: SemiNMF, data: ActivationDataModule, batch_rows: int) -> C
     def read(rows: np.ndarray) -> Tensor:
         return data.source.read(rows).to(model.device)
 
-    return Content(model, sample, held_out, len(data.source), read, blocks, data.source.harvest())
+    return Content(
+        model, sample, held_out, data.val_fraction > 0, len(data.source), read, blocks, data.source.harvest()
+    )

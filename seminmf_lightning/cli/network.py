@@ -12,10 +12,8 @@ from seminmf_lightning import SemiNMF
 from seminmf_lightning.cli.build import choose_device, plain
 from seminmf_lightning.harvest import Harvester, HarvestRecipe
 from seminmf_lightning.harvest.inputs import Inputs
-from seminmf_lightning.network.hooks import find_layer
 from seminmf_lightning.network.logit_lens import find_head, lens_texts, logit_lens
-from seminmf_lightning.network.of_run import layer_of_run, model_of_run
-from seminmf_lightning.network.origin import OtherWeights, check_origin, holds_weights_of
+from seminmf_lightning.network.of_run import check_network_of_run, layer_of_run, model_of_run
 
 Settings = Mapping[str, Any]
 LensOf = Callable[[list[int]], dict[int, dict[str, list[str]]]]
@@ -46,19 +44,8 @@ def open_network(
 
 def check_network(cfg: DictConfig, dictionary: SemiNMF, harvester: Harvester) -> None:
     """Raise a ValueError for a network that the dictionary was not learned from, unless ``cfg.force``."""
-    origin, network, (layer,) = dictionary.network, harvester.loaded.network, harvester.layers
-    if origin is None or cfg.force:
-        return
-    try:
-        check_origin(network, layer, origin)
-    except OtherWeights:
-        if cfg.model is not None:
-            raise
-        recipe = HarvestRecipe(model_of_run(origin, cfg.run), harvester.inputs)  # without a head
-        harvested = recipe.loaded.network.to(harvester.device)
-        check_origin(harvested, find_layer(harvested, origin["layer"]), origin)
-        if not holds_weights_of(network, harvested, origin):
-            raise
+    if not cfg.force:
+        check_network_of_run(dictionary.network, cfg.run, harvester, cfg.model is not None)
 
 
 def lens_through(harvester: Harvester, dictionary: SemiNMF) -> LensOf:

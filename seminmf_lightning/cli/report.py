@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from seminmf_lightning import SemiNMFModule
-from seminmf_lightning.cli.build import choose_data, choose_device, quieten, say
+from seminmf_lightning.cli.build import choose_data, choose_device, quieten, say, warn_of_other_network
 from seminmf_lightning.cli.run_directory import folder_of, make_room, next_commands, shown_path
 from seminmf_lightning.core.checks import real_number, whole_number
 from seminmf_lightning.core.commands import command
@@ -41,6 +41,10 @@ EXAMPLES = (
 def typed_labels(given: str | None, folder: Path, D: Tensor) -> dict[int, str]:
     """Return the labels in the file ``given``, or in the run's ``labels.json`` if there is one."""
     if given is not None:
+        if not Path(given).exists():
+            raise FileNotFoundError(
+                f"labels={given}: no such file; a report exports labels.json, by its button"
+            )
         return read_labels(Path(given), D)
     return labels_or_warning(folder / LABELS_FILE, D) if (folder / LABELS_FILE).is_file() else {}
 
@@ -57,6 +61,8 @@ def main(cfg: DictConfig) -> Path:
     device = choose_device(cfg.device)
     began, run = time.monotonic(), Path(cfg.run)
     path = Path(cfg.output or folder_of(run) / "report.html")
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"output={path}: a report is a page; give a name that ends with .html")
     module = SemiNMFModule.from_run(run).eval()
     labels = typed_labels(cfg.labels, folder_of(run), module.dictionary)
     make_room(path, run, True)
@@ -67,6 +73,7 @@ def main(cfg: DictConfig) -> Path:
             "then give data=shards data.path=<folder>"
         )
     data.prepare_data()
+    warn_of_other_network(data, cfg.run)
     options = ReportOptions(
         cfg.examples, cfg.max_concepts, cfg.max_mb, cfg.batch_rows, cfg.base_url, cfg.language_model
     )

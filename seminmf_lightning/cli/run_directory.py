@@ -21,6 +21,7 @@ from seminmf_lightning.core.commands import command
 from seminmf_lightning.dictionary_file import FILE_NAME
 from seminmf_lightning.explain.runs import METRICS_FILE
 from seminmf_lightning.io.atomic import full_disk_explained, keep_previous, whole_file
+from seminmf_lightning.io.labels import LABELS_FILE
 
 
 def folder_of(run: str | Path) -> Path:
@@ -47,7 +48,7 @@ def make_room(output: Path, run: str | Path, overwrite: bool) -> None:
     Results in the folder of ``run`` are its own and can be made again; others are replaced only if asked to.
 
     Raises:
-        FileExistsError: the file may belong to another run.
+        FileExistsError: the file may belong to another run, is what this one is made of, or is a folder.
         PermissionError: no file can be made in its folder.
     """
     if not is_first_process():
@@ -55,6 +56,12 @@ def make_room(output: Path, run: str | Path, overwrite: bool) -> None:
     refuse_unwritable(output.parent, "output")
     if not output.exists():
         return
+    own = output.parent.resolve() == folder_of(run).resolve() and output.name in (
+        FILE_NAME, METRICS_FILE, LABELS_FILE,
+    )  # fmt: skip
+    if own or output.is_dir() or (Path(run).exists() and output.samefile(run)):
+        what = "a folder" if output.is_dir() else f"a file that {run} is made of"
+        raise FileExistsError(f"{output} is {what}, and is not replaced; choose another name with output=...")
     if not overwrite and output.parent.resolve() != folder_of(run).resolve():
         raise FileExistsError(
             f"{output} exists and may belong to another run than {run}; "

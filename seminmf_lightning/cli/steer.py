@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
+from torch import Tensor
 
 from seminmf_lightning.cli.build import plain, quieten, say
 from seminmf_lightning.cli.network import (
@@ -54,7 +55,7 @@ def main(cfg: DictConfig) -> dict[str, Any]:
     with refused_by_name(saved.config.get("network") if cfg.model is None else None):
         dictionary, harvester = open_network(cfg, prompt, as_language_model)
     network, tokenizer = harvester.loaded.network, harvester.loaded.feed.tokenizer  # type: ignore[attr-defined]
-    ids = tokenizer(prompt.texts[0], return_tensors="pt")["input_ids"].to(harvester.device)
+    ids = prompt_ids(tokenizer, prompt.texts[0]).to(harvester.device)
     refuse_too_long(ids.shape[1], cfg.max_tokens, window_limit(tokenizer, network))
     refuse_unless_causal(network, ids)
     check_network(cfg, dictionary, harvester)
@@ -96,10 +97,22 @@ def chosen_strengths(given: Any) -> list[float]:
     [2.0, -4.0]
     """
     many = given if isinstance(given, list) else [given]
-    strengths = [real_number("strength", one, -1e30) for one in many]
+    strengths = [real_number("strength", one, -1e30, at_most=1e30) for one in many]
     if not strengths or 0 in strengths:
         raise ValueError("strength=0 changes nothing; give strength=4, or several: 'strength=[-4,4]'")
     return strengths
+
+
+def prompt_ids(tokenizer: Any, prompt: str) -> Tensor:
+    """Return the tokens (1, t) of a prompt; a ValueError if it is no text, or has none."""
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"prompt= is not valid text at character {error.start}; give it in UTF-8") from error
+    ids: Tensor = tokenizer(prompt, return_tensors="pt")["input_ids"]
+    if not ids.numel():
+        raise ValueError(f"prompt={prompt!r} has no token in the model's vocabulary; give another")
+    return ids
 
 
 def as_language_model(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from seminmf_lightning.core.rows import finite, real_matrix
 
 MODES: tuple[str, ...] = ("none", "scale", "center")
 
@@ -41,6 +44,13 @@ class Normalizer:
             return cls(1.0, mean)
         norms = torch.cat([(rows.double() / largest).norm(dim=1) for rows in A.split(1024)])
         return cls(float(norms.mean()) * largest, mean)
+
+    @classmethod
+    def centred(cls, mean: Tensor | np.ndarray, features: int) -> Normalizer:
+        """Take a mean (d,) as given; a ValueError if it is not finite or of another shape."""
+        if tuple(np.shape(mean)) != (features,):
+            raise ValueError(f"mean has the shape {tuple(np.shape(mean))}, but D has {features} features")
+        return cls(1.0, finite("mean", real_matrix("mean", mean[None]).double())[0])
 
     def apply(self, A: Tensor) -> Tensor:
         """Return rows in normalised units, in A's own precision."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from seminmf_lightning.data.datamodule import ActivationDataModule
@@ -27,3 +28,16 @@ def network_of(data: object) -> dict[str, Any] | None:
     if harvest is None or not isinstance(model, dict):
         return None
     return {"model": model, "layer": harvest[1]}
+
+
+def differing(*networks: Mapping[str, Any] | None) -> list[str]:
+    """Return how two networks with their layers are called, if both are known and differ; else nothing.
+
+    >>> differing({"model": {"architecture": "ViT"}, "layer": "a"}, {"model": {}, "layer": "b"})
+    ['layer a of ViT (weights None)', 'layer b of None (weights None)']
+    """
+    named = [
+        f"layer {one['layer']} of {one['model'].get('architecture')} (weights {one['model'].get('weights')})"
+        for one in networks if one is not None
+    ]  # fmt: skip
+    return named if len(set(named)) > 1 else []

@@ -85,6 +85,8 @@ def answer(base_url: str, model: str, sentences: Sequence[str]) -> str:
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
             text = json.load(response)["choices"][0]["message"]["content"]
+        if not isinstance(text, str):
+            raise TypeError(f"its content is {type(text).__name__}, not a text")
     except urllib.error.HTTPError as error:
         said = error.read(300).decode("utf-8", "replace")
         raise ConnectionError(f"{address} answered {error.code}: {said}") from error
@@ -92,4 +94,4 @@ def answer(base_url: str, model: str, sentences: Sequence[str]) -> str:
         raise ConnectionError(
             f"{address} gave no answer of a chat ({error}); base_url ends with /v1"
         ) from error
-    return " ".join(str(text).split())[:LONGEST]
+    return " ".join(text.split())[:LONGEST]

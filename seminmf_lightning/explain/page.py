@@ -34,7 +34,7 @@ from seminmf_lightning.explain.label_score import score_labels
 from seminmf_lightning.explain.language_model import describe
 from seminmf_lightning.explain.provenance import Harvested, Origins, origins_of
 from seminmf_lightning.explain.runs import METRICS_FILE, read_metrics
-from seminmf_lightning.io.labels import digest_of
+from seminmf_lightning.io.labels import digest_of, refuse_unknown
 from seminmf_lightning.io.schema import conform, is_finite
 from seminmf_lightning.io.untrusted import parse_json
 from seminmf_lightning.metrics import described, finite_or_none, in_data_units
@@ -99,6 +99,7 @@ def make_report(
         )
     trained_on = load_dictionary(run).config.get("data") or {}
     run = run if run.is_dir() else run.parent
+    lens = read_lens(run / LENS_FILE, model.dictionary) if (run / LENS_FILE).is_file() else {}
     origins = origins_of(data.source, int(options.max_mb * 2**20))
     summary = gather(model, data, origins, options.examples, options.batch_rows)
     shown = summary.energy.argsort(descending=True, stable=True).tolist()[: options.max_concepts]
@@ -112,8 +113,12 @@ def make_report(
     for concept, score in score_labels(summary.sample, origins, made_from).items():
         details[concept]["score"] = [float(f"{value:.4g}") for value in score]
     if options.base_url is not None:
-        automatic |= describe(strongest, options.base_url, options.language_model)
-    lens = read_lens(run / LENS_FILE, model.dictionary) if (run / LENS_FILE).is_file() else {}
+        worded = describe(strongest, options.base_url, options.language_model)
+        if not worded:
+            warnings.warn(
+                "no concept has an example in a text: base_url was not asked for labels", stacklevel=2
+            )
+        automatic |= worded
     metrics = read_metrics(run) if (run / METRICS_FILE).is_file() else {}
     of_rows = in_data_units(summary.metrics.compute(), float(model.scale))
     of_rows = {name: finite_or_none(value) for name, value in of_rows.items()}
@@ -188,8 +193,9 @@ def read_lens(path: Path, D: Tensor) -> dict[str, Any]:
             stacklevel=2,
         )
         return {}
-    lens = content["concepts"]
-    return {name: lens[name] for name in map(str, range(len(D))) if name in lens}
+    lens: dict[str, Any] = content["concepts"]
+    refuse_unknown(path, lens, len(D))
+    return lens
 
 
 def embed(data: Any) -> str:

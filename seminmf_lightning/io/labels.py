@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,38 +64,43 @@ def checked_labels(path: Path, texts: Any, concepts: int) -> dict[int, str]:
     {3: 'a verb'}
     """
     conform(path, texts, {str: str}, "labels")
-    for concept in texts:
-        if not (concept.isascii() and concept.isdigit() and len(concept) < 20 and int(concept) < concepts):
-            raise Refused(
-                f"{path}: labels: concepts are numbered 0 to {concepts - 1}, found {concept[:80]!r}"
-            )
+    refuse_unknown(path, texts, concepts)
     return {int(concept): text.strip() for concept, text in texts.items() if text.strip()}
+
+
+def refuse_unknown(path: Path, numbers: Iterable[str], concepts: int) -> None:
+    """Raise Refused for what is no number of a concept."""
+    for one in numbers:
+        number = int(one) if one.isascii() and one.isdigit() and len(one) < 20 else -1
+        if not (0 <= number < concepts and str(number) == one):  # "01" may stand beside "1"
+            raise Refused(f"{path}: concepts are numbered 0 to {concepts - 1}, found {one[:80]!r}")
 
 
 def write_labels(path: Path, labels: Mapping[int, str], D: Tensor) -> None:
     """Write labels of the atoms D (k, d) atomically."""
     content = {"dictionary": digest_of(D), "labels": {str(concept): text for concept, text in labels.items()}}
     with whole_file(path, "make room and run the same command again") as partial:
-        partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+        partial.write_bytes(text.encode(errors="surrogatepass"))  # names of files may be invalid Unicode
 
 
-def labels_beside(run: str | os.PathLike[str], D: Tensor) -> dict[int, str]:
-    """Return the labels in a run's folder, or beside its file: typed ones, else automatic ones.
+def labels_beside(run: str | os.PathLike[str], D: Tensor, saved: Mapping[int, str]) -> dict[int, str]:
+    """Return the labels in a run's folder, or beside its file: typed, else ``saved``, else automatic ones.
 
     Labels of another dictionary, such as the one that a new run replaced, are left out with a warning.
     """
-    labels: dict[int, str] = {}
     folder = Path(run) if os.path.isdir(run) else Path(run).parent
-    for name in (AUTOMATIC_FILE, LABELS_FILE):
-        if (folder / name).is_file():
-            labels |= labels_or_warning(folder / name, D)
-    return labels
+    automatic, typed = (
+        labels_or_warning(folder / name, D) if (folder / name).is_file() else {}
+        for name in (AUTOMATIC_FILE, LABELS_FILE)
+    )
+    return automatic | dict(saved) | typed
 
 
 def labels_or_warning(path: Path, D: Tensor) -> dict[int, str]:
     """Return the labels in a file; none, with a warning, if they cannot be used for D."""
     try:
         return read_labels(path, D)
-    except Refused as error:
+    except (Refused, OSError) as error:
         warnings.warn(f"labels are not used: {error}", stacklevel=3)
         return {}

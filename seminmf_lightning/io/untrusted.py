@@ -137,6 +137,14 @@ def read_tensor(path: Path, handle: safe_open, name: str, accepted: Sequence[str
 
 
 def parse_json(path: object, text: str | bytes, what: str) -> Any:
-    """Parse JSON that was read from ``path``."""
+    """Parse JSON that was read from ``path``; a key that an object has twice is refused, not dropped."""
     with refusing(path, what):
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_object)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(one for one in names if names.count(one) > 1)[:80]!r} occurs twice")
+    return content

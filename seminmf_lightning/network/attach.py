@@ -6,6 +6,7 @@ Legend:  A (batch, tokens, d) activations   Z (batch, tokens, k) codes   D (k, d
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from seminmf_lightning.core.checks import one_of
 from seminmf_lightning.core.rows import as_floats, finite
 from seminmf_lightning.estimator import SemiNMF
 from seminmf_lightning.learners.in_memory import BLOCK_ROWS
-from seminmf_lightning.network.edits import Edit, Strength, Tokens, concept_numbers
+from seminmf_lightning.network.edits import Edit, Strength, Tokens, checked_strengths, concept_numbers
 from seminmf_lightning.network.hooks import changed, find_layer
 from seminmf_lightning.network.origin import check_origin
 from seminmf_lightning.network.rows import LAYOUTS, rows_of
@@ -47,7 +48,8 @@ def attach(
     Gradients do not pass through the encoder.  Where they are recorded and activations are replaced or
     changed, they reach ``concepts.codes`` (a leaf: read ``concepts.codes.grad``), the strengths of
     :meth:`Concepts.steer` and :meth:`Concepts.clamp` that are tensors, and, unless the error is dropped, the
-    layers before, as the identity.
+    layers before, as the identity.  With gradient checkpointing, call ``backward`` within the block: it runs
+    layers again, with their hooks or without.
 
     Args:
         model: any module; its parameters are left alone.
@@ -60,9 +62,9 @@ def attach(
         force: attach a dictionary that was learned from another model or layer.
 
     Raises:
-        TypeError: ``model`` is no module.
+        TypeError: ``model`` is no module, ``layer`` no name, or ``dictionary`` of another kind.
         ValueError: an unknown layer, or a compiled one; a dictionary of another model or layer; in the
-            forward pass, activations of another width, or with NaN.
+            forward pass, activations of another width, or with NaN, or changed beyond their type's range.
 
     >>> from seminmf_lightning import SemiNMF
     >>> network = nn.Sequential(nn.Linear(4, 8), nn.ReLU())
@@ -79,6 +81,11 @@ def attach(
     if error and not replace:
         raise ValueError("error=True adds the error to a reconstruction; it goes with replace=True")
     found = find_layer(model, layer)
+    if not isinstance(dictionary, SemiNMF | str | os.PathLike):
+        raise TypeError(
+            f"dictionary must be a SemiNMF, a file or a run directory, got {type(dictionary).__name__}; "
+            "SemiNMF.from_dictionary(D) takes atoms"
+        )
     learned = dictionary if isinstance(dictionary, SemiNMF) else SemiNMF.load(dictionary)
     learned.get_dictionary()
     if learned.network is not None and not force:
@@ -101,7 +108,7 @@ class Concepts:
 
     def ablate(self, concepts: Iterable[int]) -> Self:
         """Set the codes of concepts to zero."""
-        return self._add(dict.fromkeys(concepts, 0.0))
+        return self._add(dict.fromkeys(concept_numbers(concepts, self._size), 0.0))
 
     def clamp(self, values: Mapping[int, Strength], tokens: Tokens = None) -> Self:
         """Set codes, ``z_j <- value``, in the units of :meth:`SemiNMF.encode`, at ``tokens`` (None: all)."""
@@ -123,20 +130,29 @@ class Concepts:
 
     @property
     def codes(self) -> Tensor:
-        """Codes of the last forward pass before edits, (batch, tokens, k); k is last for maps, too."""
+        """Codes of the last forward pass before edits, (batch, tokens, k); k is last for maps, too.
+
+        A RuntimeError if that pass, such as one past an expert of a mixture, did not reach the layer.
+        """
         if self._codes is None:
             raise RuntimeError(f"no codes yet: call the model, so that layer {self.layer!s} is reached")
         return self._codes
 
+    @property
+    def _size(self) -> int:
+        return len(self.dictionary.get_dictionary())
+
     def _add(self, values: Mapping[int, Strength], **how: Any) -> Self:
-        numbers = concept_numbers(values, len(self.dictionary.get_dictionary()))
-        self.edits.append(Edit(dict(zip(numbers, values.values(), strict=True)), **how))
+        self.edits.append(Edit(checked_strengths(values, self._size), **how))
         return self
 
     def __enter__(self) -> Self:
         if self._open is not None:
             raise RuntimeError("this dictionary is attached already; call attach(...) once for each `with`")
+        self._ready.clear()  # it may have been fitted again since
         self._open = ExitStack()
+        forget = self.model.register_forward_pre_hook(self._forget)
+        self._open.callback(forget.remove)
         self._visits = self._open.enter_context(changed(self.model, self.layer, self._change))
         return self
 
@@ -149,6 +165,16 @@ class Concepts:
                 f"layer {self.layer!s} was not reached in {self._visits.passes} forward passes; choose a "
                 "layer that the model calls, or an earlier call"
             )
+        if kind is None and (self.edits or self.replace) and not self._visits.reached:
+            warnings.warn(
+                "nothing was changed: the model was not called, or by a function of torch.compile, which may "
+                "call no hooks; compile it within the block, or not at all",
+                stacklevel=2,
+            )
+
+    def _forget(self, *_: Any) -> None:
+        """Drop the codes of the pass before: this one may not reach the layer."""
+        self._codes = None
 
     def _change(self, x: Tensor) -> Tensor | None:
         d = self.dictionary.get_dictionary().shape[1]
@@ -169,7 +195,13 @@ class Concepts:
                 result = normalizer.undo(changed_codes @ D)
             else:
                 result = A + normalizer.scale * ((changed_codes - Z.detach()) @ D)
-            return rows.restore(result.to(x.dtype))
+            result = result.to(x.dtype)
+            if not result.isfinite().all():
+                raise ValueError(
+                    f"layer {self.layer!s}: changed activations exceed the largest {x.dtype} "
+                    f"({torch.finfo(x.dtype).max:.3g}); lower the strengths, or run the model in float32"
+                )
+            return rows.restore(result)
 
     @torch.no_grad()
     def _encode(self, A: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -26,6 +27,18 @@ class Edit:
     values: Mapping[int, Strength]
     adds: bool = False
     tokens: Tokens = None
+
+    def __post_init__(self) -> None:
+        given = self.tokens
+        mask = isinstance(given, Tensor) and given.dtype == torch.bool
+        if not (mask or isinstance(given, slice | Sequence | None)):
+            kind = f"a tensor of {given.dtype}" if isinstance(given, Tensor) else type(given).__name__
+            raise TypeError(
+                f"tokens must be positions, such as [0, 2] or slice(0, 3), or a boolean mask, got {kind}; "
+                "positions.tolist(), or mask.bool()"
+            )
+        if isinstance(given, Sequence) and not given:
+            raise ValueError("tokens=[] names no position; leave it out for all")
 
     def apply(self, Z: Tensor) -> Tensor:
         """Return changed codes; Z is left alone, and gradients reach it and the values.
@@ -54,6 +67,8 @@ def concept_numbers(concepts: Iterable[int], k: int) -> list[int]:
     Traceback (most recent call last):
     ValueError: there is no concept 5: the dictionary has 4, numbered 0 to 3
     """
+    if not isinstance(concepts, Iterable):
+        raise TypeError(f"concepts must be a list of numbers, such as [3], got {type(concepts).__name__}")
     numbers = list(dict.fromkeys(whole_number("a concept", one, 0) for one in concepts))
     if too_large := [one for one in numbers if one >= k]:
         raise ValueError(
@@ -62,6 +77,32 @@ def concept_numbers(concepts: Iterable[int], k: int) -> list[int]:
     if not numbers:
         raise ValueError("no concept was given; ablate([3]), clamp({17: 2.0}) or steer({17: 4.0})")
     return numbers
+
+
+def checked_strengths(strengths: Mapping[int, Strength], k: int) -> dict[int, Strength]:
+    """Return strengths by the number of the concept.
+
+    Raises:
+        TypeError, ValueError: see :func:`concept_numbers`; a strength that is no finite number of float32.
+
+    >>> checked_strengths({1: float("nan")}, 4)
+    Traceback (most recent call last):
+    ValueError: the strength of concept 1 must be finite in float32, got nan
+    """
+    if not isinstance(strengths, Mapping):
+        raise TypeError(f"give strengths by concept, such as {{17: 4.0}}, got {type(strengths).__name__}")
+    numbers = concept_numbers(strengths, k)
+    for concept, value in strengths.items():
+        if isinstance(value, Tensor):
+            number, kind = not value.is_complex() and value.dtype != torch.bool, f"a tensor of {value.dtype}"
+        else:
+            number, kind = isinstance(value, Real) and not isinstance(value, bool), repr(value)
+        if not number:
+            raise TypeError(f"the strength of concept {concept} must be a number or a tensor, got {kind}")
+        given = torch.as_tensor(value if isinstance(value, Tensor) else float(value)).detach()
+        if not given.isfinite().all():
+            raise ValueError(f"the strength of concept {concept} must be finite in float32, got {value}")
+    return dict(zip(numbers, strengths.values(), strict=True))
 
 
 def token_mask(tokens: Tokens, Z: Tensor) -> Tensor:

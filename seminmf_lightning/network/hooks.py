@@ -36,7 +36,7 @@ def find_layer(network: nn.Module, layer: str) -> Layer:
     """Return the one layer that a name stands for.
 
     Raises:
-        TypeError: ``network`` is no module.
+        TypeError: ``network`` is no module, or ``layer`` no name.
         ValueError: no layer of that name (the nearest are listed), several, or compiled code around it, which
             may call no hooks.
 
@@ -45,6 +45,8 @@ def find_layer(network: nn.Module, layer: str) -> Layer:
     """
     if not isinstance(network, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(network).__name__}")
+    if not isinstance(layer, str):
+        raise TypeError(f"layer must be the dotted name of a module, got {type(layer).__name__}")
     _refuse_compiled(network, "the model")
     found = match_layers(network, layer)
     if len(found) != 1:
@@ -96,9 +98,9 @@ def changed(network: nn.Module, layer: Layer, change: Change) -> Iterator[Visits
     def new(old: Tensor | None, content: Any) -> Tensor | None:
         if old is None:
             verb = "is given" if layer.side == "input" else "returns"
-            raise ValueError(
-                f"layer {layer!s} {verb} {describe(content)}, not one tensor of activations; choose another"
-            )
+            found = describe(content)
+            cure = "give a batch that is not empty" if "an empty tensor" in found else "choose another"
+            raise ValueError(f"layer {layer!s} {verb} {found}, not one tensor of activations; {cure}")
         visits.reached += 1
         return change(old)
 

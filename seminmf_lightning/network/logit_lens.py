@@ -21,7 +21,10 @@ LOGITS_AT_ONCE = 2**25
 
 
 class Lens(NamedTuple):
-    """Numbers (k, top) of the tokens or classes with the largest logits, and of those with the smallest."""
+    """Numbers (k, top) of the tokens or classes with the largest logits, and of those with the smallest.
+
+    -1 where an atom has no direction, such as a dead one of zeros.
+    """
 
     promotes: Tensor
     suppresses: Tensor
@@ -63,21 +66,23 @@ def logit_lens(D: Tensor, head: Head, top: int = 10) -> Lens:
         V = _directions(head.projection, V)
     if V.shape[1] != W.shape[1]:
         raise ValueError(f"atoms of {V.shape[1]} features, but the head takes {W.shape[1]}")
+    dead = ~V.any(dim=1)
     V = V / V.square().mean(dim=1, keepdim=True).sqrt().clamp(min=torch.finfo(V.dtype).tiny)
     if head.norm is not None:
         V = _directions(head.norm, V)
     W, top = W.float(), min(top, len(W))
     blocks = [block @ W.T for block in V.split(max(1, LOGITS_AT_ONCE // len(W)))]
-    return Lens(*(torch.cat([logits.topk(top, largest=largest).indices for logits in blocks]).cpu()
-                  for largest in (True, False)))  # fmt: skip
+    ends = (torch.cat([logits.topk(top, largest=largest).indices for logits in blocks])
+            for largest in (True, False))  # fmt: skip
+    return Lens(*(numbers.masked_fill(dead[:, None], -1).cpu() for numbers in ends))
 
 
 def lens_texts(lens: Lens, name: Callable[[int], str]) -> list[dict[str, list[str]]]:
     """Return ``{"promotes": [...], "suppresses": [...]}`` of each atom, named by ``name``."""
-    return [
-        {"promotes": [name(one) for one in most], "suppresses": [name(one) for one in least]}
-        for most, least in zip(lens.promotes.tolist(), lens.suppresses.tolist(), strict=True)
-    ]
+    promotes, suppresses = (
+        [[name(one) for one in numbers if one >= 0] for numbers in side.tolist()] for side in lens
+    )
+    return [{"promotes": most, "suppresses": least} for most, least in zip(promotes, suppresses, strict=True)]
 
 
 def find_head(network: nn.Module, layer: Layer, run: Callable[[], Any]) -> Head:

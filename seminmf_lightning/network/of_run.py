@@ -8,10 +8,11 @@ from typing import Any
 
 from torch import nn
 
+from seminmf_lightning.harvest import Harvester, HarvestRecipe
 from seminmf_lightning.harvest.layers import Layer
 from seminmf_lightning.harvest.models.base import local_path
 from seminmf_lightning.network.hooks import find_layer
-from seminmf_lightning.network.origin import layer_within
+from seminmf_lightning.network.origin import OtherWeights, check_origin, holds_weights_of, layer_within
 
 Origin = Mapping[str, Any] | None
 """``{"model": description of the harvest's manifest, "layer": name}``, as a run keeps it."""
@@ -75,3 +76,27 @@ def layer_of_run(network: nn.Module, origin: Origin, given: str | None, run: obj
     if name is None:
         raise ValueError(f"{run} does not name a layer of {type(network).__name__}: give {key}=...")
     return find_layer(network, name)
+
+
+def check_network_of_run(
+    origin: Origin, run: str | os.PathLike[str], harvester: Harvester, given: bool
+) -> None:
+    """Raise a ValueError for a network that the dictionary of a run was not learned from, if that is known.
+
+    Args:
+        harvester: the network, with one layer.
+        given: it is not :func:`model_of_run`, perhaps with another head, but one that somebody chose.
+    """
+    network, (layer,) = harvester.loaded.network, harvester.layers
+    if origin is None:
+        return
+    try:
+        check_origin(network, layer, origin)
+    except OtherWeights:
+        if given:
+            raise
+        recipe = HarvestRecipe(model_of_run(origin, run), harvester.inputs)  # without a head
+        harvested = recipe.loaded.network.to(harvester.device)
+        check_origin(harvested, find_layer(harvested, origin["layer"]), origin)
+        if not holds_weights_of(network, harvested, origin):
+            raise

@@ -5,7 +5,6 @@ Legend:  ids (1, t) tokens   v words of the vocabulary
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -69,7 +68,7 @@ def write_steered(
         ids: the prompt (1, t), on the model's device.
 
     Raises:
-        ValueError: there is no such concept.
+        ValueError: there is no such concept, or the model returns NaN.
     """
     model = concepts.model
     with concepts:
@@ -77,10 +76,15 @@ def write_steered(
         for strength in (0.0, *strengths):
             concepts.clear().steer({concept: strength}) if strength else concepts.clear()
             distributions.append(next_token(model, ids))
+            if distributions[-1].isnan().any():
+                raise ValueError(
+                    f"with strength {strength:g} the model returns NaN; lower the strength, or compute in "
+                    "float32: model=transformers model.path=... model.precision=float32"
+                )
             continuations.append(_continuation(model, ids, writing))
     before = distributions[0]
     return [
-        Written(strength, tokens, divergence(before, after), perplexity(model, ids, tokens))
+        Written(strength, tokens, float(divergence(before, after)), perplexity(model, ids, tokens))
         for strength, after, tokens in zip((0.0, *strengths), distributions, continuations, strict=True)
     ]
 
@@ -90,21 +94,22 @@ def next_token(model: nn.Module, ids: Tensor) -> Tensor:
     return _logits(model, ids)[-1].log_softmax(dim=-1)
 
 
-def divergence(before: Tensor, after: Tensor) -> float:
-    """Return KL(before || after) of log-probabilities (v,), in nats.
+def divergence(before: Tensor, after: Tensor) -> Tensor:
+    """Return KL(before || after) (...) of log-probabilities (..., v), in nats; NaN stays NaN.
 
-    >>> half = torch.tensor([0.5, 0.5]).log()
-    >>> round(divergence(half, torch.tensor([0.25, 0.75]).log()), 4)
+    >>> half = torch.tensor([0.5, 0.5, 0.0]).log()  # a word that is never written counts nothing
+    >>> round(float(divergence(half, torch.tensor([0.25, 0.75, 0.0]).log())), 4)
     0.1438
     """
-    return max(0.0, float((before.exp() * (before - after)).sum()))
+    terms = torch.where(before == -torch.inf, 0.0, before.exp() * (before - after))
+    return terms.sum(dim=-1).clamp(min=0)
 
 
 def perplexity(model: nn.Module, ids: Tensor, tokens: Tensor) -> float:
     """Return ``exp`` of the mean cross-entropy of ``tokens`` (t,) after ``ids`` (1, s)."""
     logits = _logits(model, torch.cat([ids, tokens[None]], dim=1))
     predicted = logits[ids.shape[1] - 1 : -1]
-    return math.exp(float(nn.functional.cross_entropy(predicted, tokens)))
+    return float(nn.functional.cross_entropy(predicted, tokens).double().exp())
 
 
 def refuse_unless_causal(model: Any, ids: Tensor) -> None:

@@ -22,7 +22,7 @@ from seminmf_lightning.harvest.activations import named_arguments
 from seminmf_lightning.harvest.adapters import Item
 from seminmf_lightning.metrics import ReconstructionMetrics
 from seminmf_lightning.network.hooks import Change, changed
-from seminmf_lightning.network.of_run import layer_of_run, model_of_run
+from seminmf_lightning.network.of_run import check_network_of_run, layer_of_run, model_of_run
 from seminmf_lightning.network.rows import rows_of
 from seminmf_lightning.suites.base import Context, Estimate, Line, Result, Suite
 from seminmf_lightning.suites.outputs import TASKS, compared, ratio, task_of
@@ -93,6 +93,7 @@ class Behaviour(Suite):
             context.run, saved, self.against, self.sae, self.sae_nonzeros, "suite.behaviour", context.device
         )
         harvester = self._harvester(context, origin)
+        notes = _other_network(origin, context, harvester)
         examples = range(len(harvester.inputs))[self.skip :][: self.limit]
         if not examples:
             raise ValueError(
@@ -119,7 +120,10 @@ class Behaviour(Suite):
             *others,
             Features(MEAN, 1, lambda A: A.new_zeros(len(A), 1), lambda Z: mean.expand(len(Z), -1)),
         ]
-        return self._result(*self._sums(harvester, examples, lines, context))
+        task, sums, metrics, skipped = self._sums(harvester, examples, lines, context)
+        if skipped:
+            notes.append(f"Left out: {len(skipped):,} examples that cannot be read, such as {skipped[0]}.")
+        return self._result(task, sums, metrics, notes)
 
     def _harvester(self, context: Context, origin: Mapping[str, Any] | None) -> Harvester:
         """Return the network, its inputs and the layer; a ValueError says which of them to give."""
@@ -134,17 +138,20 @@ class Behaviour(Suite):
 
     def _sums(
         self, harvester: Harvester, examples: range, lines: Sequence[Features], context: Context
-    ) -> tuple[str, dict[str, dict[str, np.ndarray]], dict[str, ReconstructionMetrics]]:
-        """Return the task, sums (examples,) by line and name, and how well each line reconstructs."""
+    ) -> tuple[str, dict[str, dict[str, np.ndarray]], dict[str, ReconstructionMetrics], list[str]]:
+        """Return the task, sums (examples,) by line and name, how well each line reconstructs, and what could
+        not be read."""
+        skipped: list[str] = []
         sums: dict[str, dict[str, np.ndarray]] = {}
         metrics: dict[str, ReconstructionMetrics] = {}
         task, done = self.task, 0
         for pool in harvester.pools(harvester.read(examples)):
+            skipped += [read.skipped for read in pool if read.skipped is not None]
             items = sorted((item for read in pool for item in read.items), key=lambda item: -item.tokens)
             for start in range(0, len(items), self.batch_size):
                 batch = items[start : start + self.batch_size]
                 before, arguments = _outputs(harvester, batch, None)
-                task = task or task_of(harvester.loaded.network, before)
+                task = task_of(harvester.loaded.network, before, task)
                 at = [item.example - examples.start for item in batch]
                 for line in (None, *lines):
                     name, after = UNTOUCHED, before
@@ -158,7 +165,7 @@ class Behaviour(Suite):
             done += len({read.example for read in pool})
             context.show("examples", done, len(examples))
         assert task is not None
-        return task, sums, metrics
+        return task, sums, metrics, skipped
 
     def _replacing(
         self, harvester: Harvester, items: Sequence[Item], line: Features,
@@ -185,7 +192,9 @@ class Behaviour(Suite):
     def _mask(self, harvester: Harvester, items: Sequence[Item], A: Tensor) -> Tensor:
         mask = torch.zeros(A.shape[:-1], dtype=torch.bool)
         for number, item in enumerate(items):
-            if item.special is None:
+            if A.ndim == 2:  # one row per example, as of a pooler
+                mask[number] = True
+            elif item.special is None:
                 prefix = harvester.loaded.feed.prefix_tokens if A.ndim == 3 else 0
                 mask[number, 0 if self.tokens == "all" else prefix :] = True
             else:
@@ -194,7 +203,7 @@ class Behaviour(Suite):
 
     def _result(
         self, task: str, sums: Mapping[str, Mapping[str, np.ndarray]],
-        metrics: Mapping[str, ReconstructionMetrics],
+        metrics: Mapping[str, ReconstructionMetrics], notes: list[str],
     ) -> Result:  # fmt: skip
         first, lines = next(iter(metrics)), []
         measures = MEASURES[task]
@@ -221,9 +230,19 @@ class Behaviour(Suite):
                    "classes": "KL(untouched || replaced)", "embedding": "1 - cosine"}[task] + ".",
                 f"{heading}: paired difference to the line {first!r}; below two standard errors it is a tie.",
                 f"Replaced: {'every token' if self.tokens == 'all' else 'every token but special ones'}.",
+                *notes,
             ],
             details={"task": task, "examples": read},
         )  # fmt: skip
+
+
+def _other_network(origin: Mapping[str, Any] | None, context: Context, harvester: Harvester) -> list[str]:
+    """Return a note if the network or the layer is not that of the run."""
+    try:
+        check_network_of_run(origin, context.run, harvester, context.model is not None)
+    except ValueError as error:
+        return [f"Not the network of the run: {str(error).partition('; force')[0]}."]
+    return []
 
 
 def _outputs(harvester: Harvester, items: list[Item], change: Change | None) -> tuple[Any, Mapping[str, Any]]:

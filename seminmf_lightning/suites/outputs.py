@@ -14,29 +14,42 @@ import torch
 from torch import Tensor, nn
 
 from seminmf_lightning.harvest.activations import describe, first_tensor
+from seminmf_lightning.network.steering import divergence
 from seminmf_lightning.suites.base import Estimate
 
 TASKS = ("language", "classes", "embedding")
 
 
-def task_of(network: nn.Module, output: Any) -> str:
+def task_of(network: nn.Module, output: Any, given: str | None = None) -> str:
     """Return the task of a network by its output: logits of tokens or of a class, or hidden states.
 
     Raises:
-        ValueError: logits of tokens by a network that does not generate: what they predict is unknown.
+        ValueError: logits of tokens by a network that does not generate: what they predict is unknown; or
+            ``given`` is a task that does not fit the output.
+
+    >>> task_of(nn.Identity(), torch.zeros(2, 5)), task_of(nn.Identity(), torch.zeros(2, 5), "embedding")
+    ('classes', 'embedding')
     """
-    logits = getattr(output, "logits", None)
+    logits, name = getattr(output, "logits", None), type(network).__name__
     if not isinstance(logits, Tensor):
         tensor = first_tensor(output)
-        return "classes" if tensor is output and tensor is not None and tensor.ndim == 2 else "embedding"
-    if logits.ndim == 2:
-        return "classes"
-    if not getattr(network, "can_generate", lambda: False)():
+        bare = tensor is output and tensor is not None and tensor.ndim == 2
+        fitting = ["classes", "embedding"] if bare else ["embedding"]
+    elif logits.ndim == 2:
+        fitting = ["classes"]
+    elif getattr(network, "can_generate", lambda: False)():
+        fitting = ["language"]
+    else:
         raise ValueError(
-            f"{type(network).__name__} returns logits {tuple(logits.shape)} and does not generate text; "
+            f"{name} returns logits {tuple(logits.shape)} and does not generate text; "
             "choose model.architecture=AutoModelForCausalLM, or AutoModel for its embedding"
         )
-    return "language"
+    if given is not None and given not in fitting:
+        raise ValueError(
+            f"suite.behaviour.task={given} does not fit {name}, which returns {describe(output)}; accepted: "
+            f"{', '.join(fitting)}"
+        )
+    return given or fitting[0]
 
 
 def compared(task: str, before: Any, after: Any, arguments: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -88,7 +101,7 @@ def ratio(sums: np.ndarray, counts: np.ndarray) -> Estimate:
 def _differences(old: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
     """Return KL(old || new) and the agreement of the largest logit, for logits (..., v)."""
     p, q = old.float().log_softmax(dim=-1), new.float().log_softmax(dim=-1)
-    return (p.exp() * (p - q)).sum(dim=-1).clamp(min=0), (p.argmax(dim=-1) == q.argmax(dim=-1)).float()
+    return divergence(p, q), (p.argmax(dim=-1) == q.argmax(dim=-1)).float()
 
 
 def _logits(output: Any) -> Tensor:

@@ -73,3 +73,33 @@ def test_rows_of_another_width_leave_nothing(
         command("export", f"run={run}", "data=npy", f"data.path={npy}")
     assert f"rows of 24 features, but {run} has 9" in capsys.readouterr().err
     assert [path.name for path in run.iterdir()] == ["dictionary.safetensors"]
+
+
+def test_rows_that_none_were_held_out_of_are_not_called_others(
+    command, npy: Path, signed: torch.Tensor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = a_run(tmp_path, signed)
+    rows = (f"run={run}", "format=saelens", "data=npy", f"data.path={npy}", "device=cpu", "overwrite=true")
+    command("export", *rows)
+    assert " others:" in capsys.readouterr().out
+    command("export", *rows, "data.val_fraction=0")
+    shown = capsys.readouterr().out
+    assert " others:" not in shown and "of the same, because data.val_fraction=0 holds out none" in shown
+
+
+def test_an_export_with_a_dead_concept_is_taken_back(
+    command, npy: Path, signed: torch.Tensor, tmp_path: Path
+) -> None:
+    D = torch.cat([torch.rand(7, 24, generator=torch.Generator().manual_seed(0)), torch.zeros(1, 24)])
+    model = SemiNMF.from_dictionary(D, nonnegative="codes", encoder={"name": "omp", "nonzeros": 3})
+    model.save(tmp_path / "run" / "dictionary.safetensors")
+    command("export", f"run={tmp_path}/run", "format=saelens", "data=npy", f"data.path={npy}", "device=cpu")
+    folder = tmp_path / "run" / "saelens"
+    sae = read_sae(folder)
+    assert sae.threshold is not None and sae.threshold[7] == torch.inf
+    F = sae.encode(signed)
+    assert F.isfinite().all() and not F[:, 7].any() and F.any()
+    wanted = model.decode(model.encode(signed))
+    for one in (folder, folder / "exact"):
+        again = SemiNMF.from_sae(one, nonzeros=3)
+        assert torch.allclose(again.decode(again.encode(signed)), wanted, atol=1e-4)

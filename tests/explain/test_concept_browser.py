@@ -219,6 +219,14 @@ def test_a_label_is_typed_exported_and_loaded_again(browser: Any, crafted: Path,
     other.set_input_files("#load", tmp_path / "labels.json")
     other.wait_for_selector("#concepts .label:text-is('depth')")
     assert other.input_value("#label") == "depth"
+    other.wait_for_selector("#loaded:has-text(': 1 labels, 1 left out that name no concept here: 9')")
+    for wrong in ('["a", "b"]', '{"labels": ["a", "b"]}', '{"labels": "ab"}', "null"):
+        (tmp_path / "wrong.json").write_text(wrong)
+        other.set_input_files("#load", tmp_path / "wrong.json")
+        other.wait_for_selector("#loaded:has-text('wrong.json was not loaded: it holds no {')")
+        (tmp_path / "odd.json").write_text('{"labels": {"": "x", "01": "x", "1.0": "x", "0": 5}}')
+        other.set_input_files("#load", tmp_path / "odd.json")
+        other.wait_for_selector("#loaded:has-text('odd.json: 0 labels, 4 left out')")
     (tmp_path / "labels.json").write_text('{"dictionary": "another", "labels": {"0": "height"}}')
     other.set_input_files("#load", tmp_path / "labels.json")
     other.wait_for_selector("#loaded:has-text('labels of another dictionary')")

@@ -59,6 +59,7 @@ def test_concepts_with_texts_are_described_on_one_line(server: Any, monkeypatch:
         (401, "no key", "answered 401: no key"),
         (200, "[]", "gave no answer"),
         (200, "<html>", "gave no answer"),
+        (200, '{"choices": [{"message": {"content": null}}]}', "its content is NoneType, not a text"),
     ],
 )
 def test_what_a_server_does_wrong_is_said(server: Any, status: int, reply: str, words: str) -> None:

@@ -106,8 +106,15 @@ def test_labels_beside_the_run_or_given_are_on_the_page(learned: Path) -> None:
     (learned.parent / "mine.json").write_text('{"labels": {"0": "by hand"}}')
     data = embedded(written(learned, rows, f"labels={learned.parent}/mine.json"))
     assert data["labels"] == {"0": "by hand"}
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match=r"labels=missing\.json: no such file; a report exports"):
         written(learned, rows, "labels=missing.json")
+    for name in ("labels.json", "mine.txt"):
+        with pytest.raises(
+            ValueError, match=rf"{name}: a report is a page; give a name that ends with \.html"
+        ):
+            written(learned, rows, f"output={learned}/{name}")
+    with pytest.warns(UserWarning, match="no concept has an example in a text: base_url was not asked"):
+        written(learned, rows, "base_url=http://127.0.0.1:9/v1", "language_model=small")
     (learned / "labels.json").write_text(text.replace(data["dictionary"], "0" * 16))
     with pytest.warns(UserWarning, match="labels of the dictionary 0000000000000000, but this one is"):
         assert embedded(written(learned, rows))["labels"] == {}
@@ -129,6 +136,9 @@ def test_what_concepts_promote_is_shown_where_it_is_known(learned: Path) -> None
         assert embedded(written(learned, rows))["lens"] == {}
     file.write_text('{"concepts": {"2": {"promotes": [1], "suppresses": []}}}')
     with pytest.raises(ValueError, match=r"logit_lens\.json: .*expected a text"):
+        written(learned, rows)
+    file.write_text('{"concepts": {"999": {"promotes": [], "suppresses": []}}}')
+    with pytest.raises(ValueError, match=r"logit_lens\.json: concepts are numbered 0 to .*, found '999'"):
         written(learned, rows)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +131,50 @@ def test_rows_without_tokens_are_refused(
     with pytest.raises(SystemExit):
         command("export", f"run={tmp_path}/other", "format=delphi", "data=npy", f"data.path={npy}")
     assert "only rows of a harvest know: give data=shards data.path=HARVEST" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (("format=delphi", "format.splits=17"), "format.splits=17 is more than the 16 features; lower it"),
+    (("format=neuronpedia",), "the run does not say which model: give format.model_id=gpt2-small"),
+    (("format=saelens", "output={run}", "overwrite=true"), "holds the run, or this folder; choose another"),
+    (("format=saelens", "output={run}/..", "overwrite=true"), "holds the run, or this folder"),
+])  # fmt: skip
+def test_exports_that_would_be_wrong_or_lose_the_run(
+    run: tuple[Path, torch.Tensor], harvested: Path, command, words: tuple[str, ...], message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    folder = run[0]
+    with pytest.raises(SystemExit):
+        command("export", f"run={folder}", *(word.format(run=folder) for word in words), "data=shards",
+                f"data.path={harvested}", "device=cpu")  # fmt: skip
+    assert message in capsys.readouterr().err
+    assert [path.name for path in folder.iterdir()] == ["dictionary.safetensors"]
+
+
+def test_activations_beyond_half_precision_are_refused(
+    harvested: Path, tmp_path: Path, command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    SemiNMF.from_dictionary(1e-7 * torch.eye(16)).save(tmp_path / "tiny" / "dictionary.safetensors")
+    with pytest.raises(SystemExit):
+        command("export", f"run={tmp_path}/tiny", "format=delphi", "data=shards", f"data.path={harvested}",
+                "device=cpu")  # fmt: skip
+    assert "but Delphi keeps activations in float16, up to 65504" in capsys.readouterr().err
+
+
+def test_rows_of_another_layer_are_said(
+    run: tuple[Path, torch.Tensor], harvested: Path, tmp_path: Path, command
+) -> None:
+    model, manifest = SemiNMF.load(run[0]), Store(harvested).manifest()
+    assert manifest is not None
+    for layer, warns in (("encoder.layer.0", True), (LAYER, False)):
+        model.network = {"model": manifest["settings"]["model"], "layer": layer}
+        model.save(tmp_path / layer / "dictionary.safetensors")
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            command("export", f"run={tmp_path / layer}", "format=saelens", "data=shards",
+                    f"data.path={harvested}", "device=cpu")  # fmt: skip
+        said = [str(one.message) for one in found]
+        assert any("these rows are of layer encoder.layer.1 of BertModel" in one for one in said) == warns
 
 
 def test_images_and_other_tokenizers_are_refused(harvested: Path, tmp_path: Path) -> None:

@@ -33,6 +33,8 @@ def test_labels_are_written_and_read_again(tmp_path: Path) -> None:
         ('{"labels": {"3": "a"}}', "concepts are numbered 0 to 2, found '3'"),
         ('{"labels": {"-1": "a"}}', "concepts are numbered 0 to 2"),
         ('{"labels": {"' + "9" * 5000 + '": "a"}}', "concepts are numbered 0 to 2"),
+        ('{"labels": {"1": "a", "1": "b"}}', "the key '1' occurs twice"),
+        ('{"labels": {"1": "a", "01": "b"}}', "numbered 0 to 2, found '01'"),
         ('{"dictionary": 1, "labels": {}}', "dictionary: expected a text"),
     ],
 )
@@ -62,3 +64,27 @@ def test_a_model_takes_the_labels_beside_it_and_keeps_them(tmp_path: Path) -> No
     assert digest_of(atoms) != digest_of(atoms + 1)
     labelled.fit(np.random.default_rng(1).random((40, 5)), max_iter=2)
     assert labelled.labels == {}
+
+
+def test_labels_saved_with_a_model_come_before_automatic_ones(tmp_path: Path) -> None:
+    model = SemiNMF.from_dictionary(D)
+    model.labels = {0: "by hand"}
+    model.save(tmp_path / "dictionary.safetensors")
+    write_labels(tmp_path / AUTOMATIC_FILE, {0: "cat, cats", 1: "dog"}, D)
+    assert SemiNMF.load(tmp_path).labels == {0: "by hand", 1: "dog"}
+
+
+@pytest.mark.parametrize("labels", [{3: "a"}, {0: 1}, {0: None}, {"a": "b"}])
+def test_labels_that_no_file_could_hold_are_refused_before_it_is_written(
+    labels: dict, tmp_path: Path
+) -> None:
+    model = SemiNMF.from_dictionary(D)
+    model.labels = labels
+    with pytest.raises(ValueError, match=r"d\.safetensors: .*(numbered 0 to 2|expected a text)"):
+        model.save(tmp_path / "d.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_names_of_files_that_are_invalid_unicode_are_labels(tmp_path: Path) -> None:
+    write_labels(tmp_path / AUTOMATIC_FILE, {0: "caf\udce9"}, D)
+    assert read_labels(tmp_path / AUTOMATIC_FILE, D) == {0: "caf\udce9"}

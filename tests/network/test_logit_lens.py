@@ -149,3 +149,10 @@ def test_texts_of_a_lens() -> None:
     lens = logit_lens(torch.eye(2), Head(nn.Linear(2, 2, bias=False).requires_grad_(False)), top=1)
     first = lens_texts(lens, "ab".__getitem__)[0]
     assert sorted(first["promotes"] + first["suppresses"]) == ["a", "b"]
+
+
+def test_a_dead_atom_promotes_nothing() -> None:
+    D = torch.tensor([[0.0, 0.0], [1.0, 0.0]])
+    dead, alive = lens_texts(logit_lens(D, Head(nn.Linear(2, 3)), top=2), "abc".__getitem__)
+    assert dead == {"promotes": [], "suppresses": []}
+    assert len(alive["promotes"]) == len(alive["suppresses"]) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from seminmf_lightning import SemiNMF, attach
 from seminmf_lightning.cli import concepts, steer
 from seminmf_lightning.dictionary_file import save_dictionary
 from seminmf_lightning.io.labels import digest_of
+from seminmf_lightning.network.steering import Writing, divergence, perplexity, write_steered
 
 tiny = pytest.importorskip("tiny_networks")
 transformers = pytest.importorskip("transformers")
@@ -231,7 +233,9 @@ REFUSED = [
     ("steer", "of_llama", ("concept=-1", *STEER[1:]), r"a concept must be at least 0"),
     ("steer", "of_llama", (STEER[0], "strength=0", STEER[2]), r"strength=0 changes nothing"),
     ("steer", "of_llama", (STEER[0], "strength=.nan", STEER[2]), r"strength must be"),
+    ("steer", "of_llama", (STEER[0], "strength=1e39", STEER[2]), r"at most 1e\+30, got 1e\+39"),
     ("steer", "of_llama", (*STEER[:2], "prompt=' '"), r"prompt= is empty"),
+    ("steer", "of_llama", (*STEER[:2], "prompt='the \udcff'"), r"prompt= is not valid text at character 4"),
     ("steer", "of_llama", (*STEER, "max_tokens=32"), r"prompt of 1 tokens and max_tokens=32 exceed the 32"),
     ("steer", "of_llama", (*STEER, "temperature=0"), r"temperature must be above 0"),
     ("steer", "of_bert", STEER, r"BertLMHeadModel cannot generate text \(the checkpoint has no lang"),
@@ -244,6 +248,45 @@ def test_bad_input_is_refused_by_name(
 ) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
         run(command, home / folder, *overrides)
+
+
+def test_nan_has_no_divergence_of_zero(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nan = torch.tensor([0.0, float("nan")])
+    assert divergence(torch.tensor([0.5, 0.5]).log(), nan.log_softmax(-1)).isnan()
+    never = torch.tensor([0.5, 0.5, 0.0]).log()
+    assert divergence(never, torch.tensor([0.25, 0.75, 0.0]).log()) > 0.1
+    # A layer after the steered one overflows.
+    model = language_model(home, "llama")
+    model.model.layers[1].register_forward_hook(
+        lambda module, args, out: torch.where(out.abs() > 1e3, torch.nan, out)
+    )
+    concepts = attach(model, "model.layers.0", home / "of_llama", force=True)
+    with pytest.raises(ValueError, match=r"with strength 1e\+10 the model returns NaN; lower the strength"):
+        write_steered(concepts, 5, [1e10], torch.tensor([[1, 2]]), Writing(2))
+    model = language_model(home, "llama")
+    model.lm_head.weight.data.mul_(1e7)
+    with torch.no_grad():
+        assert perplexity(model, torch.tensor([[1, 2]]), torch.tensor([3, 4])) > 1e300
+
+
+def test_a_file_of_the_run_is_never_the_output(home: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(home / "of_llama", tmp_path / "run")
+    before = (folder / "dictionary.safetensors").read_bytes()
+    (folder / "checkpoints").mkdir()
+    for name, what in (("dictionary.safetensors", "a file that .* is made of"), ("checkpoints", "a folder")):
+        with pytest.raises(FileExistsError, match=f"{name} is {what}, and is not replaced; choose another"):
+            run("steer", folder, *STEER, f"output={folder / name}", "overwrite=true")
+    assert (folder / "dictionary.safetensors").read_bytes() == before
+    assert (folder / "checkpoints").is_dir()
+
+
+def test_a_text_without_a_token_is_counted(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "texts.jsonl").write_text('{"text": "the cat"}\n{"text": " "}\n')
+    files = ("inputs=text", f"inputs.path={tmp_path / 'texts.jsonl'}")
+    run("concepts", home / "of_llama", *files)
+    assert "texts.jsonl, line 2: no token or patch" in capsys.readouterr().out
 
 
 def test_networks_that_write_no_text_are_refused_by_name(home: Path, tmp_path: Path) -> None:

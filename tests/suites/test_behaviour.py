@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from seminmf_lightning.cli import evaluate
 from seminmf_lightning.core.discovery import build
 from seminmf_lightning.dictionary_file import load_dictionary, save_dictionary
 from seminmf_lightning.suites import Context, Result, Suite
+from seminmf_lightning.suites.probing.others import other_lines
 
 tiny = pytest.importorskip("tiny_networks")
 transformers = pytest.importorskip("transformers")
@@ -169,11 +171,41 @@ def test_the_command_takes_model_and_inputs_as_harvest_does(home: Path, tmp_path
     ({"layer": None}, r"run does not name a layer of BertModel: give suite\.behaviour\.layer"),
     ({"layer": "encoder.layer.7"}, "is not in this BertModel; nearest"),
     ({"layer": "encoder.layer.0.intermediate"}, r"32 features wide, but the dictionary has 16"),
+    ({"task": "language"}, r"task=language does not fit BertModel, which returns .*; accepted: embedding"),
+    ({"task": "classes"}, r"task=classes does not fit BertModel"),
+    ({"nonzeros": 17}, r"nonzeros=17 is more than min\(concepts=24, features=16\); lower it"),
     ({"task": "words"}, "suite.behaviour.task must be one of language, classes, embedding"),
 ])  # fmt: skip
 def test_bad_settings_are_refused(home: Path, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         measured(home, "bert", "AutoModel", **{"layer": "encoder.layer.0"} | settings)
+
+
+def test_the_mean_logit_of_a_language_model_is_no_embedding(home: Path) -> None:
+    with pytest.raises(ValueError, match=r"task=embedding does not fit LlamaForCausalLM.*accepted: language"):
+        measured(home, "llama", "AutoModelForCausalLM", "model.layers.0", task="embedding")
+
+
+def test_another_run_of_another_layer_is_said(home: Path, tmp_path: Path) -> None:
+    saved = load_dictionary(home / "run")
+    for name in ("ours", "theirs"):
+        config = saved.config | {"network": {"model": {"architecture": "BertModel"}, "layer": name}}
+        save_dictionary(tmp_path / name / "dictionary.safetensors", saved.D, saved.normalizer, config,
+                        saved.effort)  # fmt: skip
+    ours, theirs = tmp_path / "ours", str(tmp_path / "theirs")
+    said = pytest.warns(
+        UserWarning, match=r"theirs was learned from layer theirs of .*from layer ours of Bert"
+    )
+    with said:
+        other_lines(ours, load_dictionary(ours), [theirs], [], None, "suite.x", torch.device("cpu"))
+    with said:
+        evaluate.other_dictionary(theirs, str(ours), saved.D)
+
+
+def test_a_layer_of_one_row_per_example(home: Path) -> None:
+    result = measured(home, "bert", "AutoModel", "pooler", limit=5)
+    assert result.details["examples"] == 5
+    assert {line.name: line.values for line in result.lines}["run, omp"]["l0"].value > 0
 
 
 def test_what_is_missing_is_named(home: Path) -> None:
@@ -196,3 +228,25 @@ def test_the_network_of_the_run_is_the_default(home: Path, tmp_path: Path) -> No
     found = build(Suite, "behaviour").run(Context(tmp_path, inputs=inputs))
     given = measured(home, "bert", "AutoModel", "encoder.layer.0", batch_size=16)
     assert found.plain()["lines"] == given.plain()["lines"]
+
+
+def test_what_was_left_out_and_another_network_are_said(home: Path, tmp_path: Path) -> None:
+    texts = shutil.copytree(home / "corpus", tmp_path / "corpus")
+    (texts / "odd.txt").write_bytes(b"\xff\xfe\xff")
+    saved = load_dictionary(home / "run")
+    model = {"library": "transformers", "path": str(home / "bert"), "architecture": "BertModel",
+             "precision": "float32", "weights": "of another network"}  # fmt: skip
+    config = saved.config | {"network": {"model": model, "layer": "encoder.layer.0"}}
+    save_dictionary(tmp_path / "dictionary.safetensors", saved.D, saved.normalizer, config, saved.effort)
+    inputs = {"name": "text", "path": str(texts)}
+    result = build(Suite, "behaviour").run(Context(tmp_path, inputs=inputs))
+    assert result.details["examples"] == 12
+    said = "\n".join(result.notes)
+    assert "Left out: 1 examples that cannot be read, such as" in said and "odd.txt" in said
+    assert "Not the network of the run: this BertModel has other weights" in said
+    other = {"name": "behaviour", "layer": "encoder.layer.1"}
+    notes = build(Suite, other).run(Context(tmp_path, inputs=inputs)).notes
+    assert any("learned from layer encoder.layer.0, not encoder.layer.1" in one for one in notes)
+    assert not any(
+        "Not the network" in one for one in measured(home, "bert", "AutoModel", other["layer"]).notes
+    )

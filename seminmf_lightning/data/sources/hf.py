@@ -7,6 +7,7 @@ is a shard, a view of the file.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from seminmf_lightning.io.untrusted import Refused, refusing
 
 FILES = {".arrow": "arrow", ".parquet": "parquet"}
 """Files that are read without a folder of ``save_to_disk``, and how ``datasets`` calls their format."""
+SPLIT = re.compile(r"(?:^|[-_.])(train|test|validation|valid|dev)(?=[-_.])")
+"""Names of splits in names of files."""
 
 
 @dataclass
@@ -61,11 +64,16 @@ class HuggingFaceRows(Source):
         return None if self.group is None else np.concatenate(list(self._groups(self.group)))
 
     def _groups(self, column: str) -> Iterator[np.ndarray]:
+        import pyarrow as pa
+
+        texts = pa.types.is_string, pa.types.is_large_string
         for file in self._files():
             table = _table(file)
             if column not in table.column_names:
                 raise Refused(f"{file}: no column {column!r}; it has {', '.join(table.column_names)}")
             groups = table.column(column)
+            if not any(test(groups.type) for test in (pa.types.is_integer, *texts)):
+                raise Refused(f"{file}: column {column!r} is {groups.type}; expected whole numbers or texts")
             if groups.null_count:
                 raise Refused(f"{file}: {groups.null_count:,} rows have no value in column {column!r}")
             array = groups.to_numpy()
@@ -74,19 +82,21 @@ class HuggingFaceRows(Source):
     def _files(self) -> list[Path]:
         """Return the Arrow files, in the order of their rows."""
         datasets = _library()
-        folder = Path(os.path.expanduser(self.path)) if isinstance(self.path, str | os.PathLike) else Path()
-        if (folder / "dataset_dict.json").is_file():
+        folder = Path(os.path.expanduser(self.path)) if isinstance(self.path, str | os.PathLike) else None
+        if folder and (folder / "dataset_dict.json").is_file():
             with refusing(folder, "a folder of save_to_disk"):
                 splits = datasets.load_from_disk(folder)
             if self.split not in splits:
                 raise Refused(f"{folder}: no split {self.split!r}; data.split is one of {', '.join(splits)}")
             rows = splits[self.split]
-        elif (folder / "dataset_info.json").is_file():
+        elif folder and (folder / "dataset_info.json").is_file():
             with refusing(folder, "a folder of save_to_disk"):
                 rows = datasets.load_from_disk(folder)
+            self._refuse_splits(folder, [])
         else:
             suffix = self._suffix()
             files = find_files(self.path, suffix)
+            self._refuse_splits(folder, files)
             if suffix == ".arrow":
                 return files
             with refusing(self.path, f"files of {FILES[suffix]}"):
@@ -96,12 +106,29 @@ class HuggingFaceRows(Source):
                 )  # fmt: skip
         return [Path(one["filename"]) for one in rows.cache_files]
 
+    def _refuse_splits(self, folder: Path | None, files: list[Path]) -> None:
+        """Raise Refused for a split that cannot be chosen, and for files that are named after several."""
+        if self.split != "train":
+            raise Refused(
+                f"{self.path}: has no splits, found data.split={self.split!r}; give its files alone"
+            )
+        named = {found[1]: file.name for file in files if (found := SPLIT.search(file.name))}
+        if folder and folder.is_dir() and len(named) > 1:
+            listed, one = ", ".join(sorted(named.values())), min(named)
+            raise Refused(
+                f"{folder}: files of several splits, such as {listed}; give data.path={folder}/{one}*"
+            )
+
     def _suffix(self) -> str:
         """Return the suffix of the files: that of the first path, or of what a folder holds."""
         first = self.path if isinstance(self.path, str | os.PathLike) else next(iter(self.path), "")
         path = Path(os.path.expanduser(first))
         names = os.listdir(path) if path.is_dir() else [path.name]
         suffixes = {Path(name).suffix for name in names} & set(FILES)
+        if len(suffixes) > 1:
+            raise Refused(
+                f"{path}: both .arrow and .parquet files; give data.path={path}/*.parquet, or *.arrow"
+            )
         if path.is_dir() and not suffixes:
             found = ", ".join(sorted(names)[:8]) or "nothing"
             raise FileNotFoundError(

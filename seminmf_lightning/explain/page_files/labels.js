@@ -11,10 +11,12 @@ const labels = (() => {
     if (kept && kept.given === given) for (const [concept, text] of Object.entries(kept.typed)) put(concept, text);
   } catch { /* no storage, or none of ours: labels last as long as the page */ }
 
+  // Returns whether there is such a concept; "01" and "" are none.
   function put(concept, text) {
-    if (!byConcept.has(Number(concept)) || typeof text !== "string") return;
+    if (String(Number(concept)) !== String(concept) || !byConcept.has(Number(concept)) || typeof text !== "string") return false;
     if (text.trim()) typed.set(String(concept), text.trim());
     else typed.delete(String(concept));
+    return true;
   }
 
   function keep() {
@@ -51,10 +53,13 @@ const labels = (() => {
     let said;
     try {
       const read = JSON.parse(await file.text());
+      const isObject = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
+      if (!isObject(read) || !isObject(read.labels)) throw new Error('it holds no {"labels": {"17": "..."}}');
       if (read.dictionary !== undefined && read.dictionary !== data.dictionary) throw new Error("labels of another dictionary");
       const texts = Object.entries(read.labels);
-      for (const [concept, text] of texts) put(concept, text);
-      said = `${file.name}: ${texts.length} labels`;
+      const left = texts.filter(([concept, text]) => !put(concept, text)).map(([concept]) => concept);
+      said = `${file.name}: ${texts.length - left.length} labels`;
+      if (left.length) said += `, ${left.length} left out that name no concept here: ${left.slice(0, 5).join(", ")}`;
     } catch (error) {
       said = `${file.name} was not loaded: ${error.message}`;
     }

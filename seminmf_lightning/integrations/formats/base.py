@@ -29,7 +29,8 @@ class Content:
     sample: Tensor
     """(s, d) training rows."""
     held_out: Tensor
-    """(h, d) other rows, if the run held out any."""
+    """(h, d) other rows; if none are held out, rows of the training."""
+    holds_out: bool
     n_rows: int
     read: Callable[[np.ndarray], Tensor]
     """Raw rows (m, d) by number."""

@@ -26,6 +26,7 @@ from seminmf_lightning.integrations.token_windows import TokenWindows, token_win
 
 LEAST = 1e-5
 """Activations up to this size are none, for Delphi."""
+HALF = torch.finfo(torch.float16).max
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,10 @@ class Delphi(Format):
 
     def write(self, folder: Path, content: Content) -> list[str]:
         store, layer = content.origin()
+        if self.splits > len(content.atoms):
+            raise ValueError(
+                f"format.splits={self.splits} is more than the {len(content.atoms):,} features; lower it"
+            )
         windows = token_windows(store, layer)
         locations, activations = _nonzeros(content, windows)
         module = folder / folder_name(layer)
@@ -74,6 +79,11 @@ def _nonzeros(content: Content, windows: TokenWindows) -> tuple[np.ndarray, np.n
     locations, activations = [], []
     for A, row_ids in content.blocks():
         F = content.features(A).cpu()
+        if F.max() > HALF:
+            raise ValueError(
+                f"feature {int(F.max(dim=0).values.argmax())} reaches {float(F.max()):.3g}, but Delphi keeps "
+                f"activations in float16, up to {HALF:g}; train with normalize=scale, or a penalty"
+            )
         row, feature = (F > LEAST).nonzero(as_tuple=True)
         rows = row_ids[row].numpy()
         locations.append(

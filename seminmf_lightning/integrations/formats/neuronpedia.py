@@ -62,16 +62,16 @@ class Neuronpedia(Format):
 
     def write(self, folder: Path, content: Content) -> list[str]:
         store, layer = content.origin()
+        model = (content.model.network or {"model": {}})["model"].get("path", "")
+        if not (model_id := self.model_id or model.rpartition("/")[2]):
+            raise ValueError("the run does not say which model: give format.model_id=gpt2-small, for example")
+        head = {
+            "model_id": model_id, "layer": number_of(layer) if self.layer is None else self.layer,
+            "sae_set": self.sae_set, "sae_id_suffix": None,
+        }  # fmt: skip
         windows = token_windows(store, layer)
         top, sums, sample = _gathered(content, windows, self.examples)
         activations = self._activations(content, windows, top)
-        model = (content.model.network or {"model": {}})["model"].get("path", "")
-        numbers = re.findall(r"\d+", layer)
-        head = {
-            "model_id": self.model_id or model.rpartition("/")[2],
-            "layer": int(numbers[-1]) if self.layer is None and numbers else self.layer or 0,
-            "sae_set": self.sae_set, "sae_id_suffix": None,
-        }  # fmt: skip
         W, size = content.atoms.cpu(), self.features_per_batch
         m = len(W)
         about = {
@@ -121,6 +121,18 @@ class Neuronpedia(Format):
                         strings, line, strongest, self.context, float(values[feature, 0])
                     )
         return [[one[place] for place in sorted(one)] for one in found]
+
+
+def number_of(layer: str) -> int:
+    """Return the number of the block that a layer is in, or a ValueError if its name has none.
+
+    >>> number_of("transformer.h.5.mlp.fc2")
+    5
+    """
+    numbers = [int(part) for part in re.split(r"[.:@]", layer) if part.isdigit()]
+    if not numbers:
+        raise ValueError(f"the name {layer} has no number: give format.layer=0, for example")
+    return numbers[0]
 
 
 def _gathered(

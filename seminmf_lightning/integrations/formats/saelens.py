@@ -103,7 +103,8 @@ def _compared(content: Content, encoder: LinearEncoder, fitted: int) -> list[str
     missed = 1 - _share_left(exact, linear)
     m, k = len(content.atoms), len(content.model.get_dictionary())
     halves = f"{k:,} concepts of both signs as {m:,} features" if content.halves else f"{m:,} features"
-    lines = [f"{halves}; on {len(A):,} rows, the encoder fitted to {fitted:,} others:"]
+    others = "others" if content.holds_out else "of the same, because data.val_fraction=0 holds out none"
+    lines = [f"{halves}; on {len(A):,} rows, the encoder fitted to {fitted:,} {others}:"]
     for name, F in (("exact codes", exact), ("fitted encoder", linear)):
         r2 = 1 - _share_left(A, F @ content.atoms + content.mean)
         lines.append(f"  {name:15} R2 {r2:.4f}   L0 {float((F != 0).sum(dim=1).float().mean()):.2f}")

@@ -67,7 +67,13 @@ def beside(
     Encoders are brought to ``nonzeros`` per row on rows of the ``texts`` that are probed, by default as
     many as the run's own codes have there, so that lines differ in their atoms or their encoder alone.
     Baselines are made from ``sample``, rows of the run's data.
+
+    Raises:
+        ValueError: more nonzeros than there are concepts or features.
     """
+    if nonzeros is not None and nonzeros > min(saved.D.shape):
+        k, d = saved.D.shape
+        raise ValueError(f"nonzeros={nonzeros} is more than min(concepts={k}, features={d}); lower it")
     signs, own = saved.constraint, Recipe(**saved.settings).encoder
     D, normalizer = saved.D.to(sample.device), saved.normalizer.to(sample.device)
     rows, few = normalizer.apply(sample), normalizer.apply(texts)

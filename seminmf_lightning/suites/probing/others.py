@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from seminmf_lightning.data.build import build_data
+from seminmf_lightning.data.network import differing
 from seminmf_lightning.dictionary_file import SavedDictionary, load_dictionary
 from seminmf_lightning.suites.probing.lines import Features, of_run
 from seminmf_lightning.suites.probing.sae import sae_features
@@ -49,6 +51,10 @@ def other_lines(
             raise ValueError(
                 f"{suite}.against={path} has {other.D.shape[1]} features, but {run} has "
                 f"{width}; compare runs of one layer"
+            )
+        if names := differing(other.config.get("network"), saved.config.get("network")):
+            warnings.warn(
+                f"{suite}.against={path} was learned from {names[0]}, but {run} from {names[1]}", stacklevel=2
             )
         lines.append(of_run(str(path), other, device))
     lines += [sae_features(path, width, sae_nonzeros, device) for path in sae]

@@ -104,3 +104,27 @@ def test_nan_is_named_by_the_general_check_and_a_changed_file_too(tmp_path: Path
         file.write(b"more")
     with pytest.raises(ValueError, match=r"arrow: was changed while it was being read"):
         source.read_range(0, 2)
+
+
+def test_splits_are_never_mixed_or_ignored(tmp_path: Path) -> None:
+    rows = datasets.Dataset.from_dict({"x": ROWS})
+    for name in ("train-00000", "test-00000"):
+        rows.to_parquet(tmp_path / "files" / f"{name}.parquet")
+    with pytest.raises(
+        ValueError, match=r"several splits, such as test-0.*, train-0.*give data\.path=.*/test\*"
+    ):
+        _ = HuggingFaceRows(str(tmp_path / "files")).shards
+    one = HuggingFaceRows(str(tmp_path / "files" / "test*.parquet"), cache_dir=str(tmp_path / "cache"))
+    assert len(one) == 6
+    for path in (str(tmp_path / "files"), saved(tmp_path / "whole", x=ROWS)):
+        with pytest.raises(ValueError, match=r"has no splits, found data\.split='test'"):
+            _ = HuggingFaceRows(path, split="test").shards
+    (tmp_path / "files" / "a.arrow").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"both \.arrow and \.parquet files; give data\.path="):
+        _ = HuggingFaceRows(str(tmp_path / "files")).shards
+
+
+@pytest.mark.parametrize("groups", [[0.5] * 6, ROWS, [True] * 6])
+def test_groups_are_whole_numbers_or_texts(groups: Any, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"column 'g' is .*; expected whole numbers or texts"):
+        HuggingFaceRows(saved(tmp_path, x=ROWS, g=groups), column="x", group="g").open_groups()
