@@ -95,8 +95,7 @@ def _strongest(c: Array) -> int:
 
 @inlined
 def _append(L: Array, products: Array, atoms: Array, m: int, j: int, dependent: float) -> bool:
-    """Add atom j, of row ``products`` of G, as row m of the factor; return False if it depends on the atoms
-    there."""
+    """Add atom j, row ``products`` of G, as row m of the factor; return False if it depends on those there."""
     new = products[j]
     for i in range(m):
         value = np.float64(products[atoms[i]])
@@ -151,7 +150,7 @@ def _leave(L: Array, atoms: Array, codes: Array, signs: Array, leaving: int, m: 
 @inlined
 def _products(G: Array, E: Array, products: Array, atoms: Array, m: int, j: int) -> Array:
     """Return row j of G; without G only the entries that :func:`_append` needs, computed from the atoms E."""
-    if len(G):
+    if E is None:
         return G[j]
     for i in range(m + 1):
         other, value = atoms[i] if i < m else j, 0.0
@@ -167,11 +166,8 @@ def _correlate(
     c: Array, q: Array, G: Array, E: Array, a: Array, r: Array, atoms: Array, codes: Array, m: int,
     barred: Array, n: int,
 ) -> None:  # fmt: skip
-    """``c <- q - z G`` in their own precision; 0 for the atoms of the support and the n barred ones.
-
-    Without G, ``r <- a - z E`` and ``c <- r E^T``.
-    """
-    if len(G):
+    """``c <- q - z G``, or ``(a - z E) E^T`` by way of r; 0 for the atoms of the support and the n barred."""
+    if E is None:
         c[:] = q
         for i in range(0, m - m % 4, 4):  # four at a time: c is read and written a quarter as often
             z0, z1, z2, z3 = codes[i], codes[i + 1], codes[i + 2], codes[i + 3]
@@ -205,10 +201,8 @@ def _search(
     dependent: float, most: int, nonnegative: bool, L: Array, atoms: Array, codes: Array, signs: Array,
     half: Array, target: Array, rounded: Array, m: int, barred: Array, n: int,
 ) -> tuple[int, int]:  # fmt: skip
-    """Search one row's codes on from its first m, with correlations c; return m and the number of barred
-    atoms."""
-    k = len(q)
-    optimal = True
+    """Continue one row's search from m codes and n barred atoms, with correlations c; return new m and n."""
+    k, optimal = len(q), True
     kept = 0  # leading entries of `half`, the solution of L half = ..., that are still valid
     for _ in range(4 * k):
         if optimal:
@@ -240,9 +234,7 @@ def _search(
                 codes[m] = step * sign
             signs[m] = sign
             m += 1
-            if (
-                penalty > 0
-            ):  # others well above the penalty enter with it: fewer correlations are computed
+            if penalty > 0:  # others well above the penalty enter with it: fewer correlations are computed
                 bar = penalty + TOGETHER * (strength - penalty)
                 last = min(most, m + AT_ONCE)
                 for other in range(k):
@@ -295,11 +287,11 @@ def _lasso_rows(
     c, barred = np.empty(k, Q.dtype), np.empty(k, np.int64)
     atoms, L = np.empty(most, np.int64), np.empty((most, most))
     codes, signs, half, target = np.empty(most), np.empty(most), np.empty(most), np.empty(most)
-    rounded, none = np.empty(most, Q.dtype), np.empty(0, Q.dtype)
+    rounded = np.empty(most, Q.dtype)
     for row in range(len(Q)):
         c[:] = Q[row]
         m, _ = _search(
-            Q[row], c, G, G, none, none, none, penalty, slack[row], dependent, most, nonnegative, L, atoms,
+            Q[row], c, G, None, None, None, None, penalty, slack[row], dependent, most, nonnegative, L, atoms,
             codes, signs, half, target, rounded, 0, barred, 0,
         )  # fmt: skip
         for i in range(m):

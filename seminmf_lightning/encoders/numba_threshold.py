@@ -114,7 +114,9 @@ def _path(
             m += 1
         for i in range(valid, m):
             half[i] = signs[i]
-            if not _append(L, G[atoms[i]], atoms, i, atoms[i], dependent):  # the new one is a sum of the others
+            if not _append(
+                L, G[atoms[i]], atoms, i, atoms[i], dependent
+            ):  # the new one is a sum of the others
                 m -= 1
         _forward(L, half, valid, m)
         valid = m

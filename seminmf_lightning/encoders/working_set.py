@@ -128,25 +128,19 @@ def _add_strongest(
         if value >= low and not inside[j]:
             found[count], values[count] = j, value
             count += 1
-    if count > total - w:
-        low, near = np.partition(values[:count], count - (total - w))[count - (total - w)], 0
-        for i in range(count):
-            if values[i] > low + 2 * error:
-                W[w] = found[i]
-                w += 1
-            elif values[i] >= low - 2 * error:
-                value = _strength(_dot(r, D[found[i]]), nonnegative)
-                found[near], values[near] = found[i], value
-                near += 1
-        count = total - w
-        order = np.argsort(-values[:near], kind="mergesort")
-        for i in range(count):
-            W[w] = found[order[i]]
-            w += 1
-    else:
-        for i in range(count):
+    missing, near = total - w, 0
+    low = np.partition(values[:count], count - missing)[count - missing] if count > missing else -np.inf
+    for i in range(count):
+        if values[i] > low + 2 * error:
             W[w] = found[i]
             w += 1
+        elif values[i] >= low - 2 * error:
+            found[near], values[near] = found[i], _strength(_dot(r, D[found[i]]), nonnegative)
+            near += 1
+    order = np.argsort(-values[:near], kind="mergesort")
+    for i in range(min(near, total - w)):
+        W[w + i] = found[order[i]]
+    w += min(near, total - w)
     W[:w] = np.sort(W[:w])
     return w
 
@@ -158,7 +152,12 @@ def _working_rows(
 ) -> None:  # fmt: skip
     k, d = D.shape
     cap = min(k, MOST_ATOMS)
-    W, inside, found, values = np.empty(cap, np.int64), np.zeros(k, np.bool_), np.empty(k, np.int64), np.empty(k)
+    W, inside, found, values = (
+        np.empty(cap, np.int64),
+        np.zeros(k, np.bool_),
+        np.empty(k, np.int64),
+        np.empty(k),
+    )
     E, q, c, products = np.empty((cap, d), D.dtype), np.empty(cap), np.empty(cap), np.empty(cap)
     r, no_gram, maxima = np.empty(d), np.empty((0, 0)), np.empty(4 * ATOMS)
     atoms, L, barred = np.empty(most, np.int64), np.empty((most, most)), np.empty(cap, np.int64)
@@ -198,18 +197,19 @@ def _working_rows(
                     done[index] = True
                     break
             size = 0 if fresh else w
-            if fresh:
+            if fresh and w < cap:
                 total = min(max(ATOMS, 2 * w), cap)
                 w = _add_strongest(
                     W, w, total, inside, near, error, center, D, found, values, maxima, nonnegative
                 )
-            else:
+            elif not fresh:
                 level = bar + TOGETHER * (strongest - bar)
                 for i in range(count):
                     if values[i] >= level and w < cap:
                         W[w] = found[i]
                         w += 1
             if w == size:
+                done[index] = w == 0  # not a number
                 break
             fresh = False
             for i in range(size, w):
@@ -218,8 +218,8 @@ def _working_rows(
                 q[i] = _dot(a, E[i])
                 c[i] = q[i] if size == 0 else _dot(r, E[i])
             m, n = _search(
-                q[:w], c[:w], no_gram, E, a, r, products, penalty, 0.0, dependent, most, nonnegative, L, atoms,
-                codes, signs, half, target, rounded, m, barred, n,
+                q[:w], c[:w], no_gram, E, a, r, products, penalty, 0.0, dependent, most, nonnegative, L,
+                atoms, codes, signs, half, target, rounded, m, barred, n,
             )  # fmt: skip
             r[:] = a
             for i in range(m):
