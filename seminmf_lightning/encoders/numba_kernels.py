@@ -95,7 +95,7 @@ def _strongest(c: Array) -> int:
 
 @inlined
 def _append(L: Array, products: Array, atoms: Array, m: int, j: int, dependent: float) -> bool:
-    """Add atom j, row ``products`` of G, as row m of the factor; return False if it depends on those there."""
+    """Add atom j, row ``products`` of G, as row m of the factor; return False if it depends on the others."""
     new = products[j]
     for i in range(m):
         value = np.float64(products[atoms[i]])
