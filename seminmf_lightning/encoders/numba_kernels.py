@@ -21,7 +21,7 @@ from torch import Tensor
 
 from seminmf_lightning.core.compiled import Array, compiled, in_threads, inlined, on_cpu
 
-MOST_CONCEPTS = 16_384  # beyond, G (k, k) takes more than 1 GB
+MOST_CONCEPTS = 16_384  # of what needs G (k, k): beyond, it takes more than 1 GB
 MOST_NONZEROS = 512
 DEPENDENT = {torch.float32: 1e-7, torch.float64: 1e-12}
 """An atom whose new part is a smaller share of it, squared, adds nothing to the support."""
@@ -95,7 +95,7 @@ def _strongest(c: Array) -> int:
 
 @inlined
 def _append(L: Array, products: Array, atoms: Array, m: int, j: int, dependent: float) -> bool:
-    """Add atom j, row ``products`` of G, as row m of the factor; return False if it depends on those there."""
+    """Add atom j, row ``products`` of G, as row m of the factor; return False if it depends on the others."""
     new = products[j]
     for i in range(m):
         value = np.float64(products[atoms[i]])
