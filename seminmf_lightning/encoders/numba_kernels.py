@@ -21,7 +21,7 @@ from torch import Tensor
 
 from seminmf_lightning.core.compiled import Array, compiled, in_threads, inlined, on_cpu
 
-MOST_CONCEPTS = 16_384  # beyond, G (k, k) takes more than 1 GB
+MOST_CONCEPTS = 16_384  # of what needs G (k, k): beyond, it takes more than 1 GB
 MOST_NONZEROS = 512
 DEPENDENT = {torch.float32: 1e-7, torch.float64: 1e-12}
 """An atom whose new part is a smaller share of it, squared, adds nothing to the support."""
