@@ -17,6 +17,7 @@ from benchmarks.checks import check_atoms, check_codes
 from benchmarks.dataset import anonymous_kilobytes, load
 from benchmarks.results import Results
 from seminmf_lightning import ActivationDataModule, SemiNMFModule
+from seminmf_lightning.encoders.lasso import Lasso
 from seminmf_lightning.encoders.omp import OMP
 
 CONCEPTS = (512, 2_048, 8_192, 16_384)
@@ -62,7 +63,10 @@ def train(options: Namespace) -> dict[str, float]:
     """
     torch.set_num_threads(1)
     clock, A = _Clock(), np.load(options.path, mmap_mode="r", allow_pickle=False)
-    data = ActivationDataModule(np.ascontiguousarray(A[: options.rows]), val_fraction=0)
+    A = np.ascontiguousarray(A[: options.rows])
+    atoms = torch.eye(options.concepts, A.shape[1])
+    Lasso(l1_penalty=options.l1_penalty).training(atoms, ())(torch.from_numpy(A[:1]))  # compiles
+    data = ActivationDataModule(A, val_fraction=0)
     solver = {"name": "hals"} | ({"shard": options.shard} if options.shard else {})
     module = SemiNMFModule(options.concepts, solver=solver, l1_penalty=options.l1_penalty, normalize="none")
     trainer = lightning.Trainer(
