@@ -27,7 +27,17 @@ def test_an_autoencoder_is_tuned_saved_in_data_units_and_read(
     kind: str, rows: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = [str(rows), "--concepts", "32", "--nonzeros", "4", "--seconds", "2", "--kinds", kind]
-    options = ["--rates", "1e-6", "3e-3", "--held-out", "500", "--output", str(rows.parent)]
+    options = [
+        "--rates",
+        "1e-6",
+        "3e-3",
+        "--tuning",
+        "0.3",
+        "--held-out",
+        "500",
+        "--output",
+        str(rows.parent),
+    ]
     monkeypatch.setattr(sys, "argv", ["autoencoders.py", *arguments, *options])
     autoencoders.main()
     told = capsys.readouterr().out
