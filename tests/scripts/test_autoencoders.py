@@ -26,19 +26,9 @@ def rows(tmp_path: Path) -> Path:
 def test_an_autoencoder_is_tuned_saved_in_data_units_and_read(
     kind: str, rows: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = [str(rows), "--concepts", "32", "--nonzeros", "4", "--seconds", "2", "--kinds", kind]
-    options = [
-        "--rates",
-        "1e-6",
-        "3e-3",
-        "--tuning",
-        "0.3",
-        "--held-out",
-        "500",
-        "--output",
-        str(rows.parent),
-    ]
-    monkeypatch.setattr(sys, "argv", ["autoencoders.py", *arguments, *options])
+    options = "--concepts 32 --nonzeros 4 --seconds 2 --tuning 0.3 --held-out 500 --rates 1e-6 3e-3"
+    arguments = [str(rows), "--output", str(rows.parent), *options.split(), "--kinds", kind]
+    monkeypatch.setattr(sys, "argv", ["autoencoders.py", *arguments])
     autoencoders.main()
     told = capsys.readouterr().out
     assert "at rate 0.003" in told  # 1e-6 hardly leaves its start
