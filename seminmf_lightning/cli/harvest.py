@@ -121,9 +121,8 @@ def list_layers(cfg: DictConfig) -> None:
         typed = [
             word for word in HydraConfig.get().overrides.task if not word.startswith(("list=", "layers="))
         ]
-        last = Layer(
-            candidates[-1].name, len(candidates[-1].outputs) - 1
-        )  # of its calls, the nearest to the head
+        # Of its calls the last, which is the nearest to the head.
+        last = Layer(candidates[-1].name, len(candidates[-1].outputs) - 1)
         say(*next_commands(f"harvest {shlex.join([*typed, f'layers=[{last}]'])}"))
 
 

@@ -42,9 +42,9 @@ def make_learner(recipe: Recipe, features: int, processes: Processes | None = No
     if isinstance(recipe.solver, KSVD):
         return KSVDLearner(recipe, features, processes)
     statistics = recipe.statistics_for(features)
-    if getattr(recipe.solver, "shard", None) and statistics != "codes":
+    if recipe.solver.shares_atoms and statistics != "codes":
         raise ValueError(
-            f"solver.shard={recipe.solver.shard} shares out sums over codes, and statistics={statistics} has "
+            f"solver.shard=atoms shares out sums over codes, and statistics={statistics} has "
             "none: leave solver.shard out, set l1_penalty, or ask for statistics=codes"
         )
     return LEARNERS[statistics](recipe, features, processes)

@@ -53,9 +53,7 @@ class OnlineLearner(CodingLearner):
     def reset(self) -> None:
         super().reset()
         concepts = self.recipe.nb_concepts
-        self.shares = AtomShares.of(
-            concepts, self.processes, whole=not getattr(self.recipe.solver, "shard", None)
-        )
+        self.shares = AtomShares.of(concepts, self.processes, whole=not self.recipe.solver.shares_atoms)
         if self.shares.idle and self.processes.rank == 0:
             warnings.warn(
                 f"solver.shard=atoms shares out {concepts} atoms in groups of {GROUP}: "

@@ -20,9 +20,9 @@ class Solver(ABC):  # noqa: B024 - methods differ in what they move the atoms by
     """A method that moves the atoms.  The fields tell a training loop when; each solver adds its own."""
 
     update_every: int | None = None
-    """Batches per update; all of them enter the sums.  None: 512 rows per update, later 4,096 (``ksvd``:
-    8,192, or k if that is more), whatever the batch size, or 16 updates per epoch if one epoch is exact,
-    because the decisive steps follow the epoch."""
+    """Batches per update; all of them enter the sums.  None: 512 rows per update (k / 2 if that is more), later
+    up to 8,192 or four times as many, whatever the batch size (``ksvd``: 8,192, or k if that is more); or 16
+    updates per epoch if one epoch is exact, because the decisive steps follow the epoch."""
 
     default_for: ClassVar[str | None] = None
     """The problem for which ``solver=None`` chooses this solver: ``bounded``, ``free`` (atoms) or None."""
@@ -30,6 +30,11 @@ class Solver(ABC):  # noqa: B024 - methods differ in what they move the atoms by
     """Whether the method can keep atoms in the unit ball, as l1_penalty > 0 needs."""
     needs_sparse_codes: ClassVar[bool] = False
     """Whether the method works on rows with few nonzero codes alone."""
+
+    @property
+    def shares_atoms(self) -> bool:
+        """Whether each process holds the sums of its own atoms alone."""
+        return False
 
     def supports(self, constraint: Constraint) -> bool:
         """Whether the method can keep the signs that ``constraint`` asks for."""

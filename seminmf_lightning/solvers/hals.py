@@ -57,6 +57,10 @@ class HALS(StatisticsSolver):
         if self.shard is not None:
             one_of("solver.shard", self.shard, SHARDS)
 
+    @property
+    def shares_atoms(self) -> bool:
+        return self.shard is not None
+
     def step(
         self, D: Tensor, S: Tensor, P: Tensor, *, constraint: Constraint, bounded: bool,
         shares: AtomShares | None = None,
