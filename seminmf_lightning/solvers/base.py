@@ -20,9 +20,9 @@ class Solver(ABC):  # noqa: B024 - methods differ in what they move the atoms by
     """A method that moves the atoms.  The fields tell a training loop when; each solver adds its own."""
 
     update_every: int | None = None
-    """Batches per update; all of them enter the sums.  None: 512 rows per update (k / 2 if that is more), later
-    up to 8,192 or four times as many, whatever the batch size (``ksvd``: 8,192, or k if that is more); or 16
-    updates per epoch if one epoch is exact, because the decisive steps follow the epoch."""
+    """Batches per update; all of them enter the sums.  None: 512 rows per update (k / 2 if that is more) at
+    first, later up to 8,192 or four times as many, whatever the batch size (``ksvd``: 8,192, or k if that is
+    more); or 16 updates per epoch if one epoch is exact, because the decisive steps follow the epoch."""
 
     default_for: ClassVar[str | None] = None
     """The problem for which ``solver=None`` chooses this solver: ``bounded``, ``free`` (atoms) or None."""
