@@ -29,7 +29,9 @@ from seminmf_lightning.core.discovery import available
 from seminmf_lightning.suites.planted import Planted
 
 KINDS = ("topk", "abs_topk", "batch_topk")
-RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+RATES = (3e-4, 1e-3, 3e-3, 1e-2)
+"""With 0.03 a short trial may look better, and the whole training ends lower (r2 .765 instead of .812 on the
+hierarchical problem of seed 3)."""
 BATCH = 1024
 DEAD_AFTER = 100
 """Batches without firing after which a code counts as dead."""
